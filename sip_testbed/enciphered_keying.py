@@ -60,7 +60,7 @@ class PkeKeying(CertifiedKeying):
         keys = offer.confirm(mikey_message(key_mgmt))
         recipient, found = self._offered_to[offer.csb_id]
         claim = PeerClaim("Responder", recipient.uri, offer.sent, recipient.certificate)
-        await self._inquiry.compare(claim, found, called=True)
+        await self._inquiry.compare(claim, found)
         self._agreed(began_s, self.name)
         return keys
 

@@ -8,11 +8,12 @@ from typing import Final
 
 from sip_testbed.credentials import Credentials
 from sip_testbed.pinning import PeerKey, Pinning, Standing
-from sip_testbed.rivals import rivals_of
+from sip_testbed.rivals import Party, rivals_of
 from voice_dpki.codec.telephone import number_in_uri
 from voice_dpki.effects import Clock
 from voice_dpki.ledger.answers import InquiryError, Resolution
 from voice_dpki.ledger.names import number_keys
+from voice_dpki.ledger.signatures import key_id_of
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.pke import Recipient, recipient_of
 from voice_dpki.mikey.steps import PeerClaim
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 MAX_CERTIFICATES: Final = 16
 """Most certificates of a number that are looked at for one to encrypt to."""
 
+_PARTIES: dict[str, Party] = {"Initiator": "caller", "Responder": "callee"}
+"""Who the other side is, by its role in MIKEY, where nobody said that a call began."""
+
 
 class Inquiry:
     """A telephone's own ledger node, and its pins. Call `aclose` at the end."""
@@ -35,6 +39,9 @@ class Inquiry:
         """How we know the key of the last agreement's other side; None where keys are not pinned."""
         self._own = credentials.party
         self._peer: PeerClaim | None = None
+        self._party: Party | None = None
+        self._began_with: bytes | None = None
+        """The other side's key in this call's first agreement."""
         self._tracer = tracer
         self._clock = clock
         self._ledger = credentials.ledger.client(clock)
@@ -101,18 +108,28 @@ class Inquiry:
         text = f"certificate of {uri} {found.status} on the ledger at height {found.height}"
         self._tracer.note(text, step="MIKEY ledger", ok=found.status is CertStatus.VALID, ms=ms_since(began_s))
 
-    async def compare(self, claim: PeerClaim, found: Resolution, *, called: bool) -> None:
+    def begin_call(self, party: Party) -> None:
+        """Begin a call with a `party`: whose key the first agreement shows must have all others of this call."""
+        self._party, self._began_with, self._peer, self.peer_key = party, None, None, None
+
+    async def compare(self, claim: PeerClaim, found: Resolution) -> None:
         """Compare the other side's key with that of earlier calls, pin it if that is due, and tell `peer_key`.
 
-        Raises MikeyError for another key (`Pinning.check`); the agreement then is to be forgotten.
+        Raises MikeyError for another key (`Pinning.check`), and for another one than earlier in this call; the
+        agreement then is to be forgotten.
         """
-        self._peer = claim
-        if self._pinning is None:
-            return
-        key = await self._pinning.check(claim, found)
-        told = await self._pinning.keep(claim, key, self._clock.now_s(), called=called)
+        party, key_id = self._party or _PARTIES[claim.role], key_id_of(claim.certificate.public_key_der)
+        if self._began_with not in (None, key_id):
+            raise MikeyError(Failure.PIN, f"the {claim.role}'s key is not the one with which the call began")
+        if self._pinning is not None:
+            await self._compare_pin(self._pinning, claim, found, party)
+        self._peer, self._began_with = claim, key_id if self._party else None
+
+    async def _compare_pin(self, pinning: Pinning, claim: PeerClaim, found: Resolution, party: Party) -> None:
+        key = await pinning.check(claim, found, party)
+        told = await pinning.keep(claim, key, self._clock.now_s(), party)
         self.peer_key = PeerKey(key.standing, (*key.remarks, *told))
-        if called or key.standing is not Standing.FIRST:
+        if party == "callee" or key.standing is not Standing.FIRST:
             fits = key.standing is not Standing.CHANGED
             self._tracer.note(f"key of {claim.uri}: {key.standing.about}", step="MIKEY pin", ok=fits)
 
@@ -120,8 +137,8 @@ class Inquiry:
         """Return clauses about other certificates for the parties of the last agreement, and trace each."""
         if self._peer is None:
             return ()
-        own = read_profile(self._own.certificate)
-        told = await rivals_of(self._ledger, self._peer, self._own.uri, own)
+        own, party = read_profile(self._own.certificate), self._party or _PARTIES[self._peer.role]
+        told = await rivals_of(self._ledger, self._peer, party, self._own.uri, own)
         for clause in told:
             self._tracer.note(clause, step="MIKEY ledger", ok=False)
         return told

@@ -9,6 +9,7 @@ from typing import ClassVar, Final, Protocol, TypeAlias, TypeVar
 from sip_testbed.credentials import Credentials
 from sip_testbed.inquiry import Inquiry
 from sip_testbed.pinning import PeerKey
+from sip_testbed.rivals import Party
 from voice_dpki.effects import Clock, Random
 from voice_dpki.ledger.answers import Resolution
 from voice_dpki.mikey import dh
@@ -57,6 +58,10 @@ class KeyAgreement(Protocol[_O]):
 
     async def meet(self, responder_uri: str) -> None:
         """Find out what an offer to the Responder needs; raises MikeyError if it cannot be found out."""
+        ...
+
+    def begin_call(self, party: Party) -> None:
+        """Begin a call with a `party`: whose key the first agreement shows must have all others of this call."""
         ...
 
     def offer(self, responder_uri: str) -> _O:
@@ -133,6 +138,10 @@ class CertifiedKeying:
             self._making.cancel()
         await self._inquiry.aclose()
 
+    def begin_call(self, party: Party) -> None:
+        """Begin a call with a `party`, which then keeps its key (`Inquiry.begin_call`)."""
+        self._inquiry.begin_call(party)
+
     async def meet(self, responder_uri: str) -> None:
         """Find nothing out: an offer needs no more than the Responder's URI."""
 
@@ -151,7 +160,7 @@ class CertifiedKeying:
         prepared, found = await self._vouched(partial(self._prepared_by, responder), claim)
         now_s, steady_s = self._clock.now_s(), self._clock.steady_s()
         answer = responder.complete(prepared, found.recorded, now_s=now_s, steady_s=steady_s)
-        await self._inquiry.compare(prepared.claim, found, called=False)
+        await self._inquiry.compare(prepared.claim, found)
         self._agreed(began_s, _NAMES[responder.kind])
         return answer
 
@@ -161,7 +170,7 @@ class CertifiedKeying:
         claim = offer.receive(mikey_message(key_mgmt), now_s=self._clock.now_s())
         prepared, found = await self._vouched(offer.prepare, claim)
         keys = offer.complete(prepared, found.recorded, now_s=self._clock.now_s())
-        await self._inquiry.compare(prepared.claim, found, called=True)
+        await self._inquiry.compare(prepared.claim, found)
         self._agreed(began_s, self.name)
         return keys
 

@@ -8,6 +8,7 @@ from sip_testbed.credentials import ModernCredentials
 from sip_testbed.inquiry import Inquiry
 from sip_testbed.keying import Keying
 from sip_testbed.pinning import PeerKey
+from sip_testbed.rivals import Party
 from voice_dpki.codec.telephone import host_in_uri
 from voice_dpki.effects import Clock, Random
 from voice_dpki.ledger.answers import Resolution
@@ -57,8 +58,9 @@ class ModernKeying:
         self._responder = ModernResponder(party, replays, [own.profile], least=credentials.least)
         self._inquiry = Inquiry(own, tracer, clock)
         self._standard = None if standard is None else Keying(standard, tracer, clock, random)
-        self._latest: Inquiry | Keying = self._inquiry
-        """What the last agreement went by."""
+        self._latest: Inquiry | Keying | None = None
+        """What the last agreement went by; None before the first one of a call."""
+        self._has_begun = False
 
     async def prepare(self) -> None:
         """Make a first inquiry at the ledger, to spare the first call the wait."""
@@ -74,6 +76,13 @@ class ModernKeying:
 
     async def meet(self, responder_uri: str) -> None:
         """Find nothing out."""
+
+    def begin_call(self, party: Party) -> None:
+        """Begin a call with a `party`, which then keeps its key (`Inquiry.begin_call`)."""
+        self._latest, self._has_begun = None, True
+        self._inquiry.begin_call(party)
+        if self._standard is not None:
+            self._standard.begin_call(party)
 
     def offer(self, responder_uri: str) -> AnyModernOffer:
         """Return the offer of a call, with its I_MESSAGE."""
@@ -102,7 +111,7 @@ class ModernKeying:
         standard = self._standard_for(initiator_uri)
         if standard is not None and not is_modern(octets):
             answer = await standard.accept(key_mgmt, initiator_uri)
-            self._latest = standard
+            self._go_by(standard)
             self.ms, self.peer_key = standard.ms, standard.peer_key
             return answer
         claim = self._responder.receive(
@@ -117,7 +126,7 @@ class ModernKeying:
         answer = self._responder.complete(
             claim, found.recorded, random=self._random, now_s=now_s, steady_s=steady_s
         )
-        await self._compare(claim, found, called=False)
+        await self._compare(claim, found)
         self._agreed(claim.strength, began_s)
         return answer
 
@@ -129,7 +138,7 @@ class ModernKeying:
         claim = offer.receive(mikey_message(key_mgmt))
         found = await self._resolve(claim)
         keys = offer.complete(claim, found.recorded, now_s=self._clock.now_s())
-        await self._compare(claim, found, called=True)
+        await self._compare(claim, found)
         self._agreed(offer.strength, began_s)
         return keys
 
@@ -142,13 +151,13 @@ class ModernKeying:
 
     async def rivals(self) -> Sequence[str]:
         """Return clauses about other certificates for the parties of the last agreement, and trace each."""
-        return await self._latest.rivals()
+        return () if self._latest is None else await self._latest.rivals()
 
     async def _confirm_standard(self, offer: Offer, key_mgmt: Sequence[str]) -> SrtpKeys:
         if self._standard is None:
             raise MikeyError(Failure.KEY_MGMT, "the offer was made with keys that this telephone does not have")
         keys = await self._standard.confirm(offer, key_mgmt)
-        self._latest = self._standard
+        self._go_by(self._standard)
         self.ms, self.peer_key = self._standard.ms, self._standard.peer_key
         return keys
 
@@ -164,8 +173,15 @@ class ModernKeying:
     async def _resolve(self, claim: ModernClaim) -> Resolution:
         return await self._inquiry.resolve(claim.role, claim.uri, claim.digest, with_certificate=True)
 
-    async def _compare(self, claim: ModernClaim, found: Resolution, *, called: bool) -> None:
+    async def _compare(self, claim: ModernClaim, found: Resolution) -> None:
         """Compare the other side's key with that of earlier calls; raises MikeyError (see `Inquiry.compare`)."""
         proven = claim.proven(found.recorded, self._clock.now_s())
-        await self._inquiry.compare(proven, found, called=called)
-        self.peer_key, self._latest = self._inquiry.peer_key, self._inquiry
+        await self._inquiry.compare(proven, found)
+        self._go_by(self._inquiry)
+        self.peer_key = self._inquiry.peer_key
+
+    def _go_by(self, latest: Inquiry | Keying) -> None:
+        """Take note of what an agreement went by; raises MikeyError if the call began by the other."""
+        if self._has_begun and self._latest not in (None, latest):
+            raise MikeyError(Failure.PIN, "the call began in another mode, with another key of the other side")
+        self._latest = latest

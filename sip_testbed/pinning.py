@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Final
 
 from sip_testbed.pin_store import Pin, PinStore
-from sip_testbed.rivals import PARTIES
+from sip_testbed.rivals import Party
 from voice_dpki.codec.telephone import number_in_uri
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import InquiryError, Resolution
@@ -81,8 +81,8 @@ class Pinning:
         self._ledger = ledger
         self._tells = tells
 
-    async def check(self, claim: PeerClaim, found: Resolution) -> PeerKey:
-        """Compare the key of a claim with the party's pin; `found` is what the ledger says of its certificate.
+    async def check(self, claim: PeerClaim, found: Resolution, party: Party) -> PeerKey:
+        """Compare a party's key with its pin; `found` is what the ledger says of the certificate of its claim.
 
         Raises MikeyError for another key that does not follow the pinned one, unless such calls are told.
         """
@@ -101,15 +101,15 @@ class Pinning:
         log.warning("another key than before", extra={"fields": {"party": claim.role, "reason": sentence}})
         if not self._tells:
             raise MikeyError(Failure.PIN, f"the {claim.role}'s {sentence}")
-        return PeerKey(Standing.CHANGED, (f"the {PARTIES[claim.role]}'s {sentence}",))
+        return PeerKey(Standing.CHANGED, (f"the {party}'s {sentence}",))
 
-    async def keep(self, claim: PeerClaim, key: PeerKey, now_s: float, *, called: bool) -> Sequence[str]:
-        """Pin the key of a call that was agreed, if we `called`, or if it follows the key that is pinned.
+    async def keep(self, claim: PeerClaim, key: PeerKey, now_s: float, party: Party) -> Sequence[str]:
+        """Pin the key of a party with which keys were agreed, if we called it, or if the key follows the pin.
 
         Whoever merely calls us is not pinned, so that strangers cannot fill the file. Returns remarks for the
         report.
         """
-        if key.standing is not Standing.RENEWED and not (called and key.standing is Standing.FIRST):
+        if key.standing is not Standing.RENEWED and not (party == "callee" and key.standing is Standing.FIRST):
             return ()
         profile = claim.certificate
         pin = Pin(
@@ -124,7 +124,7 @@ class Pinning:
             await asyncio.to_thread(self._store.keep, pin)
         except LocalError as error:
             log.error("a key cannot be pinned", extra={"fields": {"reason": str(error)}})
-            return (f"the {PARTIES[claim.role]}'s key could not be pinned: the log says why",)
+            return (f"the {party}'s key could not be pinned: the log says why",)
         return ()
 
     def _pin_of(self, number: Tn) -> Pin | None:

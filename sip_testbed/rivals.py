@@ -6,6 +6,7 @@ telephone. It may be the operator, too, and the first call to a party can be com
 
 import logging
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.mikey.steps import PeerClaim
@@ -17,22 +18,20 @@ from voice_dpki.x509.recorded import CertStatus
 
 log = logging.getLogger(__name__)
 
-PARTIES = {"Initiator": "caller", "Responder": "callee"}
-"""The role in MIKEY to the role in the call."""
+Party: TypeAlias = Literal["caller", "callee"]
 
-_OTHER = {"caller": "callee", "callee": "caller"}
+_OTHER: dict[Party, Party] = {"caller": "callee", "callee": "caller"}
 
 
 async def rivals_of(
-    ledger: LedgerClient, peer: PeerClaim, own_uri: str, own: CertificateProfile
+    ledger: LedgerClient, peer: PeerClaim, party: Party, own_uri: str, own: CertificateProfile
 ) -> tuple[str, ...]:
-    """Return clauses for the call's report about other valid certificates for its parties, if there are any.
+    """Return clauses for the call's report about other valid certificates for its parties, of which `peer` is one.
 
     A certificate for the same key is no other one, nor one for another kind of key. One that renews the certificate
     in use, or is renewed by it, is none either: the older key has signed for the newer one. If the ledger cannot be
     asked, a clause says so.
     """
-    party = PARTIES[peer.role]
     told: list[str] = []
     try:
         for who, uri, used in ((party, peer.uri, peer.certificate), (_OTHER[party], own_uri, own)):

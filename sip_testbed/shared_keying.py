@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 
 from sip_testbed.pinning import PeerKey
+from sip_testbed.rivals import Party
 from sip_testbed.user_agent_config import SharedCredentials
 from voice_dpki.codec.telephone import is_same_party
 from voice_dpki.effects import Clock, Random
@@ -40,6 +41,9 @@ class SharedKeying:
 
     async def meet(self, responder_uri: str) -> None:
         """Find nothing out."""
+
+    def begin_call(self, party: Party) -> None:
+        """Do nothing: whoever has the shared key is the party."""
 
     def offer(self, responder_uri: str) -> SharedOffer:
         """Return the offer of a call; raises LocalError if no key is shared with the Responder."""

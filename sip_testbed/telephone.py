@@ -20,6 +20,7 @@ from sip_testbed.media_policy import (
     protocols,
     reasons,
 )
+from sip_testbed.rivals import Party
 from sip_testbed.session import REFUSED, Agreed, Session, make_changes
 from sip_testbed.user_agent_config import TelephoneSetup
 from voice_dpki.effects import Clock, Random
@@ -137,7 +138,7 @@ class Telephone:
                 self._keying.end(offer)
 
     async def _dial(self, target: str, offer: AnyOffer | None, media: MediaSession, result: Result) -> None:
-        codec, session = self._setup.codec, self._session(media, target)
+        codec, session = self._setup.codec, self._session(media, target, "callee")
         own_keys = (key_mgmt_value(offer.message),) if offer else ()
         sdp = session.describe(codec, codec.payload_type, own_keys)
         call = await self._agent.invite(target, sdp.serialize())
@@ -179,7 +180,7 @@ class Telephone:
         The keys are offered to the caller whose number was verified; who answers must hold that number.
         """
         try:
-            session = self._session(media, _caller_uri(call))
+            session = self._session(media, _caller_uri(call), "caller")
             offer = await offer_to(self._keying, session.peer_uri)
         except (MalformedError, MikeyError) as error:
             self._refused(result, error)
@@ -245,7 +246,7 @@ class Telephone:
     async def _take(self, call: IncomingCall, media: MediaSession, result: Result) -> None:
         codec = self._setup.codec
         try:
-            session = self._session(media, _caller_uri(call))
+            session = self._session(media, _caller_uri(call), "caller")
             session.await_changes(call)
             offer = SessionDescription.parse(call.sdp)
             taken = audio_to_take(offer, protocols(keyed=self._keying is not None), codec.rtpmap)
@@ -302,7 +303,9 @@ class Telephone:
             self._setup.listen.host, tracer=self._tracer, clock=self._clock, random=self._random
         )
 
-    def _session(self, media: MediaSession, peer_uri: str) -> Session:
+    def _session(self, media: MediaSession, peer_uri: str, party: Party) -> Session:
+        if self._keying:
+            self._keying.begin_call(party)
         return Session(self._setup, media, self._keying, self._tracer, self._random, peer_uri)
 
     def _start(

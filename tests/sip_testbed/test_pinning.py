@@ -8,15 +8,19 @@ import stat
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from sip_testbed import pin_store
+from sip_testbed.inquiry import Inquiry
 from sip_testbed.main import main
 from sip_testbed.pin_store import Pin, PinsFullError, PinStore
 from sip_testbed.pinning import MAX_LINKS, Pinning, Standing
+from sip_testbed.rivals import Party
 from tests.ledger.conftest import CHAIN, START_S, chain, federation
+from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import InquiryCode, InquiryError, Resolution
 from voice_dpki.ledger.standing import status_of
@@ -99,8 +103,9 @@ def meet(ledger: Ledger, file: Path) -> Meet:
     async def meet(der: bytes, *, called: bool = True, tells: bool = False) -> tuple[Standing, tuple[str, ...]]:
         pinning = Pinning(PinStore(file), cast(Any, ledger), tells=tells)
         given = claim(der, "Responder" if called else "Initiator")
-        key = await pinning.check(given, ledger.found(der))
-        return key.standing, (*key.remarks, *await pinning.keep(given, key, START_S, called=called))
+        party: Party = "callee" if called else "caller"
+        key = await pinning.check(given, ledger.found(der), party)
+        return key.standing, (*key.remarks, *await pinning.keep(given, key, START_S, party))
 
     return meet
 
@@ -233,7 +238,7 @@ async def test_pins_that_cannot_be_read_refuse_the_call(ledger: Ledger, file: Pa
     pinning = Pinning(PinStore(file), cast(Any, ledger))
     file.write_bytes(b"no database" * 100)
     with pytest.raises(MikeyError, match="the keys of earlier calls cannot be read here") as caught:
-        await pinning.check(claim(der), ledger.found(der))
+        await pinning.check(claim(der), ledger.found(der), "callee")
     assert caught.value.failure is Failure.PIN
 
 
@@ -333,3 +338,43 @@ class TestCommand:
     def test_makes_no_file(self, file: Path) -> None:
         assert main(["pins", str(file)]) == 2
         assert not file.exists()
+
+
+class TestCall:
+    """All agreements of one call are with one key, whether keys are pinned or not."""
+
+    @pytest.fixture(params=[False, True], ids=["without pins", "with pins"])
+    def inquiry(self, request: pytest.FixtureRequest, ledger: Ledger, file: Path) -> Inquiry:
+        access = SimpleNamespace(client=lambda clock: ledger)
+        party = SimpleNamespace(certificate=ledger.record(), uri="sip:+493023125001@a.example")
+        pins = PinStore(file) if request.param else None
+        credentials = SimpleNamespace(party=party, ledger=access, pins=pins, tells_changed_keys=True)
+        tracer = SimpleNamespace(note=lambda *given, **more: None)
+        return Inquiry(cast(Any, credentials), cast(Any, tracer), SystemClock())
+
+    @pytest.mark.parametrize("party", ["caller", "callee"])
+    @pytest.mark.parametrize("role", ["Initiator", "Responder"])
+    async def test_keeps_the_key_that_it_began_with(
+        self, inquiry: Inquiry, ledger: Ledger, party: Party, role: str
+    ) -> None:
+        first, second = ledger.record(), ledger.record()
+        inquiry.begin_call(party)
+        for _ in range(2):
+            await inquiry.compare(claim(first, role), ledger.found(first))
+        with pytest.raises(MikeyError, match="key is not the one with which the call began") as caught:
+            await inquiry.compare(claim(second, role), ledger.found(second))
+        assert caught.value.failure is Failure.PIN
+        await inquiry.compare(claim(first, role), ledger.found(first))
+        inquiry.begin_call(party)
+        await inquiry.compare(claim(second, role), ledger.found(second))
+
+    async def test_pins_whom_we_called_whoever_offered_the_keys(
+        self, inquiry: Inquiry, ledger: Ledger, file: Path
+    ) -> None:
+        der, is_pinned = ledger.record(), file.exists()
+        inquiry.begin_call("caller")
+        await inquiry.compare(claim(der, "Responder"), ledger.found(der))
+        assert not (is_pinned and PinStore(file).all())
+        inquiry.begin_call("callee")
+        await inquiry.compare(claim(der, "Initiator"), ledger.found(der))
+        assert not is_pinned or [pin.digest for pin in PinStore(file).all()] == [digest_of(der)]

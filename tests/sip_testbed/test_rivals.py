@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from sip_testbed.rivals import rivals_of
+from sip_testbed.rivals import Party, rivals_of
 from tests.ledger.conftest import START_S, chain, federation
 from tests.sip_testbed.test_pinning import B, Ledger, claim
 from voice_dpki.ledger.answers import InquiryCode, InquiryError, Resolution
@@ -52,7 +52,8 @@ def keys() -> list[LocalSigner]:
 
 async def told(ledger: ListingLedger, der: bytes, role: str = "Responder") -> tuple[str, ...]:
     own = ledger.federation.certificate("Operator A", uris=[CALLER_URI])
-    return await rivals_of(cast(Any, ledger), claim(der, role), CALLER_URI, read_profile(own))
+    party: Party = "callee" if role == "Responder" else "caller"
+    return await rivals_of(cast(Any, ledger), claim(der, role), party, CALLER_URI, read_profile(own))
 
 
 async def test_a_second_valid_certificate_with_another_key_is_told(
