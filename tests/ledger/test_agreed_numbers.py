@@ -5,6 +5,7 @@ makes another state of the same block, or refuses what others send: who changes 
 """
 
 from dataclasses import asdict
+from hashlib import sha256
 from types import ModuleType
 
 import pytest
@@ -41,7 +42,8 @@ from voice_dpki.ledger import (
     validators,
 )
 from voice_dpki.ledger import numbers as given_numbers
-from voice_dpki.ledger.parameters import Parameters
+from voice_dpki.ledger.activation import RULES_KEY
+from voice_dpki.ledger.parameters import PARAMETERS_KEY, Parameters
 from voice_dpki.ledger.rules import BY_VERSION
 
 OF_THE_STATE: list[tuple[ModuleType, dict[str, float]]] = [
@@ -87,6 +89,31 @@ OF_ANSWERS: list[tuple[ModuleType, dict[str, float]]] = [
     (answer_forms, {"MAX_BATCH_BYTES": 16_777_216, "MAX_RECORD_TEXT": 12_288, "MAX_PROOF_TEXT": 16_582}),
     (changes, {"MAX_CHANGES_BYTES": 16_777_216, "MAX_STEPS": 1024}),
 ]
+
+
+KEYS: list[tuple[str, bytes, bytes]] = [
+    ("expiry/v1", expiry._key(20_000), (20_000).to_bytes(8, "big")),
+    ("expiry/v1", expiry._key(20_000, 3), (20_000).to_bytes(8, "big") + (3).to_bytes(8, "big")),
+    ("key/v1", owners._leaf_key(bytes(32)), bytes(32)),
+    ("member/v1", members.member_key("Bäcker"), "Bäcker".encode()),
+    ("usage/v1", quotas._key("Bäcker"), "Bäcker".encode()),
+    ("proposal/v1", proposals.proposal_key(bytes(32)), bytes(32)),
+    ("name/v1", names.dns_key("A.example"), b"\x82\x63dns\x69a.example"),
+    ("name/v1", names._number_key(12, "4930"), b"\x83\x66number\x0c\x644930"),
+    ("members/v1", directory.DIRECTORY_KEY, b""),
+    ("validators/v1", validators.VALIDATORS_KEY, b""),
+    ("parameters/v1", PARAMETERS_KEY, b""),
+    ("proposals/v1", proposals.LIST_KEY, b""),
+    ("probation/v1", probation.PROBATION_KEY, b""),
+    ("rules/v1", RULES_KEY, b""),
+    ("pruned/v1", expiry._CURSOR_KEY, b""),
+]
+"""The domain, the key of a leaf, and what follows the domain in what is hashed (docs/spec/state.md)."""
+
+
+@pytest.mark.parametrize(("domain", "key", "of"), KEYS)
+def test_leaves_are_where_all_nodes_look_for_them(domain: str, key: bytes, of: bytes) -> None:
+    assert key == sha256(f"voice-dpki/{domain}".encode() + b"\0" + of).digest()
 
 
 @pytest.mark.parametrize(("module", "numbers"), [*OF_THE_STATE, *OF_HEADERS, *OF_ANSWERS])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -16,8 +17,14 @@ from hypothesis import strategies as st
 from tests.present import present
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.answer_forms import EvidenceForm, MemberForm, answer_bytes, tail_bytes
-from voice_dpki.ledger.answers import AnswerVerifier, InquiryCode, InquiryError
-from voice_dpki.ledger.light import LightClient, TrustPoint
+from voice_dpki.ledger.answers import (
+    AnswerVerifier,
+    HeaderUnknownError,
+    InquiryCode,
+    InquiryError,
+    TrustExpiredError,
+)
+from voice_dpki.ledger.light import LightClient, LightCode, LightError, TrustPoint
 from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.proof import Proof
 from voice_dpki.ledger.records import CertStatus
@@ -410,6 +417,39 @@ def test_any_bytes_are_malformed(world: World) -> None:
         assert world.refused(data, ABSENT) is InquiryCode.MALFORMED
 
     fuzz()
+
+
+def test_a_header_that_is_known_already_is_held_to_the_clock_again(world: World) -> None:
+    """Its octets are not verified twice, but the clock may have been set since."""
+    digest = digest_of(world.valid)
+    answer = json.dumps(world.answer(digest)).encode()
+    sent_s = world.now_s - 3
+    for now_s in (sent_s, sent_s + 30, sent_s - 10):
+        assert world.verify(answer, digest, now_s=now_s).status is CertStatus.VALID
+    assert world.refused(answer, digest, now_s=sent_s - 11) is InquiryCode.CLOCK
+    assert world.refused(answer, digest, now_s=sent_s + 31) is InquiryCode.STALE
+
+
+@pytest.mark.parametrize("code", LightCode)
+def test_why_a_header_is_not_trusted_is_told(world: World, code: LightCode) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise LightError(code, "why")
+
+    light: Any = SimpleNamespace(fork=None, verify=refuse)
+    signed = world.chain.replica.last
+    with pytest.raises(InquiryError, match="is not trusted: why") as caught:
+        AnswerVerifier(light, max_age_s=30).trust(json.dumps(signed.to_json()).encode(), world.now_s, min_height=0)
+    told = {
+        LightCode.FORK: InquiryCode.FORK,
+        LightCode.FUTURE: InquiryCode.CLOCK,
+        LightCode.NEWER_RULES: InquiryCode.NEWER_RULES,
+    }
+    assert caught.value.code is told.get(code, InquiryCode.UNPROVEN)
+    assert isinstance(caught.value, TrustExpiredError) is (code is LightCode.TRUST_EXPIRED)
+    may_become_known = code in (LightCode.VALIDATORS_NEEDED, LightCode.TOO_LITTLE_TRUST)
+    assert isinstance(caught.value, HeaderUnknownError) is may_become_known
+    if isinstance(caught.value, HeaderUnknownError):
+        assert caught.value.signed_header == signed
 
 
 def test_an_answer_as_nodes_write_it(world: World) -> None:

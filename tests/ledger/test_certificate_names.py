@@ -98,6 +98,7 @@ def test_a_subject_may_tell_where_it_is_in_printable_text() -> None:
         ("192.0.2.1", "host-name-form"),
         ("", "host-name-form"),
         ("ab--c.a.example", "host-name-label"),
+        ("ab--bcher-kva.a.example", "host-name-label"),
         ("xn--.a.example", "host-name-form"),
         ("xn--abc-.a.example", "host-name-form"),
         ("xn--99999999.a.example", "host-name-label"),

@@ -14,7 +14,6 @@ from voice_dpki.errors import MalformedError
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.answers import Resolution
 from voice_dpki.ledger.changes import (
-    MAX_CHANGES_BYTES,
     Holdings,
     StepForm,
     changed_keys,
@@ -78,12 +77,18 @@ def test_no_step_and_no_change_can_be_kept_back() -> None:
         b'{"steps": [{"changes": {"00": null}, "nodes": {}}], "signed_header": {}}',
         b'{"steps": [{"changes": {}, "nodes": {"0g": "AAAA"}}], "signed_header": {}}',
         b'{"steps": null}',
-        b" " * (MAX_CHANGES_BYTES + 1),
     ],
 )
 def test_what_is_no_answer(answer: bytes) -> None:
     with pytest.raises(MalformedError):
         parse_changes(answer)
+
+
+def test_the_size_of_an_answer() -> None:
+    widest = b'{"steps": null, "signed_header": {}}'.ljust(16_777_216)
+    assert parse_changes(widest).steps is None
+    with pytest.raises(MalformedError, match="more than 16777216 bytes"):
+        parse_changes(widest + b" ")
 
 
 @pytest.mark.parametrize(

@@ -282,6 +282,19 @@ def test_a_genesis_in_the_future_makes_the_clock_wrong_until_then_only(agrees: b
         held.checked_s()
 
 
+@pytest.mark.parametrize(
+    ("ahead_s", "agrees"), [(-3600, True), (0, True), (10, True), (10.5, False), (3600, False)]
+)
+def test_an_engines_clock_counts_as_right_at_its_start_unless_it_is_behind(ahead_s: float, agrees: bool) -> None:
+    """What is known is so many seconds ahead of the clock. Who agrees notices when the clock is set forward."""
+    clock = SettableClock(START_S)
+    held = LedgerClock(clock, START_S + ahead_s, agrees=True)
+    clock.set(7200)
+    assert held.set_forward_s() == (7200 if agrees else 0)
+    assert held.agreed_s() == (clock.true_s if agrees else clock.now_s())
+    assert LedgerClock(clock, START_S + ahead_s).set_forward_s() == 0
+
+
 @pytest.mark.parametrize("step_s", STEPS_S)
 def test_the_time_that_agreed_with_the_ledger_goes_on(step_s: float) -> None:
     """However the wall clock is set, once it has agreed; until then there is only the wall clock."""

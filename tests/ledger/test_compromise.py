@@ -128,6 +128,16 @@ def test_what_was_revoked_before_still_leads_to_its_renewal() -> None:
     assert refusal(ledger, change(first, revision=2)) == "transition-not-allowed"
 
 
+def test_what_was_revoked_before_for_another_reason_stays_as_it_was() -> None:
+    ledger, key = ledger_of(), generate_es256()
+    first, other = (recorded(ledger, key, common_name=f"device {number}") for number in range(2))
+    assert ledger.block(change(other, reason="superseded")) == ["ok"]
+    before = record_of(ledger, other)
+    assert ledger.block(change(first)) == ["ok"]
+    assert standing(ledger, first) == [("revoked", "keyCompromise", 1)]
+    assert record_of(ledger, other) == before
+
+
 @pytest.mark.parametrize("reason", ["superseded", "unspecified"])
 def test_no_other_reason_bars_a_key_or_revokes_twice(reason: str) -> None:
     ledger, key = ledger_of(), generate_es256()

@@ -72,6 +72,20 @@ def test_a_subtree_cannot_be_passed_off_as_a_leaf_above_the_prefix() -> None:
             verify_prefix(tree.root(nodes), prefix, whole)
 
 
+def test_leaves_are_in_order_and_each_is_there_once() -> None:
+    nodes = grown(MANY)
+    proof = tree.prove_prefix(nodes, b"\x03", 1000)
+    first, second, *rest = proof.leaves
+    for leaves in (
+        (first, first, second, *rest),
+        (second, first, *rest),
+        (first, second, *rest, rest[-1]),
+        (*proof.leaves, first),
+    ):
+        with pytest.raises(ProofError, match="out of order"):
+            verify_prefix(tree.root(nodes), b"\x03", PrefixProof(proof.siblings, leaves))
+
+
 def test_too_many_and_impossible_prefixes() -> None:
     nodes = grown(MANY)
     with pytest.raises(TooManyLeavesError):

@@ -14,11 +14,25 @@ from voice_dpki.ledger.leaf import Leaf, hashed, named
 from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.names import KINDS_OF_NAMES, number_keys
 from voice_dpki.ledger.parameters import parameters_of
-from voice_dpki.ledger.proposals import LIST_KEY, Proposal, ProposalState
+from voice_dpki.ledger.proposals import (
+    LIST_KEY,
+    BeginRules,
+    Change,
+    Proposal,
+    ProposalState,
+    RemoveMember,
+    ResumeMember,
+    SetStatus,
+    SuspendMember,
+    encode_change,
+    parse_change,
+)
 from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.ledger.rules import V1
 from voice_dpki.ledger.state import LEAVES, MemoryState
-from voice_dpki.names import Height, Tn
+from voice_dpki.names import CertDigest, Height, Tn
+
+RECORDED = (CertStatus.VALID, CertStatus.SUSPENDED, CertStatus.REVOKED)
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.kind)
@@ -149,3 +163,53 @@ def test_a_record_is_made_of_what_is_recorded() -> None:
         ({"replaced_by": "x" * 32}, "32 bytes"),
     ):
         refused(lambda changes: CertRecord(**parts | changes), changes, match)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["status", [bytes(32)], "expired", "unspecified"],
+        ["status", [bytes(32)], "revoked", "because"],
+        ["status", [bytes(32)], "because", "because"],
+        ["status", [bytes(31)], "revoked", "unspecified"],
+        ["status", [bytes(32), bytes(32)], "revoked", "unspecified"],
+        ["status", ["0" * 32], "revoked", "unspecified"],
+        ["status", [], "revoked", "unspecified"],
+        ["status", [number.to_bytes(32, "big") for number in range(257)], "revoked", "unspecified"],
+        ["rules", 0, 5],
+        ["rules", 1 << 32, 5],
+        ["rules", 2, -1],
+        ["rules", 2, 10**12],
+        ["rules", "2", 5],
+        ["member", "0"],
+        ["remove", None],
+        ["other", "Operator A"],
+    ],
+)
+def test_what_is_no_change(change: list[cbor.Cbor]) -> None:
+    with pytest.raises(MalformedError):
+        parse_change(cbor.encode(change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(
+            SetStatus((CertDigest(bytes(32)),), status, "unspecified")
+            for status in CertStatus
+            if status in RECORDED
+        ),
+        SetStatus(
+            tuple(CertDigest(number.to_bytes(32, "big")) for number in range(256)),
+            CertStatus.REVOKED,
+            "unspecified",
+        ),
+        BeginRules(1, 0),
+        BeginRules((1 << 32) - 1, 10**12 - 1),
+        RemoveMember("Operator A"),
+        SuspendMember("Operator A"),
+        ResumeMember("Operator A"),
+    ],
+)
+def test_a_change_is_read_as_it_was_written(change: Change) -> None:
+    assert parse_change(encode_change(change)) == change

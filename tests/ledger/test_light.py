@@ -437,6 +437,21 @@ def test_a_header_with_too_few_votes_is_taken_from_the_one_that_names_it() -> No
     assert refusal(client.verify_before, after, after.header) is LightCode.BEFORE_TRUST
 
 
+def test_great_heights_are_compared_as_small_ones_are() -> None:
+    """Above 256, where CPython has more than one object for a number."""
+    one, other = Chain(0, 1, 2, 3), Chain(0, 1, 2, 3)
+    for _ in range(299):
+        other.blocks.append(one.grow())
+        other.sets.append((0, 1, 2, 3))
+    newest, conflicting = one.grow(), other.grow(app_hash=b"\x01")
+    client = one.client()
+    client.verify(newest, None, 305.0)
+    assert client.verify_before(one.blocks[298], newest.header) == one.blocks[298].header
+    assert refusal(client.verify_before, one.blocks[297], newest.header) is LightCode.BEFORE_TRUST
+    with pytest.raises(ForkError):
+        client.verify(conflicting, None, 305.0)
+
+
 def test_votes_in_each_others_places_are_refused() -> None:
     chain = Chain(0, 1, 2)
     signed = chain.grow()

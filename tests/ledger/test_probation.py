@@ -8,6 +8,7 @@ import pytest
 from tests.validator_keys import validator_key
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger import tree
+from voice_dpki.ledger.draft import Block, Draft
 from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.ledger.probation import (
@@ -15,12 +16,15 @@ from voice_dpki.ledger.probation import (
     NEEDED,
     PROBATION_KEY,
     WINDOW,
+    advance,
     most_validators,
     on_probation,
     parse_probation,
 )
 from voice_dpki.ledger.proposals import BeginRules, Change, ProposalState, RemoveMember, SetMember
+from voice_dpki.ledger.rules import V4
 from voice_dpki.ledger.validators import powers, validator_sets
+from voice_dpki.names import Height
 
 from .test_governance import MEMBERS, Ledger, member
 from .test_rules import B, C, D, decided, judged, version_3, version_4
@@ -193,3 +197,11 @@ def test_members_without_validators_come_as_before() -> None:
 def test_a_leaf_of_another_form_is_damage() -> None:
     with pytest.raises(LocalError, match="damaged"):
         parse_probation(b"\x80")
+
+
+def test_a_block_in_which_nobody_is_on_probation_writes_nothing_of_it() -> None:
+    ledger = version_4()
+    ledger.block()
+    draft = Draft(ledger.state, V4)
+    advance(draft, Block(Height(ledger.height), ledger.time_s, ()))
+    assert not draft.leaves

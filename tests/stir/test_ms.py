@@ -288,6 +288,14 @@ def test_what_is_no_identity_is_not_repeated(operator: Operator, new_verifier: t
     assert "passport" not in result
 
 
+@pytest.mark.parametrize("token", ["e31.e30.c2ln", "e30.e30", "W10.e30.c2ln", "..c2ln"])
+def test_what_cannot_be_decoded_is_not_given_back(operator: Operator, token: str) -> None:
+    """It may hold anything, as it is no token."""
+    asked = asked_about(operator.call(), identityHeader=f"{token};info=<x>;ppt=shaken")
+    _, [result] = results(asked, [FAILED])
+    assert (result["ppt"], result["status"], result.get("passport", "")) == ("shaken", "fail", "")
+
+
 def test_a_second_kind_is_signed_in_this_form_too(operator: Operator) -> None:
     common = {name: SIGNING[name] for name in ("orig", "dest", "iat")}
     body = {"signingRequest": {**common, "ppt": "div", "div": {"tn": DIVERTED}}}
