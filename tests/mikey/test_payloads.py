@@ -169,3 +169,21 @@ class TestRefusals:
 def test_an_error_is_named_for_people() -> None:
     assert Error.parse(Cursor(bytes([6, 0, 0]), "ERR")).name == "INVALID_DH"
     assert Error(200).name == "200"
+
+
+@pytest.mark.parametrize(
+    ("payload", "head"),
+    [
+        (EnvelopeKey(3, bytes(0x3FFF)), "ffff"),
+        (EnvelopeKey(0, bytes(0x2000)), "2000"),
+        (EnvelopeKey(1, b""), "4000"),
+        (Signature(15, bytes(0xFFF)), "ffff"),
+        (Signature(1, bytes(0x800)), "1800"),
+        (Signature(0, b""), "0000"),
+    ],
+)
+def test_a_length_that_shares_its_octets_has_all_its_bits(payload: EnvelopeKey | Signature, head: str) -> None:
+    """RFC 3830 §6.3: 2 bits of cache indicator and 14 of length; §6.5: 4 bits of type and 12 of length."""
+    octets = payload.serialize()
+    assert octets[:2].hex() == head
+    assert type(payload).parse(Cursor(octets, "payload")) == payload

@@ -4,11 +4,14 @@ from itertools import product
 
 import pytest
 
+from voice_dpki.mikey import modern, pke, rsa_r
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.message import Header, Message
 from voice_dpki.mikey.payloads import (
     Certificate,
+    CertificateHash,
     DhValue,
+    EnvelopeKey,
     Error,
     GeneralExtension,
     Identity,
@@ -36,6 +39,8 @@ ONE: dict[type[Payload], Payload] = {
     Error: Error(0),
     Kemac: Kemac(0, b"", 1, bytes(20)),
     Verification: Verification(1, bytes(20)),
+    CertificateHash: CertificateHash(0, bytes(20)),
+    EnvelopeKey: EnvelopeKey(0, bytes(256)),
 }
 
 # RFC 3830 §3.3: HDR, T, RAND, [IDi|CERTi], [IDr], {SP}, DHi, SIGNi and HDR, T, [IDr|CERTr], IDi, DHr, DHi, SIGNr;
@@ -58,6 +63,17 @@ DHHMAC_ANSWER: Counts = {
     GeneralExtension: (0, 8),
     Kemac: (1, 1),
 }
+# RFC 3830 §3.2: HDR, T, RAND, [IDi|CERTi], [IDr], {SP}, KEMAC, [CHASH], PKE, SIGNi; the answer is that of PSK.
+PKE: Counts = {**OFFER, DhValue: (0, 0), Kemac: (1, 1), CertificateHash: (1, 1), EnvelopeKey: (1, 1)}
+# RFC 4738 §3.4, §3.6: HDR, T, [RAND], [IDi|CERTi], [IDr], {SP}, SIGNi and HDR, [GenExt(CSB-ID)], T, [RAND],
+# [IDr|CERTr], [SP], KEMAC, PKE, SIGNr.
+RSA_R: Counts = {**OFFER, DhValue: (0, 0), Rand: (0, 1), Identity: (1, 2)}
+RSA_R_ANSWER: Counts = {**ANSWER, Rand: (0, 1), Identity: (1, 1), SecurityPolicy: (1, 1), DhValue: (0, 0)}
+RSA_R_ANSWER |= {Kemac: (1, 1), EnvelopeKey: (1, 1)}
+# This project's own mode (docs/spec): a hash instead of the certificate, and extensions for its mark and protocols.
+MODERN: Counts = {**OFFER, Certificate: (0, 0), CertificateHash: (1, 1), GeneralExtension: (2, 8)}
+MODERN_ANSWER: Counts = {Timestamp: (1, 1), Identity: (1, 1), CertificateHash: (1, 1), DhValue: (1, 1)}
+MODERN_ANSWER |= {GeneralExtension: (1, 8), Signature: (1, 1)}
 MESSAGES: dict[str, tuple[Counts, Counts]] = {
     "offer": (I_MESSAGE, OFFER),
     "answer": (R_MESSAGE, ANSWER),
@@ -65,6 +81,11 @@ MESSAGES: dict[str, tuple[Counts, Counts]] = {
     "psk answer": (_PSK_RESP, PSK_ANSWER),
     "dhhmac": (_DHHMAC_INIT, DHHMAC),
     "dhhmac answer": (_DHHMAC_RESP, DHHMAC_ANSWER),
+    "pke": (pke.I_MESSAGE, PKE),
+    "rsa-r": (rsa_r.I_MESSAGE, RSA_R),
+    "rsa-r answer": (rsa_r.R_MESSAGE, RSA_R_ANSWER),
+    "modern": (modern.I_MESSAGE, MODERN),
+    "modern answer": (modern.R_MESSAGE, MODERN_ANSWER),
 }
 
 
