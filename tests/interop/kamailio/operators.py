@@ -14,7 +14,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,15 @@ ROOT = Path(__file__).parents[3]
 PAGES = ROOT / "docs/kamailio"
 SCENARIOS = Path(__file__).parents[1] / "sipp"
 KAMAILIO = os.environ.get("KAMAILIO", "kamailio").split()
+Program = Callable[[Sequence[str]], Sequence[str]]
+"""Returns the command that starts a Kamailio with some arguments."""
+
+
+def kamailio(arguments: Sequence[str]) -> Sequence[str]:
+    """Return the command that starts this machine's Kamailio, or the one that the environment names."""
+    return [*KAMAILIO, *arguments]
+
+
 ASKS = ("SIP", "HTTP", *(("HTTP_ASYNC",) if "KAMAILIO" in os.environ else ()))
 """The ways to ask the servers; Debian 12 has no module for the last one."""
 MODULES = ("http_client", "jansson", "uuid")
@@ -96,7 +105,14 @@ class Hosts:
 class Kamailio:
     """One operator's Kamailio, with the files of docs/kamailio but for its addresses."""
 
-    def __init__(self, folder: Path, host: str, local: Mapping[str, str], files: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        host: str,
+        local: Mapping[str, str],
+        files: Mapping[str, str],
+        program: Program = kamailio,
+    ) -> None:
         folder.mkdir()
         self.folder = folder
         for page in PAGES.iterdir():
@@ -110,8 +126,8 @@ class Kamailio:
             text = text.replace(there, here)
         (folder / "local.cfg").write_text(text)
         self.log = folder / "kamailio.log"
-        command = [*KAMAILIO, "-f", str(folder / "kamailio.cfg"), "-DD", "-E", "-m", "64", "-M", "8"]
-        command += ["-P", str(folder / "pid"), "-Y", str(folder)]
+        arguments = ["-f", str(folder / "kamailio.cfg"), "-DD", "-E", "-m", "64", "-M", "8"]
+        command = program([*arguments, "-P", str(folder / "pid"), "-Y", str(folder)])
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
@@ -256,9 +272,12 @@ class Operators:
         local_b: Mapping[str, str] | None = None,
         files: Mapping[str, str] | None = None,
         callee: str = "",
+        program: Program = kamailio,
     ) -> None:
         """`callee` is the text of the callee's scenario, if it is another than kamailio_callee.xml."""
-        demand_modules(MODULES if asks != "SIP" else TLS_MODULES if tls else ())
+        self._program = program
+        if program is kamailio:
+            demand_modules(MODULES if asks != "SIP" else TLS_MODULES if tls else ())
         self.folder, self.hosts, self._files = folder, Hosts(), files or {}
         with ExitStack() as stack:
             self.servers = Servers(folder, self.hosts, tls=tls)
@@ -310,7 +329,7 @@ class Operators:
         dispatcher = "".join(f"{number} sip:{self.servers.sip(name)}\n" for name in servers)
         changes = {"198.51.100.20": hosts[other], "192.0.2.11": hosts[own], **local}
         files = {"address.list": addresses, "dispatcher.list": dispatcher, **self._files}
-        return Kamailio(self.folder / letter, hosts[f"proxy-{letter}"], changes, files)
+        return Kamailio(self.folder / letter, hosts[f"proxy-{letter}"], changes, files, self._program)
 
     def _start_callee(self, scenario: str) -> "subprocess.Popen[bytes]":
         (self.folder / "callee.xml").write_text(scenario or (SCENARIOS / "kamailio_callee.xml").read_text())
