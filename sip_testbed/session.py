@@ -36,6 +36,7 @@ from voice_dpki.sip.sdp import Direction, RtpMap, SessionDescription, audio_desc
 from voice_dpki.wire.media import MediaSession
 from voice_dpki.wire.sip.changes import Reinvite, UnchangedError
 from voice_dpki.wire.sip.user_agent import Leg
+from voice_dpki.wire.tasks import first_of
 
 log = logging.getLogger(__name__)
 
@@ -136,15 +137,15 @@ class Session:
 
     async def hold(self) -> None:
         """Put the other side on hold (RFC 3264 §8.4); raises ChangeRefusedError, as the other changes do."""
-        await self._offer("hold", self._now.codec, holding=True)
+        await self._offer("hold", None, holding=True)
 
     async def resume(self) -> None:
         """Go on after a hold of ours."""
-        await self._offer("resume", self._now.codec, holding=False)
+        await self._offer("resume", None, holding=False)
 
     async def rekey(self) -> None:
         """Agree on new keys, for streams with new SSRCs; if that fails, the call ends (RFC 4567 §4.1.2)."""
-        await self._offer("rekey", self._now.codec, holding=self._holding, new_keys=True)
+        await self._offer("rekey", None, holding=self._holding, new_keys=True)
 
     async def _refresh(self) -> None:
         """Refresh the session by an offer that changes nothing (RFC 4028 §7.4)."""
@@ -153,7 +154,7 @@ class Session:
         work_on(self._leg.dialog.call_id)
         await self._begun.wait()
         try:
-            await self._offer(REFRESH, self._now.codec, holding=self._holding)
+            await self._offer(REFRESH, None, holding=self._holding)
         except (ChangeRefusedError, LocalError) as error:
             log.warning("session not refreshed", extra={"fields": {"reason": str(error)}})
 
@@ -161,21 +162,28 @@ class Session:
         """Go over to another codec, under new keys: another clock belongs to another SSRC (RFC 7160 §4.1)."""
         await self._offer(ascii_lower(codec.name), codec, holding=self._holding, new_keys=True)
 
-    async def _offer(self, name: str, codec: Codec, *, holding: bool, new_keys: bool = False) -> None:
-        now, leg = self._now, self._leg
+    async def _offer(self, name: str, codec: Codec | None, *, holding: bool, new_keys: bool = False) -> None:
+        leg, offered = self._leg, self._now
         assert leg is not None
         offer = await self._new_keys(name) if new_keys else None
-        try:
+
+        def describe() -> bytes:
+            nonlocal offered
+            now = self._now
             own_keys = (key_mgmt_value(offer.message),) if offer else now.own_keys
             direction = Direction.SENDONLY if holding else Direction.SENDRECV
-            own = self.describe(codec, codec.payload_type, own_keys, direction)
+            own = self.describe(codec or now.codec, (codec or now.codec).payload_type, own_keys, direction)
             sdp = answer_to(now.offer, now.taken, own)
-            answer = await leg.reinvite(sdp.serialize())
+            offered = replace(now, offer=sdp, codec=codec or now.codec, own_keys=own_keys)
+            return sdp.serialize()
+
+        try:
+            answer = await leg.reinvite(describe)
             if not 200 <= answer.status < 300:
                 ends = offer is not None and answer.status == NOT_ACCEPTABLE
                 await self._not_changed(name, f"{answer.status} {answer.reason}", ends=ends)
             try:
-                await self._take_answer(replace(now, offer=sdp, codec=codec, own_keys=own_keys), answer.sdp, offer)
+                await self._take_answer(offered, answer.sdp, offer)
             except REFUSED as error:
                 await self._not_changed(name, str(error), ends=True)
         finally:
@@ -220,7 +228,10 @@ class Session:
 
     async def _reinvited(self, change: Reinvite) -> None:
         work_on(change.call_id)
-        await self._begun.wait()
+        assert self._leg is not None
+        await first_of(self._begun.wait(), self._leg.ended.wait())
+        if self._agreed is None:
+            return  # the call ended before it was agreed
         try:
             await (self._answer(change) if change.sdp else self._offer_late(change))
         except REFUSED as error:

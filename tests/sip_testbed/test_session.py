@@ -27,6 +27,7 @@ from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.sdp import SessionDescription
 from voice_dpki.sip.session_timer import Interval
+from voice_dpki.wire.sip import changes
 from voice_dpki.wire.sip.changes import Reinvite
 from voice_dpki.wire.sip.user_agent import Account, Leg, UserAgent
 
@@ -216,6 +217,20 @@ async def test_the_callee_changes_the_call_and_changes_cross(begin: Begin) -> No
     assert len({packet.ssrc for packet in talk.sent("caller")}) == 3
 
 
+async def test_a_change_that_crossed_new_keys_is_offered_anew_under_them(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try was described under the old keys, which the other side would refuse as a replay."""
+    monkeypatch.setattr(changes, "glare_wait_s", lambda _random, owns_call_id: 0.6 if owns_call_id else 0.0)
+    talk = await begin()
+    async with asyncio.timeout(TIMEOUT_S):
+        await asyncio.gather(talk.caller.hold(), talk.callee.rekey())
+    assert sorted(talk.caller.done) == sorted(talk.callee.done) == ["hold", "rekey"]
+    await talk.caller.resume()
+    await talk.flows("caller", "callee")
+    assert talk.callee._media.statistics().unauthentic == 0
+
+
 @pytest.mark.parametrize(
     ("pattern", "instead", "reason"),
     [
@@ -240,7 +255,7 @@ async def test_a_change_for_the_worse_is_refused_and_the_call_goes_on(
         sdp = sdp.replace("RTP/SAVP 0", "RTP/SAVP 96").replace("rtpmap:0", "rtpmap:96")
     changed = re.sub(pattern, instead, sdp)
     assert changed != sdp
-    answer = await leg_of(own).reinvite(changed.encode())
+    answer = await leg_of(own).reinvite(lambda: changed.encode())
     assert answer.status == 488
     assert reason in str(answer.headers.get("Warning"))
     await talk.flows("caller", "callee")
@@ -254,7 +269,7 @@ async def test_an_old_agreement_is_not_taken_again(begin: Begin) -> None:
     before = talk.caller._now.own_keys
     await talk.caller.rekey()
     sdp = talk.caller.describe(talk.caller._now.codec, 0, before)
-    assert (await leg_of(talk.caller).reinvite(sdp.serialize())).status == 488
+    assert (await leg_of(talk.caller).reinvite(lambda: sdp.serialize())).status == 488
     await talk.flows("caller", "callee")
 
 
@@ -313,7 +328,7 @@ async def test_kinds_of_hold(begin: Begin, line: str, address: str, answered: st
     talk = await begin("none")
     sdp = talk.caller.describe(talk.caller._now.codec, 0).serialize().decode()
     sdp = sdp.replace("a=sendrecv", line).replace("c=IN IP4 127.0.0.1", f"c=IN IP4 {address}")
-    answer = await leg_of(talk.caller).reinvite(sdp.encode())
+    answer = await leg_of(talk.caller).reinvite(lambda: sdp.encode())
     assert SessionDescription.parse(answer.sdp).audio_direction == answered
     await asyncio.sleep(0.1)
     before = len(talk.sent("callee"))
@@ -327,7 +342,7 @@ async def test_kinds_of_hold(begin: Begin, line: str, address: str, answered: st
 
 async def test_an_offer_that_was_asked_for_and_has_no_answer_ends_the_call(begin: Begin) -> None:
     talk = await begin()
-    answer = await leg_of(talk.caller).reinvite(b"")
+    answer = await leg_of(talk.caller).reinvite(lambda: b"")
     described = SessionDescription.parse(answer.sdp)
     assert described.audio_key_mgmt == talk.callee._now.own_keys
     assert b" 1 IN IP4 " in answer.sdp  # nothing has changed since the callee's first description

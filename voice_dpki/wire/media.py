@@ -39,6 +39,9 @@ MAX_HELD_SOURCES = 8
 REPORT_INTERVAL_S = 5.0
 """Time between RTCP reports (RFC 3550 §6.2); the first comes after half of it (§6.3.1)."""
 
+OLD_STREAMS_S = 2.0
+"""How long packets of old streams are taken after a change; their keys are good for nothing after that."""
+
 QUIET_S = 0.3
 """Time without RTP after which a peer that has spoken counts as silent."""
 
@@ -77,6 +80,7 @@ class MediaSession:
         self._past = Counted()
         self._past_said: list[Pcm] = []
         self._past_heard: list[Pcm] = []
+        self._forgetting: asyncio.TimerHandle | None = None
         self._may_send = True
         self._has_collided = False
         self._ticking: asyncio.Task[None] | None = None
@@ -174,6 +178,12 @@ class MediaSession:
         if before is not None and before.sending.ssrc != now.sending.ssrc:
             self._send_report(before, goodbye=True)
         self._sending = now
+        self._stop_forgetting()
+        self._forgetting = asyncio.get_running_loop().call_later(OLD_STREAMS_S, self._retire)
+
+    def _stop_forgetting(self) -> None:
+        if self._forgetting is not None:
+            self._forgetting.cancel()
 
     def allow_sending(self, allowed: bool) -> None:
         """Send speech, or pass it over in silence, as on hold; reports are sent all the same (RFC 3264 §5.1)."""
@@ -187,6 +197,7 @@ class MediaSession:
 
     def _retire(self) -> None:
         """Play what is left of the agreement before the last, and keep its counts and its recordings."""
+        self._stop_forgetting()
         before, self._before = self._before, None
         if before is None:
             return
@@ -260,6 +271,7 @@ class MediaSession:
         """Finish, unless that was done, and close the sockets."""
         if self._streams is not None:
             await self.finish()
+        self._stop_forgetting()
         for transport in self._transports:
             transport.close()
         await asyncio.sleep(0)  # lets the loop close the sockets

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
@@ -79,7 +80,7 @@ async def test_either_side_changes_the_session_and_the_call_goes_on(pair: tuple[
     one.on_reinvite(accepts(seen, b"caller"))
     other.on_reinvite(accepts(seen, b"callee"))
     for leg, wanted in ((one, b"callee"), (one, b"callee"), (other, b"caller"), (one, b"callee")):
-        answer = await asyncio.wait_for(leg.reinvite(b"offer"), TIMEOUT_S)
+        answer = await asyncio.wait_for(leg.reinvite(lambda: b"offer"), TIMEOUT_S)
         assert (answer.status, answer.sdp) == (200, wanted)
     await until(lambda: len(seen) == 8)
     assert seen == [b"offer", b""] * 4
@@ -89,7 +90,7 @@ async def test_either_side_changes_the_session_and_the_call_goes_on(pair: tuple[
 
 async def test_a_refused_change_leaves_the_call(pair: tuple[UserAgent, UserAgent]) -> None:
     one, other = await connected(pair)
-    assert (await one.reinvite(b"nobody takes it")).status == 488
+    assert (await one.reinvite(lambda: b"nobody takes it")).status == 488
 
     async def refuse(change: Reinvite) -> None:
         change.refuse(488, None, [("Warning", '399 b "no"')])
@@ -97,24 +98,24 @@ async def test_a_refused_change_leaves_the_call(pair: tuple[UserAgent, UserAgent
             await change.accept(b"too late")
 
     other.on_reinvite(refuse)
-    answer = await one.reinvite(b"offer")
+    answer = await one.reinvite(lambda: b"offer")
     assert (answer.status, answer.headers["Warning"]) == (488, '399 b "no"')
 
     async def forget(change: Reinvite) -> None:
         """Leave it unanswered."""
 
     other.on_reinvite(forget)
-    assert (await one.reinvite(b"offer")).status == 500
+    assert (await one.reinvite(lambda: b"offer")).status == 500
 
     async def fail(change: Reinvite) -> None:
         raise RuntimeError("broken")
 
     other.on_reinvite(fail)
-    assert (await one.reinvite(b"offer")).status == 500
+    assert (await one.reinvite(lambda: b"offer")).status == 500
     assert not one.ended.is_set()
     await other.bye()
     with pytest.raises(LocalError, match="over"):
-        await one.reinvite(b"offer")
+        await one.reinvite(lambda: b"offer")
 
 
 async def test_changes_that_cross_are_both_made(
@@ -133,7 +134,7 @@ async def test_changes_that_cross_are_both_made(
     one.on_reinvite(accepts(seen))
     other.on_reinvite(accepts(seen))
     async with asyncio.timeout(TIMEOUT_S):
-        answers = await asyncio.gather(one.reinvite(b"of one"), other.reinvite(b"of the other"))
+        answers = await asyncio.gather(one.reinvite(lambda: b"of one"), other.reinvite(lambda: b"of the other"))
     assert [answer.status for answer in answers] == [200, 200]
     await until(lambda: len(seen) == 4)
     assert sorted(seen[::2]) == [b"of one", b"of the other"]
@@ -145,7 +146,7 @@ async def test_changes_of_one_side_follow_one_another(pair: tuple[UserAgent, Use
     seen: list[bytes] = []
     other.on_reinvite(accepts(seen))
     async with asyncio.timeout(TIMEOUT_S):
-        answers = await asyncio.gather(*(one.reinvite(b"%d" % number) for number in range(3)))
+        answers = await asyncio.gather(*(one.reinvite(partial(bytes, [number])) for number in b"012"))
     assert [answer.status for answer in answers] == [200] * 3
     assert seen[::2] == [b"0", b"1", b"2"]
 
@@ -183,7 +184,7 @@ async def test_what_comes_at_the_wrong_time_is_refused(make: Make, peer: Peer) -
     peer.send(in_dialog(invite, "CANCEL", tag, "two", 2), address)
     await peer.response(487)
     done.set()
-    ours = asyncio.create_task(call.reinvite(b"ours"))
+    ours = asyncio.create_task(call.reinvite(lambda: b"ours"))
     peer_sees = await peer.request("INVITE")
     peer.send(in_dialog(invite, "INVITE", tag, "four", 4), address)
     await peer.response(491)
@@ -233,7 +234,7 @@ async def test_a_change_moves_the_target_only_if_it_is_accepted(make: Make, peer
 
 async def test_the_2xx_to_our_change_moves_the_target_and_is_acknowledged_each_time(make: Make, peer: Peer) -> None:
     call = await placed(make, peer)
-    change = asyncio.create_task(call.reinvite(b"hold"))
+    change = asyncio.create_task(call.reinvite(lambda: b"hold"))
     invite = await peer.request("INVITE")
     assert (invite.headers["CSeq"], invite.body, invite.to_address.parameters["tag"]) == (
         "2 INVITE",
@@ -251,7 +252,7 @@ async def test_the_2xx_to_our_change_moves_the_target_and_is_acknowledged_each_t
 @pytest.mark.parametrize("status", [481, 408])
 async def test_an_answer_that_knows_no_dialog_ends_the_call(make: Make, peer: Peer, status: int) -> None:
     call = await placed(make, peer)
-    change = asyncio.create_task(call.reinvite(b"hold"))
+    change = asyncio.create_task(call.reinvite(lambda: b"hold"))
     peer.answer(await peer.request("INVITE"), status)
     peer.answer(await peer.request("BYE"), 200)
     assert (await asyncio.wait_for(change, TIMEOUT_S)).status == status

@@ -43,7 +43,7 @@ async def test_a_call_is_refreshed_and_ends_once_nobody_does(make: Make) -> None
 
     async def refresh() -> None:
         if sends.is_set():
-            await call.reinvite(b"same")
+            await call.reinvite(lambda: b"same")
 
     call.on_refresh(refresh)
     call._changes.refreshing.restart()
@@ -72,7 +72,7 @@ async def test_an_interval_that_is_too_short_for_somebody_is_lengthened(make: Ma
     peer.answer(again, 200, ("Session-Expires", "300;refresher=uac"), ("Require", "timer"))
     await peer.request("ACK")
     assert call._changes.timer.interval == Interval(300, is_ours=True)
-    change = asyncio.create_task(call.reinvite(b"hold"))
+    change = asyncio.create_task(call.reinvite(lambda: b"hold"))
     invite = await peer.request("INVITE")
     assert invite.headers["Session-Expires"] == "300;refresher=uac"
     peer.answer(invite, 422, ("Min-SE", "600"))

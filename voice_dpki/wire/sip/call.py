@@ -39,9 +39,10 @@ class Leg:
         """Header fields of the received BYE, such as Reason."""
         self._changes = Changes(line, self.ended, self.bye)
 
-    async def reinvite(self, sdp: bytes) -> FinalAnswer:
+    async def reinvite(self, offer: Callable[[], bytes]) -> FinalAnswer:
         """Offer a change of the session by re-INVITE, and return the final answer.
 
+        `offer` makes the description just before each try, as a change of the other side may have come first.
         Unless that is a 2xx, the session is unchanged. Waits until no other INVITE is in progress, and tries again
         after a 491 (RFC 3261 §14.1). The call ends if the answer shows that the dialog is gone.
 
@@ -49,7 +50,7 @@ class Leg:
         """
         if self.dialog is None:
             raise LocalError("a call that is not up cannot be changed")
-        return await self._changes.offer(self.dialog, sdp, owns_call_id=self.owns_call_id)
+        return await self._changes.offer(self.dialog, offer, owns_call_id=self.owns_call_id)
 
     def on_reinvite(self, callback: Callable[[Reinvite], Awaitable[None]]) -> None:
         """Have `callback` run as a task for each re-INVITE of the other side. Without it they get 488."""

@@ -65,12 +65,12 @@ class Changes:
             setattr(self.progress, name, value)
         (self._idle.set if self.progress.may_send else self._idle.clear)()
 
-    async def offer(self, dialog: Dialog, sdp: bytes, *, owns_call_id: bool) -> FinalAnswer:
-        """Send a re-INVITE with the offer `sdp`; see `Leg.reinvite`."""
+    async def offer(self, dialog: Dialog, offer: Callable[[], bytes], *, owns_call_id: bool) -> FinalAnswer:
+        """Send a re-INVITE with what `offer` makes; see `Leg.reinvite`."""
         async with self._lock:
             for tries in range(1, MAX_TRIES + 1):
                 await first_of(self._idle.wait(), self._ended.wait())
-                answer = await self._try(dialog, sdp)
+                answer = await self._try(dialog, offer)
                 if answer.status != 491 or tries == MAX_TRIES:
                     break
                 wait_s = glare_wait_s(self._line.exchange.random, owns_call_id=owns_call_id)
@@ -79,13 +79,13 @@ class Changes:
             await self._end(())
         return answer
 
-    async def _try(self, dialog: Dialog, sdp: bytes) -> FinalAnswer:
+    async def _try(self, dialog: Dialog, offer: Callable[[], bytes]) -> FinalAnswer:
         if self._ended.is_set():
             raise LocalError("a call that is over cannot be changed")
         request = dialog.request("INVITE")
         request.headers.set("Contact", self._line.contact)
         request.headers.set("Allow", ALLOW)
-        set_body(request, sdp, CONTENT_TYPE)
+        set_body(request, offer(), CONTENT_TYPE)
         self.note(sent=True)
         try:
             return await _SentReinvite(self, self._line, dialog, request).answer
