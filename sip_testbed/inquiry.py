@@ -19,6 +19,7 @@ from voice_dpki.mikey.pke import Recipient, recipient_of
 from voice_dpki.mikey.steps import PeerClaim
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.trace import Tracer, ms_since
+from voice_dpki.x509.elements import elements_of
 from voice_dpki.x509.profile import digest_of, read_profile
 from voice_dpki.x509.recorded import CertStatus
 
@@ -37,6 +38,8 @@ class Inquiry:
     def __init__(self, credentials: Credentials, tracer: Tracer, clock: Clock) -> None:
         self.peer_key: PeerKey | None = None
         """How we know the key of the last agreement's other side; None where keys are not pinned."""
+        self.elements: tuple[str, ...] = ()
+        """The network elements, such as gateways, in the last agreement's certificate: they have the keys."""
         self._own = credentials.party
         self._peer: PeerClaim | None = None
         self._party: Party | None = None
@@ -124,6 +127,9 @@ class Inquiry:
         if self._pinning is not None:
             await self._compare_pin(self._pinning, claim, found, party)
         self._peer, self._began_with = claim, key_id if self._party else None
+        self.elements = elements_of(claim.certificate)
+        if self.elements:
+            self._tracer.note(f"encryption ends at {', '.join(self.elements)}", step="MIKEY", ok=True)
 
     async def _compare_pin(self, pinning: Pinning, claim: PeerClaim, found: Resolution, party: Party) -> None:
         key = await pinning.check(claim, found, party)

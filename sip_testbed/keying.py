@@ -56,6 +56,11 @@ class KeyAgreement(Protocol[_O]):
         """How the other side's key of the last agreement is known; None where keys are shared."""
         ...
 
+    @property
+    def elements(self) -> Sequence[str]:
+        """The network elements that the last agreement's certificate names; encryption ends there."""
+        ...
+
     async def meet(self, responder_uri: str) -> None:
         """Find out what an offer to the Responder needs; raises MikeyError if it cannot be found out."""
         ...
@@ -131,6 +136,11 @@ class CertifiedKeying:
     def peer_key(self) -> PeerKey | None:
         """How we know the other side's key, see `Inquiry`."""
         return self._inquiry.peer_key
+
+    @property
+    def elements(self) -> Sequence[str]:
+        """Where encryption ends, see `Inquiry`."""
+        return self._inquiry.elements
 
     async def close(self) -> None:
         """Close the connection to the ledger node."""

@@ -47,6 +47,7 @@ class ModernKeying:
         self.ms = 0.0
         """Time that the last agreement took on this side in milliseconds, including the ledger's answer."""
         self.peer_key: PeerKey | None = None
+        self.elements: Sequence[str] = ()
         self._credentials = credentials
         self._tracer = tracer
         self._clock = clock
@@ -112,7 +113,7 @@ class ModernKeying:
         if standard is not None and not is_modern(octets):
             answer = await standard.accept(key_mgmt, initiator_uri)
             self._go_by(standard)
-            self.ms, self.peer_key = standard.ms, standard.peer_key
+            self.ms, self.peer_key, self.elements = standard.ms, standard.peer_key, standard.elements
             return answer
         claim = self._responder.receive(
             octets,
@@ -159,6 +160,7 @@ class ModernKeying:
         keys = await self._standard.confirm(offer, key_mgmt)
         self._go_by(self._standard)
         self.ms, self.peer_key = self._standard.ms, self._standard.peer_key
+        self.elements = self._standard.elements
         return keys
 
     def _standard_for(self, uri: str) -> Keying | None:
@@ -178,7 +180,7 @@ class ModernKeying:
         proven = claim.proven(found.recorded, self._clock.now_s())
         await self._inquiry.compare(proven, found)
         self._go_by(self._inquiry)
-        self.peer_key = self._inquiry.peer_key
+        self.peer_key, self.elements = self._inquiry.peer_key, self._inquiry.elements
 
     def _go_by(self, latest: Inquiry | Keying) -> None:
         """Take note of what an agreement went by; raises MikeyError if the call began by the other."""

@@ -58,6 +58,14 @@ def media_elsewhere(party: str, address: tuple[str, int], contact_host: str) -> 
     return [f"the {party}'s SDP puts its media at {where}"]
 
 
+def encryption_end(party: str, elements: Sequence[str]) -> list[str]:
+    """Return a remark if the certificate of `party` names elements: they have the keys, not its telephone."""
+    if not elements:
+        return []
+    where = ", ".join(told(each) for each in elements)
+    return [f"encryption ends at {where}, which answers for the {party}: it hears the call, and may pass it on"]
+
+
 def foreign_media(party: str, counted: MediaStatistics) -> list[str]:
     """Return a remark if packets were dropped because they came from another address than `party`'s SDP names."""
     if not counted.foreign:

@@ -31,6 +31,8 @@ class SharedKeying:
         self._random = random
         self._initiator = SharedInitiator(credentials.uri, self._key_of)
         replays = ReplayCache(started_s=clock.steady_s())
+        self.elements: Sequence[str] = ()
+        """None: the key is shared with the other telephone, and no certificate names anybody."""
         self._responder = SharedResponder(credentials.uri, self._key_of, replays, [credentials.profile])
 
     async def prepare(self) -> None:

@@ -332,6 +332,9 @@ class Telephone:
         if self._keying and self._keying.peer_key:
             result.peer_key = self._keying.peer_key.standing
             result.remarks += self._keying.peer_key.remarks
+        if self._keying:
+            party = "callee" if result.role == "caller" else "caller"
+            result.remarks += remarks.encryption_end(party, self._keying.elements)
 
     def _keep(self, media: MediaSession, result: Result) -> None:
         """Write the recordings, and put the media statistics into the result and the trace."""

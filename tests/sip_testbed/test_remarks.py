@@ -117,3 +117,9 @@ def test_media_at_the_telephone_s_own_host_are_no_remark() -> None:
     assert remarks.media_elsewhere("caller", ("::1", 4000), "[::1]") == []
     (told,) = remarks.media_elsewhere("caller", ("127.0.0.9", 4000), "127.0.0.6")
     assert re.search(r"127\.0\.0\.9:4000.*127\.0\.0\.6", told)
+
+
+def test_where_encryption_ends_is_told_if_a_certificate_names_an_element() -> None:
+    assert remarks.encryption_end("callee", ()) == []
+    (remark,) = remarks.encryption_end("callee", ["gateway.b.example"])
+    assert remark.startswith("encryption ends at gateway.b.example, which answers for the callee")
