@@ -1,0 +1,101 @@
+"""A leg that DTLS keys, against another one: with and without ICE, and with what strangers send."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+from aioice import stun
+
+from voice_dpki.effects import SystemRandom
+from voice_dpki.media.rtp import RtpPacket
+from voice_dpki.sip.dtls_sdp import DtlsDescription, Fingerprint, Setup
+from voice_dpki.wire.dtls import DtlsError, DtlsIdentity
+from voice_dpki.wire.dtls_leg import DtlsLeg
+from voice_dpki.wire.ice_lite import IceLite
+from voice_dpki.wire.relay import UNAUTHENTIC
+
+HOST, TIMEOUT_S = "127.0.0.1", 30
+
+Legs = tuple[DtlsLeg, DtlsLeg]
+
+
+@pytest.fixture
+async def legs() -> AsyncIterator[Legs]:
+    async with AsyncExitStack() as stack:
+        pair = tuple(DtlsLeg(HOST, DtlsIdentity(), IceLite(SystemRandom())) for _ in range(2))
+        for leg in pair:
+            await leg.open()
+            stack.push_async_callback(leg.close)
+        yield pair  # type: ignore[misc]
+
+
+def told(leg: DtlsLeg, *, ice: bool = False, fingerprint: Fingerprint | None = None) -> DtlsDescription:
+    """What the SDP of a leg says."""
+    names = (leg.ice.name, leg.ice.password) if ice else None
+    return DtlsDescription((fingerprint or leg.identity.fingerprint,), Setup.ACTPASS, names)
+
+
+async def keyed(*legs: DtlsLeg) -> list[str]:
+    async with asyncio.timeout(TIMEOUT_S):
+        return [await leg.keyed for leg in legs]
+
+
+async def test_both_are_keyed_and_hear_each_other(legs: Legs) -> None:
+    one, other = legs
+    other.handshake(told(one), (HOST, one.port), client=False)
+    one.handshake(told(other), (HOST, other.port), client=True)
+    assert await keyed(one, other) == ["AEAD_AES_128_GCM"] * 2
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    other.deliver_to(lambda clear, is_control: heard.put_nowait(clear))
+    packet = RtpPacket(0, 1, 2, 3, b"speech").serialize()
+    one.send(packet, False)
+    async with asyncio.timeout(TIMEOUT_S):
+        assert await heard.get() == packet
+        await one.close()
+        await other.ended.wait()
+
+
+async def test_another_certificate_keys_nothing(legs: Legs) -> None:
+    one, other = legs
+    other.handshake(told(one, fingerprint=Fingerprint("sha-256", bytes(32))), (HOST, one.port), client=False)
+    one.handshake(told(other), (HOST, other.port), client=True)
+    with pytest.raises(DtlsError, match="not that of the SDP"):
+        await keyed(other)
+    assert not other.is_keyed
+
+
+async def test_strangers_take_no_part(legs: Legs) -> None:
+    one, other = legs
+    stranger = DtlsLeg(HOST, DtlsIdentity(), IceLite(SystemRandom()))
+    await stranger.open()
+    other.handshake(told(one), (HOST, one.port), client=False)
+    stranger.handshake(told(other), (HOST, other.port), client=True)
+    async with asyncio.timeout(TIMEOUT_S):
+        while not other.dropped[UNAUTHENTIC]:
+            await asyncio.sleep(0.01)
+    one.handshake(told(other), (HOST, other.port), client=True)
+    assert len(await keyed(one, other)) == 2
+    await stranger.close()
+
+
+async def test_with_ice_the_handshake_waits_for_an_authentic_check(legs: Legs) -> None:
+    lite, peer = legs
+    lite.handshake(told(peer, ice=True), ("192.0.2.1", 9), client=True)  # nobody is at the SDP's address
+    await asyncio.sleep(0)
+    assert lite.keyed.done() is False
+    peer.handshake(told(lite), (HOST, lite.port), client=False)
+    forged = check(lite, b"wrong password of somebody")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.sendto(forged, (HOST, lite.port))
+    peer.transmit(check(lite, lite.ice.password.encode()), (HOST, lite.port))
+    assert len(await keyed(lite, peer)) == 2
+
+
+def check(leg: DtlsLeg, password: bytes) -> bytes:
+    request = stun.Message(stun.Method.BINDING, stun.Class.REQUEST, os.urandom(12))
+    request.attributes |= {"USERNAME": f"{leg.ice.name}:peer", "USE-CANDIDATE": None}
+    request.add_message_integrity(password)
+    return bytes(request)

@@ -1,0 +1,199 @@
+"""Two legs and what goes between them: authentic packets alone, and only where they are due."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from voice_dpki.effects import SystemRandom
+from voice_dpki.errors import MalformedError
+from voice_dpki.media.any_source import AnySourceSrtp
+from voice_dpki.media.relay import Translation
+from voice_dpki.media.rtcp import ReceiverReport, SourceDescription, parse_compound
+from voice_dpki.media.rtp import RtpPacket
+from voice_dpki.wire.relay import MAX_HELD, NOT_KEYED, UNAUTHENTIC, Leg, Relay
+
+HOST, SUITE = "127.0.0.1", "AES_CM_128_HMAC_SHA1_80"
+TIMEOUT_S = 30
+
+
+class Peer:
+    """One side's telephone: a socket, and the keys that mirror its leg's."""
+
+    def __init__(self, key: int) -> None:
+        ours, theirs = bytes([key]) * 30, bytes([key + 1]) * 30
+        self.srtp = AnySourceSrtp(SUITE, send=ours, receive=theirs)
+        self.leg_srtp = AnySourceSrtp(SUITE, send=theirs, receive=ours)
+        self.leg = Leg(HOST)
+        self.socket = bound()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        name: tuple[str, int] = self.socket.getsockname()
+        return name
+
+    def start(self) -> None:
+        self.leg.start(self.leg_srtp, self.address, self.address)
+
+    def send(self, data: bytes, by: "socket.socket | None" = None) -> None:
+        (by or self.socket).sendto(data, (HOST, self.leg.port))
+
+    def packet(self, number: int, payload: bytes = b"speech") -> bytes:
+        return self.srtp.protect(RtpPacket(0, number, 160 * number, 0x1111, payload).serialize())
+
+    async def received(self, at: "socket.socket | None" = None) -> bytes:
+        async with asyncio.timeout(TIMEOUT_S):
+            return await asyncio.get_running_loop().sock_recv(at or self.socket, 2048)
+
+
+def bound() -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind((HOST, 0))
+    made.setblocking(False)
+    return made
+
+
+class Counts:
+    def __init__(self) -> None:
+        self.to: list[str] = []
+        self.why: list[str] = []
+
+    def relayed(self, to: str) -> None:
+        self.to.append(to)
+
+    def dropped(self, why: str) -> None:
+        self.why.append(why)
+
+
+@pytest.fixture
+def counts() -> Counts:
+    return Counts()
+
+
+@pytest.fixture
+async def peers() -> AsyncIterator[tuple[Peer, Peer]]:
+    async with AsyncExitStack() as stack:
+        pair = Peer(1), Peer(11)
+        for peer in pair:
+            await peer.leg.open()
+            stack.push_async_callback(peer.leg.close)
+            stack.callback(peer.socket.close)
+        yield pair
+
+
+@pytest.fixture
+def stranger() -> Iterator[socket.socket]:
+    made = bound()
+    yield made
+    made.close()
+
+
+def begin(peers: tuple[Peer, Peer], counts: Counts) -> Relay:
+    relay = Relay(peers[0].leg, peers[1].leg, counts)
+    random = SystemRandom()
+    relay.start(Translation(0xAAAA, {0: 8}, 8000, random), Translation(0xBBBB, {8: 0}, 8000, random))
+    return relay
+
+
+async def until(true: Callable[[], Any]) -> None:
+    async with asyncio.timeout(TIMEOUT_S):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+async def test_speech_and_reports_go_through_under_other_keys(peers: tuple[Peer, Peer], counts: Counts) -> None:
+    inside, outside = peers
+    inside.start()
+    outside.start()
+    begin(peers, counts)
+    inside.send(inside.packet(7))
+    wire = await outside.received()
+    assert b"speech" not in wire
+    made = RtpPacket.parse(outside.srtp.unprotect(wire))
+    assert (made.ssrc, made.payload_type, made.payload) == (0xAAAA, 8, b"speech")
+    report = ReceiverReport(0x1111).serialize() + SourceDescription(0x1111, "me").serialize()
+    inside.send(inside.srtp.protect_rtcp(report))
+    assert parse_compound(outside.srtp.unprotect_rtcp(await outside.received())) == (ReceiverReport(0xAAAA),)
+    assert counts.to == ["outside", "outside"]
+
+
+async def test_what_comes_before_the_keys_waits_for_them(peers: tuple[Peer, Peer], counts: Counts) -> None:
+    inside, outside = peers
+    for number in range(MAX_HELD + 10):
+        inside.send(inside.packet(number))
+    await until(lambda: inside.leg.dropped[NOT_KEYED] == 10)
+    inside.start()
+    outside.start()
+    begin(peers, counts)
+    for _ in range(MAX_HELD):
+        outside.srtp.unprotect(await outside.received())
+    assert counts.to == ["outside"] * MAX_HELD
+
+
+async def test_nothing_leaves_on_a_leg_without_keys(peers: tuple[Peer, Peer], counts: Counts) -> None:
+    inside, outside = peers
+    inside.start()
+    begin(peers, counts)
+    inside.send(inside.packet(1))
+    await until(lambda: outside.leg.dropped[NOT_KEYED])
+    with pytest.raises(BlockingIOError):
+        outside.socket.recv(2048)
+
+
+async def test_media_in_clear_and_altered_media_do_not_pass(
+    peers: tuple[Peer, Peer], counts: Counts, stranger: socket.socket
+) -> None:
+    inside, outside = peers
+    inside.start()
+    outside.start()
+    begin(peers, counts)
+    clear = RtpPacket(0, 1, 160, 0x1111, b"clear speech").serialize()
+    good = inside.packet(2)
+    for bad in (clear, good[:-1] + bytes([good[-1] ^ 1]), b"", b"\x80"):
+        inside.send(bad, by=stranger)
+    await until(lambda: inside.leg.dropped[UNAUTHENTIC] == 4)
+    outside.send(outside.srtp.protect(RtpPacket(8, 1, 1, 5, b"to inside").serialize()))
+    inside.srtp.unprotect(await inside.received())  # still where the SDP said
+    assert counts.to == ["inside"]
+
+
+async def test_media_follow_the_newest_authentic_packet(
+    peers: tuple[Peer, Peer], counts: Counts, stranger: socket.socket
+) -> None:
+    inside, outside = peers
+    inside.start()
+    outside.start()
+    begin(peers, counts)
+    old = inside.packet(4)
+    inside.send(inside.packet(5), by=stranger)  # behind a NAT, for instance
+    await outside.received()
+    inside.send(old)  # late, on the old way
+    await outside.received()
+    outside.send(outside.srtp.protect(RtpPacket(8, 1, 1, 5, b"to inside").serialize()))
+    assert inside.srtp.unprotect(await inside.received(stranger))
+
+
+async def test_silence_is_of_the_side_that_is_silent_longer(peers: tuple[Peer, Peer], counts: Counts) -> None:
+    inside, outside = peers
+    inside.start()
+    outside.start()
+    relay = begin(peers, counts)
+    now_s = asyncio.get_running_loop().time()
+    inside.send(inside.packet(1))
+    await outside.received()
+    assert relay.silent_s(now_s - 100) >= 100
+    outside.send(outside.srtp.protect(RtpPacket(8, 1, 1, 5, b"x").serialize()))
+    await inside.received()
+    assert relay.silent_s(now_s - 100) < 90
+
+
+@pytest.mark.parametrize("remote", [("localhost", 5000), ("224.0.0.1", 5000), ("::1", 5000), ("127.0.0.1", 0)])
+async def test_an_address_that_nothing_can_be_sent_to_is_refused(
+    peers: tuple[Peer, Peer], remote: tuple[str, int]
+) -> None:
+    with pytest.raises(MalformedError):
+        peers[0].leg.start(peers[0].leg_srtp, remote, remote)
+    assert not peers[0].leg.is_keyed

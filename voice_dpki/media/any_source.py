@@ -1,0 +1,63 @@
+"""SRTP and SRTCP under keys that are bound to no SSRC, as SDES and DTLS-SRTP agree them, on libsrtp."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import pylibsrtp
+
+from voice_dpki.errors import LocalError
+from voice_dpki.media.srtp import SrtpError
+
+SUITES: Final[Mapping[str, int]] = {
+    "AES_CM_128_HMAC_SHA1_80": pylibsrtp.Policy.SRTP_PROFILE_AES128_CM_SHA1_80,
+    "AES_CM_128_HMAC_SHA1_32": pylibsrtp.Policy.SRTP_PROFILE_AES128_CM_SHA1_32,
+    "AEAD_AES_128_GCM": pylibsrtp.Policy.SRTP_PROFILE_AEAD_AES_128_GCM,
+    "AEAD_AES_256_GCM": pylibsrtp.Policy.SRTP_PROFILE_AEAD_AES_256_GCM,
+}
+"""The suites by their names in SDP (RFC 4568 §6.2, RFC 7714 §14.2)."""
+
+
+class AnySourceSrtp:
+    """Protection of one side of a call: each direction has its own key, for whichever SSRC it has.
+
+    `send` and `receive` are master key and master salt. libsrtp keeps a stream for each SSRC with an authentic
+    packet, so their number is the key holder's; whoever uses this bounds how many it takes.
+    """
+
+    def __init__(self, suite: str, *, send: bytes, receive: bytes) -> None:
+        policy, profile = pylibsrtp.Policy, SUITES[suite]
+        self.suite = suite
+        self._out = pylibsrtp.Session(policy(send, policy.SSRC_ANY_OUTBOUND, 0, profile))
+        self._in = pylibsrtp.Session(policy(receive, policy.SSRC_ANY_INBOUND, 0, profile))
+
+    def protect(self, packet: bytes) -> bytes:
+        """Encrypt and authenticate an RTP packet; raises LocalError if it cannot be."""
+        try:
+            return self._out.protect(packet)
+        except (pylibsrtp.Error, ValueError) as error:
+            raise _unprotectable(packet, error) from None
+
+    def unprotect(self, packet: bytes) -> bytes:
+        """Check and decrypt an SRTP packet; raises SrtpError."""
+        try:
+            return self._in.unprotect(packet)
+        except (pylibsrtp.Error, ValueError) as error:
+            raise SrtpError(str(error)) from None
+
+    def protect_rtcp(self, packet: bytes) -> bytes:
+        """Encrypt and authenticate an RTCP packet; raises LocalError if it cannot be."""
+        try:
+            return self._out.protect_rtcp(packet)
+        except (pylibsrtp.Error, ValueError) as error:
+            raise _unprotectable(packet, error) from None
+
+    def unprotect_rtcp(self, packet: bytes) -> bytes:
+        """Check and decrypt an SRTCP packet; raises SrtpError."""
+        try:
+            return self._in.unprotect_rtcp(packet)
+        except (pylibsrtp.Error, ValueError) as error:
+            raise SrtpError(str(error)) from None
+
+
+def _unprotectable(packet: bytes, error: Exception) -> LocalError:
+    return LocalError(f"SRTP cannot protect a packet of {len(packet)} bytes: {error}")
