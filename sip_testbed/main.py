@@ -14,6 +14,10 @@ COMMANDS = {
     "proxy": ("sip_testbed.proxy", "registrar and proxy of one domain"),
     "user-agent": ("sip_testbed.user_agent", "a telephone that plays and records"),
     "pins": ("sip_testbed.pins", "the keys that a telephone has pinned"),
+    "gateway": (
+        "sip_testbed.gateway",
+        "from MIKEY to ordinary telephones with SDES or DTLS-SRTP",
+    ),
     "path": ("sip_testbed.path", "an attacker on the path between the operators"),
 }
 """Subcommand to its module and summary. Only the requested module is imported."""

@@ -4,8 +4,9 @@ import argparse
 import asyncio
 import logging
 from contextlib import AsyncExitStack, suppress
+from typing import TypeAlias
 
-from sip_testbed.credentials import Credentials, ModernCredentials
+from sip_testbed.credentials import Credentials, KeysCredentials, ModernCredentials
 from sip_testbed.enciphered_keying import PkeKeying, ReverseKeying
 from sip_testbed.keying import Keying
 from sip_testbed.modern_keying import ModernKeying
@@ -62,7 +63,7 @@ async def _serve(setup: TelephoneSetup, stop: asyncio.Event) -> int:
     async with AsyncExitStack() as stack:
         stack.callback(tracer.close)
         _load_coders(setup)
-        keying = _keying(setup, tracer, clock, random)
+        keying = keying_by(setup.credentials, tracer, clock, random)
         if keying is not None:
             stack.push_async_callback(keying.close)
             await keying.prepare()
@@ -94,10 +95,14 @@ async def _serve(setup: TelephoneSetup, stop: asyncio.Event) -> int:
         return await _call(telephone, setup.call, stop)
 
 
-def _keying(
-    setup: TelephoneSetup, tracer: Tracer, clock: Clock, random: Random
-) -> Keying | PkeKeying | ReverseKeying | ModernKeying | SharedKeying | None:
-    match setup.credentials:
+AnyKeying: TypeAlias = Keying | PkeKeying | ReverseKeying | ModernKeying | SharedKeying
+
+
+def keying_by(
+    given: KeysCredentials | SharedCredentials | None, tracer: Tracer, clock: Clock, random: Random
+) -> AnyKeying | None:
+    """Return the keying that goes with credentials; None without them, for media in clear."""
+    match given:
         case Credentials(mode="pke") as pke:
             return PkeKeying(pke, tracer, clock, random)
         case Credentials(mode="rsa-r") as reverse:

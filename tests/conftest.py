@@ -41,6 +41,7 @@ PACKAGES = {
     "jq": "jq",
     "redis-server": "redis-server",
     "sngrep": "sngrep",
+    "baresip": "baresip-core",
 }
 """Debian package that holds each peer program."""
 

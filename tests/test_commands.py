@@ -39,6 +39,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "sip-testbed call": lambda argv: sip_testbed.main.main(["call", *argv]),
     "sip-testbed proxy": lambda argv: sip_testbed.main.main(["proxy", *argv]),
     "sip-testbed pins": lambda argv: sip_testbed.main.main(["pins", *argv]),
+    "sip-testbed gateway": lambda argv: sip_testbed.main.main(["gateway", *argv]),
     "sip-testbed path": lambda argv: sip_testbed.main.main(["path", *argv]),
     "sip-testbed user-agent": lambda argv: sip_testbed.main.main(["user-agent", *argv]),
     "voice-dpki call": sip_testbed.call.command,

@@ -256,11 +256,16 @@ class IncomingCall(Leg):
         """Send 180 Ringing."""
         self._respond(self._in_dialog(180))
 
-    async def answer(self, sdp: bytes) -> None:
-        """Accept the call: send 200 with `sdp`, again until the caller's ACK arrives (RFC 3261 §13.3.1.4)."""
+    async def answer(self, sdp: bytes, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """Accept the call: send 200 with `sdp`, again until the caller's ACK arrives (RFC 3261 §13.3.1.4).
+
+        `headers` are added to it.
+        """
         response = self._in_dialog(200)
         response.headers.set("Allow", ALLOW)
         set_headers(response, self._changes.timer.answer_headers(self.request))
+        for name, value in headers:
+            response.headers.add(name, value)
         set_body(response, sdp, CONTENT_TYPE)
         if self._respond(response):
             self._changes.refreshing.restart()

@@ -81,6 +81,11 @@ class Exchange:
         """The address at which others reach the endpoint."""
         return self._endpoint.address
 
+    @property
+    def tls_address(self) -> str:
+        """Host and port at which others reach the endpoint over TLS, if it listens there."""
+        return self._endpoint.layer.tls_sent_by
+
     async def start(self) -> None:
         """Bind the sockets; raises LocalError."""
         await self._endpoint.start()

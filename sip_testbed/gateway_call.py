@@ -1,0 +1,397 @@
+"""One call through the gateway: MIKEY on the side of the domain, SDES or DTLS-SRTP on the side of the telephone.
+
+The keys of either side are agreed before that side's media flow. If they cannot be agreed on one side, both end:
+media in clear are neither sent nor taken. Each side is told that encryption ends here: the domain's by the
+certificate, which names the gateway, and the telephone by the header field of `notice` and a line of its SDP.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from sip_testbed.gateway_config import GatewaySetup, GatewayTelephone
+from sip_testbed.gateway_phones import NotRegisteredError, Phones
+from sip_testbed.gateway_refresh import Described, keep_up
+from sip_testbed.gateway_rules import (
+    GatewayRefusal,
+    account_of,
+    agreed,
+    asserted,
+    caller_of,
+    check_protocol_of_answer,
+    check_secret,
+    clock_rate,
+    notice,
+    payload_types,
+    payloads_of,
+    reason_of,
+    reasons,
+    secure_audio,
+)
+from sip_testbed.gateway_sides import Side, side_for
+from sip_testbed.keying import KeyAgreement, offer_to
+from sip_testbed.user_agent import AnyKeying
+from voice_dpki.effects import Random
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.media.relay import Translation, Unrelayed
+from voice_dpki.media.srtp import Srtp
+from voice_dpki.metrics import counters
+from voice_dpki.mikey.failures import MikeyError
+from voice_dpki.mikey.keys import SrtpKeys
+from voice_dpki.mikey.sdp import key_mgmt_value
+from voice_dpki.shell.trace import Tracer
+from voice_dpki.sip.message import Hop
+from voice_dpki.sip.offer_answer import answer_to, check_answer
+from voice_dpki.sip.sdp import SECURE_PROTOCOLS, Direction, RtpMap, SessionDescription, audio_description
+from voice_dpki.wire.dtls import DtlsError, DtlsIdentity
+from voice_dpki.wire.dtls_leg import DtlsLeg
+from voice_dpki.wire.relay import Leg, Relay
+from voice_dpki.wire.sip.user_agent import Call, FinalAnswer, IncomingCall, UserAgent
+from voice_dpki.wire.tasks import first_of
+
+log = logging.getLogger(__name__)
+
+ANSWER_TIMEOUT_S: Final = 120.0
+"""A call that is not answered within this time is cancelled."""
+
+
+class Way(StrEnum):
+    """Which side called."""
+
+    IN = "in"
+    """The domain's."""
+    OUT = "out"
+    """The telephone."""
+
+
+class End(StrEnum):
+    """How a call ended."""
+
+    GOOD = "hung-up"
+    NOT_ANSWERED = "not-answered"
+    REFUSED = "refused"
+    """By us: keys or media of one side were not acceptable."""
+    BUSY = "full"
+    SILENT = "silent"
+
+
+CALLS = counters("gateway_calls", "Calls through the gateway, by who called and how they ended.", way=Way, end=End)
+PACKETS = counters("gateway_packets", "RTP and RTCP packets passed on, by the side.", to=("inside", "outside"))
+DROPPED = counters("gateway_dropped", "Authentic packets that were not passed on, by reason.", reason=Unrelayed)
+
+
+class _Counts:
+    """Counts the packets of all calls."""
+
+    def relayed(self, to: str) -> None:
+        """Count a packet that was passed on."""
+        PACKETS.labels(to).inc()
+
+    def dropped(self, why: str) -> None:
+        """Count an authentic packet that was not passed on."""
+        DROPPED.labels(why).inc()
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """A telephone's representative at the domain."""
+
+    telephone: GatewayTelephone
+    agent: UserAgent
+    keying: AnyKeying
+
+
+class Bridge:
+    """The calls of all telephones; `max_calls` at a time."""
+
+    def __init__(self, setup: GatewaySetup, tracer: Tracer, random: Random) -> None:
+        self._setup = setup
+        self._tracer = tracer
+        self._random = random
+        self._identity = DtlsIdentity()
+        self._calls = 0
+        self._counts = _Counts()
+
+    async def to_telephone(self, inside: Inside, phones: Phones, call: IncomingCall) -> None:
+        """Pass a call of the domain on to the telephone."""
+        incoming = _Inwards(self._setup, inside, phones, call, self._random)
+        await self._carry(Way.IN, inside.telephone, call, incoming.place)
+
+    async def to_domain(self, inside: Inside, call: IncomingCall, source: Hop) -> None:
+        """Pass a call of the telephone on to the domain; it came over `source`."""
+        outgoing = _Outwards(self._setup, inside, call, source, self._random)
+        await self._carry(Way.OUT, inside.telephone, call, outgoing.place)
+
+    async def _carry(
+        self,
+        way: Way,
+        telephone: GatewayTelephone,
+        call: IncomingCall,
+        place: "Callable[[Side, Leg], Awaitable[_Placed]]",
+    ) -> None:
+        if self._calls >= self._setup.config.max_calls:
+            CALLS.labels(way, End.BUSY).inc()
+            await call.reject(503, "Service Unavailable: the gateway has no room for another call")
+            return
+        self._calls += 1
+        try:
+            end = await self._bridge(telephone, call, place)
+        finally:
+            self._calls -= 1
+        CALLS.labels(way, end).inc()
+
+    async def _bridge(
+        self, telephone: GatewayTelephone, call: IncomingCall, place: "Callable[[Side, Leg], Awaitable[_Placed]]"
+    ) -> End:
+        config = self._setup.config
+        outside = config.outside
+        async with AsyncExitStack() as stack:
+            side = side_for(telephone.media, outside.host, outside.advertised, self._identity, self._random)
+            inner = Leg(config.listen.host)
+            for leg in (inner, side.leg):
+                stack.push_async_callback(leg.close)
+                await leg.open()
+            try:
+                placed = await place(side, inner)
+            except GatewayRefusal as refusal:
+                return await self._refused(call, refusal)
+            except _NotAnswered as answered:
+                await call.reject(answered.answer.status, None, reason_of(answered.answer))
+                return End.NOT_ANSWERED
+            return await self._relay(call, placed, inner, side)
+
+    async def _refused(self, call: IncomingCall, refusal: GatewayRefusal) -> End:
+        self._tracer.note(f"refused: {refusal}", step="gateway", ok=False)
+        log.info("call refused", extra={"fields": {"reason": str(refusal), "status": refusal.status}})
+        await call.reject(refusal.status, None, reasons(str(refusal), self._setup.name))
+        await call.bye(reasons(str(refusal), self._setup.name))
+        return End.REFUSED
+
+    async def _relay(self, call: IncomingCall, placed: "_Placed", inner: Leg, side: Side) -> End:
+        """Let the media flow until either side hangs up or is silent for too long."""
+        relay = Relay(inner, side.leg, self._counts)
+        relay.start(*placed.translations)
+        fields = {"inside": f"MIKEY, {placed.keys.profile}", "outside": placed.outside, "dropped": 0}
+        note = f"encryption ends here: {fields['inside']} | {fields['outside']}"
+        self._tracer.note(note, step="gateway", ok=True)
+        log.info("call keyed", extra={"fields": fields})
+        silent = asyncio.ensure_future(_silence(relay, self._setup.config.idle_s))
+        ends: list[Coroutine[object, object, object]] = [_after(silent)]
+        ends += [call.ended.wait(), placed.call.ended.wait()]
+        if isinstance(side.leg, DtlsLeg):
+            ends.append(side.leg.ended.wait())
+        try:
+            await first_of(*ends)
+            end = End.SILENT if silent.done() and not silent.cancelled() else End.GOOD
+        finally:
+            silent.cancel()
+        why = reasons("one side sends no media", self._setup.name) if end is End.SILENT else []
+        await asyncio.gather(call.bye(why), placed.call.bye(why))
+        dropped = inner.dropped + side.leg.dropped
+        log.info("call ended", extra={"fields": {**fields, "end": str(end), "dropped": dict(dropped)}})
+        return end
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A call that was answered and keyed on both sides."""
+
+    call: Call
+    """The one that we placed."""
+    keys: SrtpKeys
+    outside: str
+    """How the telephone's side is keyed."""
+    translations: tuple[Translation, Translation]
+    """Outwards and inwards."""
+
+
+class _NotAnswered(Exception):
+    """The other side's answer, if that is not 2xx."""
+
+    def __init__(self, answer: FinalAnswer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+class _Passing:
+    """What both ways share: a call that came in is placed on the other side."""
+
+    def __init__(self, setup: GatewaySetup, inside: Inside, call: IncomingCall, random: Random) -> None:
+        self._setup = setup
+        self._inside = inside
+        self._call = call
+        self._random = random
+
+    def _inside_sdp(
+        self, leg: Leg, payloads: Sequence[RtpMap], direction: Direction, message: bytes
+    ) -> SessionDescription:
+        return audio_description(
+            self._setup.config.listen.advertised,
+            leg.port,
+            payloads,
+            session_id=int.from_bytes(self._random.token(4), "big"),
+            key_mgmt=[key_mgmt_value(message)],
+            direction=direction,
+        )
+
+    async def _answer_of(self, placed: Call) -> SessionDescription:
+        """Wait for the answer to the call that we placed, and pass ringing on.
+
+        Cancels it if the caller gives up. Raises _NotAnswered, and GatewayRefusal for an answer that is no SDP.
+        """
+        answered = asyncio.ensure_future(placed.answered())
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await first_of(placed.ringing.wait(), _after(answered), self._call.ended.wait())
+                if placed.ringing.is_set() and not answered.done() and not self._call.ended.is_set():
+                    await self._call.ring()
+                await first_of(_after(answered), self._call.ended.wait())
+        except TimeoutError:
+            pass
+        if not answered.done():
+            placed.cancel()
+        final = await answered
+        if not 200 <= final.status < 300:
+            raise _NotAnswered(final)
+        if self._call.ended.is_set():
+            await placed.bye()
+            raise _NotAnswered(FinalAnswer(487, "Request Terminated"))
+        return SessionDescription.parse(final.sdp)
+
+    def _translations(
+        self,
+        keys: SrtpKeys,
+        to_inside: Sequence[RtpMap],
+        of_inside: Sequence[RtpMap],
+        to_outside: Sequence[RtpMap],
+        of_outside: Sequence[RtpMap],
+    ) -> tuple[Translation, Translation]:
+        """Return both directions, by the descriptions that we sent to each side and that each sent to us."""
+        rate = clock_rate(to_inside[0])
+        ssrc = int.from_bytes(self._random.token(4), "big") or 1
+        outwards = Translation(ssrc, payload_types(to_inside, of_outside), rate, self._random)
+        inwards = Translation(keys.send.ssrc, payload_types(to_outside, of_inside), rate, self._random)
+        return outwards, inwards
+
+
+class _Inwards(_Passing):
+    """A call of the domain to the telephone."""
+
+    def __init__(
+        self, setup: GatewaySetup, inside: Inside, phones: Phones, call: IncomingCall, random: Random
+    ) -> None:
+        super().__init__(setup, inside, call, random)
+        self._phones = phones
+
+    async def place(self, side: Side, inner: Leg) -> _Placed:
+        """Key the caller's side, call the telephone, and answer the caller once that is keyed, too."""
+        call = self._call
+        if call.request.uri.scheme == "sips":
+            raise GatewayRefusal("a sips: call promises what a gateway cannot keep", 416)
+        try:
+            hop = self._phones.flow_of(self._inside.telephone)
+            check_secret(self._inside.telephone, hop)
+            offer = SessionDescription.parse(call.sdp)
+            taken = secure_audio(offer, SECURE_PROTOCOLS)
+            described = offer.narrowed(taken)
+            answer = await self._inside.keying.accept(described.audio_key_mgmt, caller_of(call))
+        except NotRegisteredError as error:
+            raise GatewayRefusal(str(error), 480) from None
+        except (MalformedError, MikeyError) as error:
+            raise GatewayRefusal(str(error)) from None
+        offered = payloads_of(described)
+        ours = side.offer(offered, described.audio_direction)
+        headers = [notice(self._setup.name, self._inside.telephone.media), *asserted(call)]
+        placed = self._phones.ring(self._inside.telephone, account_of(call), ours.serialize(), headers)
+        try:
+            answered = await self._answer_of(placed)
+            side.confirm(answered)
+            common = agreed(offered, payloads_of(answered))
+            suite = await side.begin()
+            inner.start(Srtp(answer.keys), described.audio_address, described.audio_control_address)
+            own = self._inside_sdp(inner, common, answered.audio_direction, answer.message)
+            both = self._translations(answer.keys, common, offered, offered, payloads_of(answered))
+        except (MalformedError, LocalError, DtlsError) as error:
+            await placed.bye(reasons(str(error), self._setup.name))
+            raise GatewayRefusal(str(error)) from None
+        answer_sdp = answer_to(offer, taken, own)
+        await call.answer(answer_sdp.serialize())
+        keep_up(call, Described(answer_sdp, offer))
+        keep_up(placed, Described(ours, answered))
+        return _Placed(placed, answer.keys, f"{self._inside.telephone.media}, {suite}", both)
+
+
+class _Outwards(_Passing):
+    """A call of the telephone to the domain."""
+
+    def __init__(
+        self, setup: GatewaySetup, inside: Inside, call: IncomingCall, source: Hop, random: Random
+    ) -> None:
+        super().__init__(setup, inside, call, random)
+        self._source = source
+
+    async def place(self, side: Side, inner: Leg) -> _Placed:
+        """Call the other side with a MIKEY offer, and answer the telephone once that is keyed."""
+        call = self._call
+        keying: KeyAgreement[Any] = self._inside.keying
+        try:
+            check_secret(self._inside.telephone, self._source)
+            offer = SessionDescription.parse(call.sdp)
+            taken = secure_audio(offer, side.protocols)
+            described = offer.narrowed(taken)
+            side.take(described)
+            offered = payloads_of(described)
+            target = self._target()
+            mikey = await offer_to(keying, target)
+        except (MalformedError, MikeyError) as error:
+            raise GatewayRefusal(str(error)) from None
+        assert mikey is not None
+        try:
+            ours = self._inside_sdp(inner, offered, described.audio_direction, mikey.message)
+            placed = await self._inside.agent.invite(target, ours.serialize())
+            try:
+                answered = await self._answer_of(placed)
+                check_answer(ours, answered)
+                check_protocol_of_answer(answered)
+                keys = await keying.confirm(mikey, answered.audio_key_mgmt)
+                common = agreed(offered, payloads_of(answered))
+                inner.start(Srtp(keys), answered.audio_address, answered.audio_control_address)
+                own = side.answer(offer, taken, common, answered.audio_direction)
+                both = self._translations(keys, offered, payloads_of(answered), common, offered)
+                await call.answer(own.serialize(), [notice(self._setup.name, self._inside.telephone.media)])
+                keep_up(call, Described(own, offer))
+                keep_up(placed, Described(ours, answered))
+                suite = await side.begin()
+            except (MalformedError, MikeyError, LocalError, DtlsError) as error:
+                await placed.bye(reasons(str(error), self._setup.name))
+                raise GatewayRefusal(str(error)) from None
+        finally:
+            keying.end(mikey)
+        return _Placed(placed, keys, f"{self._inside.telephone.media}, {suite}", both)
+
+    def _target(self) -> str:
+        """Return whom to call: who is dialled at the gateway is meant at the telephone's domain."""
+        uri = self._call.request.uri
+        if uri.scheme != "sip" or not uri.user:
+            raise GatewayRefusal("only sip: URIs of users can be called through the gateway", 416)
+        domain = self._inside.telephone.account.domain
+        own = {self._setup.name, self._setup.config.outside.host, self._setup.config.outside.advertised}
+        return f"sip:{uri.user}@{domain if uri.host in own else uri.host}"
+
+
+async def _after(work: "Awaitable[object]") -> None:
+    await asyncio.shield(asyncio.ensure_future(work))
+
+
+async def _silence(relay: Relay, idle_s: float) -> None:
+    """Return once a side has been silent for `idle_s`."""
+    since_s = asyncio.get_running_loop().time()
+    while True:
+        left_s = idle_s - relay.silent_s(since_s)
+        if left_s <= 0:
+            return
+        await asyncio.sleep(left_s)

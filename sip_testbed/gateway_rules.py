@@ -1,0 +1,118 @@
+"""What the gateway demands of either side's session description, and what it tells either side. No I/O."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from sip_testbed import remarks
+from sip_testbed.gateway_config import GatewayTelephone
+from voice_dpki.errors import MalformedError, PeerError
+from voice_dpki.sip.account import Account
+from voice_dpki.sip.message import Hop, parse_address, reason_value
+from voice_dpki.sip.sdp import SECURE_PROTOCOLS, RtpMap, SessionDescription, same_encoding
+from voice_dpki.wire.sip.call import IncomingCall
+from voice_dpki.wire.sip.line import FinalAnswer
+
+NOT_ACCEPTABLE: Final = 488
+MAX_PAYLOADS: Final = 16
+"""Most payload types that are passed on; an offer's further ones are left out."""
+
+
+class GatewayRefusal(PeerError):
+    """Our refusal of a call, with the status for it; the message says why."""
+
+    def __init__(self, sentence: str, status: int = NOT_ACCEPTABLE) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def notice(name: str, media: str) -> tuple[str, str]:
+    """Return the header field that tells the telephone where encryption ends (RFC 3261 §20.9).
+
+    `media` is how the telephone's own side is keyed. The purpose is this project's; others ignore it.
+    """
+    return "Call-Info", f"<sip:{name}>;purpose=media-gateway;outside={media};inside=mikey"
+
+
+def check_secret(telephone: GatewayTelephone, hop: Hop) -> None:
+    """Raise GatewayRefusal if keys of SDES would go over a hop on which others read them."""
+    if telephone.media == "sdes" and hop.transport != "tls" and not telephone.keys_in_clear:
+        raise GatewayRefusal("keys in SDP need SIP over TLS (RFC 4568 §7), and the telephone uses " + hop.transport)
+
+
+def secure_audio(offer: SessionDescription, protocols: Sequence[str]) -> int:
+    """Return the index of the first audio section with one of `protocols`; raises MalformedError."""
+    for at, section in enumerate(offer.media):
+        if section.kind == "audio" and section.port and section.protocol in protocols:
+            return at
+    raise MalformedError(f"the offer has no audio of {' or '.join(protocols)}: media in clear are refused")
+
+
+def check_protocol_of_answer(answer: SessionDescription) -> None:
+    """Raise MalformedError if the other side answers without SRTP or without keys."""
+    if answer.audio.protocol not in SECURE_PROTOCOLS or not answer.audio_key_mgmt:
+        raise MalformedError("the answer has no SRTP with key management: media in clear are refused")
+
+
+def payloads_of(described: SessionDescription) -> tuple[RtpMap, ...]:
+    """Return the payload types of the audio, at most MAX_PAYLOADS; raises MalformedError if there is none."""
+    payloads = described.audio.rtpmaps[:MAX_PAYLOADS]
+    if not payloads:
+        raise MalformedError("the audio has no payload type of known encoding")
+    return payloads
+
+
+def agreed(offered: Sequence[RtpMap], answered: Sequence[RtpMap]) -> list[RtpMap]:
+    """Return the offered payload types that the answer took up, in its order; raises MalformedError for none."""
+    common = [ours for theirs in answered for ours in offered if same_encoding(ours.encoding, theirs.encoding)]
+    if not common:
+        raise MalformedError("the answer has no payload type of the offer")
+    return list(dict.fromkeys(common))
+
+
+def payload_types(arriving: Sequence[RtpMap], leaving: Sequence[RtpMap]) -> dict[int, int]:
+    """Return which payload type leaves for each that arrives, by encoding; those without a match are left out."""
+    found: dict[int, int] = {}
+    for one in arriving:
+        for other in leaving:
+            if same_encoding(one.encoding, other.encoding):
+                found.setdefault(one.payload_type, other.payload_type)
+    return found
+
+
+def reasons(sentence: str, name: str) -> list[tuple[str, str]]:
+    """Return the Reason (RFC 3326) and Warning (RFC 3261 §20.43) header fields of our refusal."""
+    text = sentence.replace("\\", "").replace('"', "'")
+    return [("Reason", reason_value("SIP", NOT_ACCEPTABLE, text)), ("Warning", f'399 {name} "{text}"')]
+
+
+def clock_rate(payload: RtpMap) -> int:
+    """Return the ticks of a payload type's timestamps in a second; raises MalformedError."""
+    rate = payload.encoding.split("/")[1:2]
+    if not rate or not rate[0].isascii() or not rate[0].isdigit() or not 0 < int(rate[0][:7]) <= 192_000:
+        raise MalformedError("an encoding has no clock rate (RFC 8866 §6.6)")
+    return int(rate[0])
+
+
+def reason_of(answer: FinalAnswer) -> list[tuple[str, str]]:
+    """Return why the other side refused, for the side that called; without subscribers' numbers."""
+    said = remarks.reasons_of(answer.headers).strip(" ()").replace('"', "'")
+    return [("Reason", reason_value("SIP", answer.status, said))] if said else []
+
+
+def caller_of(call: IncomingCall) -> str:
+    """Return the caller's URI: the number that the domain asserts, at the domain in From."""
+    claimed = parse_address(call.from_).uri
+    number = (call.asserted_identity or "").removeprefix("sip:").partition("@")[0].partition(";")[0]
+    return f"sip:{number or claimed.user}@{claimed.host}"
+
+
+def account_of(call: IncomingCall) -> Account:
+    """Return the caller as the telephone is told; the name, which telephones show, says where encryption ends."""
+    uri = caller_of(call)
+    return Account(uri, "", "", display_name="encrypted to the gateway only")
+
+
+def asserted(call: IncomingCall) -> list[tuple[str, str]]:
+    """Return the header field with the caller's number and verstat, as the domain asserts them, if it does."""
+    identity = call.asserted_identity
+    return [("P-Asserted-Identity", f"<{identity}>")] if identity else []

@@ -1,0 +1,234 @@
+"""Ordinary telephones through the gateway: baresip with SDES, aiortc with DTLS-SRTP, and what is refused."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sip_testbed.network import Testbed
+from sip_testbed.provision import CALLEE, CALLER, OPERATORS, aor
+from tests.e2e.gateways import NAME, PASSWORD, Baresip, RtcPhone, Site, sdes_account
+from voice_dpki.media.correlate import correlate
+from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
+from voice_dpki.media.recording import read_wav, write_wav
+from voice_dpki.sip.message import Hop
+from voice_dpki.sip.sdp import SECURE, RtpMap, audio_description
+from voice_dpki.wire.sip.user_agent import Account, FinalAnswer, RegistrationError, UserAgent
+
+RATE = 8000
+SPEECH_S = 2.5
+CALLER_URI, CALLEE_URI = aor(CALLER, OPERATORS[0]), aor(CALLEE, OPERATORS[1])
+ENCRYPTION_ENDS = f"encryption ends at {NAME}"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Testbed(tmp_path_factory.mktemp("logs")) as testbed:
+        testbed.start()
+        testbed.record_all()
+        site = Site(testbed)
+        site.record()
+        yield site
+
+
+@pytest.fixture
+def gateway(site: Site) -> Iterator[Callable[..., Any]]:
+    yield site.start
+    site.stop()
+
+
+@pytest.fixture
+def spoken(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes one side's speech. The callee's goes on in silence: baresip hangs up at its file's end."""
+
+    def write(who: str) -> Path:
+        pcm = read_wav(files("sip_testbed").joinpath("speech", f"{who}.wav").read_bytes()).resampled(RATE)
+        data = pcm.data[: int(SPEECH_S * RATE) * SAMPLE_BYTES]
+        path = tmp_path / f"{who}.wav"
+        path.write_bytes(write_wav(Pcm(RATE, data + bytes(3 * RATE * SAMPLE_BYTES if who == "callee" else 0))))
+        return path
+
+    return write
+
+
+def heard(said: Path, recording: bytes) -> float:
+    return correlate(read_wav(said.read_bytes()), read_wav(recording)).coefficient
+
+
+def report(folder: Path) -> dict[str, Any]:
+    """The report of our telephone, once it is written."""
+    until = time.monotonic() + 60
+    while not (path := folder / "caller.json").exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def assert_keyed_and_told(found: dict[str, Any]) -> None:
+    """Our side reports SRTP, whom it was keyed with, and that encryption ends there."""
+    assert found["established"], found
+    assert found["srtp"] == "AES_CM_128_HMAC_SHA1_80"
+    assert found["verstat"] == "TN-Validation-Passed"
+    assert found["media"]["unauthentic"] == 0
+    assert any(ENCRYPTION_ENDS in remark for remark in found["remarks"]), found["remarks"]
+
+
+@pytest.mark.peer("baresip")
+def test_baresip_is_called(site: Site, gateway: Any, spoken: Any, tmp_path: Path) -> None:
+    gateway("sdes", md5=True)
+    ours, theirs, out = spoken("caller"), spoken("callee"), tmp_path / "out"
+    with Baresip.at(site, tmp_path / "baresip", theirs, sdes_account(site)) as baresip:
+        baresip.wait_for("200 OK")
+        assert site.telephone(out, ours, CALLEE_URI).wait_end(60) == 0
+        baresip.wait_for("terminated (duration")
+        assert "SRTP is Enabled (cryptosuite=AES_CM_128_HMAC_SHA1_80)" in baresip.log.read_text()
+    assert_keyed_and_told(report(out))
+    assert heard(theirs, (out / "caller.heard.wav").read_bytes()) > 0.95
+    assert heard(ours, baresip.heard()) > 0.9
+
+
+@pytest.mark.long
+@pytest.mark.peer("baresip")
+def test_baresip_calls(site: Site, gateway: Any, spoken: Any, tmp_path: Path) -> None:
+    gateway("sdes", md5=True)
+    ours, theirs, out = spoken("caller"), spoken("callee"), tmp_path / "out"
+    site.telephone(out, ours).wait_ready()
+    with Baresip.at(site, tmp_path / "baresip", theirs, sdes_account(site)) as baresip:
+        baresip.wait_for("200 OK")
+        baresip.command("dial", CALLER_URI)
+        baresip.wait_for("terminated (duration")
+    assert_keyed_and_told(report(out))
+    assert heard(theirs, (out / "caller.heard.wav").read_bytes()) > 0.95
+    assert heard(ours, baresip.heard()) > 0.9
+
+
+def test_aiortc_calls(site: Site, gateway: Any, spoken: Any, tmp_path: Path) -> None:
+    gateway("dtls")
+    ours, theirs, out = spoken("caller"), spoken("callee"), tmp_path / "out"
+    site.telephone(out, ours).wait_ready()
+    with RtcPhone.at(site, tmp_path / "rtc", theirs, target=CALLER_URI, talk_s=4.5) as phone:
+        assert phone.wait_for("status") == 200
+        assert phone.said[-1]["call_info"] == f"<sip:{NAME}>;purpose=media-gateway;outside=dtls;inside=mikey"
+        assert phone.wait_for("done")
+        assert {"state": "connected"} in phone.said
+    assert_keyed_and_told(report(out))
+    assert heard(theirs, (out / "caller.heard.wav").read_bytes()) > 0.95
+    assert heard(ours, phone.heard.read_bytes()) > 0.9
+
+
+@pytest.mark.long
+def test_aiortc_is_called(site: Site, gateway: Any, spoken: Any, tmp_path: Path) -> None:
+    gateway("dtls")
+    ours, theirs, out = spoken("caller"), spoken("callee"), tmp_path / "out"
+    with RtcPhone.at(site, tmp_path / "rtc", theirs) as phone:
+        phone.wait_for("registered")
+        assert site.telephone(out, ours, CALLEE_URI).wait_end(60) == 0
+        assert phone.wait_for("done")
+    called = next(said for said in phone.said if "from_" in said)
+    assert called["from_"].startswith('"encrypted to the gateway only" ')
+    assert called["call_info"] == f"<sip:{NAME}>;purpose=media-gateway;outside=dtls;inside=mikey"
+    assert "verstat=TN-Validation-Passed" in called["asserted"]
+    assert_keyed_and_told(report(out))
+    assert heard(theirs, (out / "caller.heard.wav").read_bytes()) > 0.95
+    assert heard(ours, phone.heard.read_bytes()) > 0.9
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("calls", [True, False])
+def test_a_fingerprint_of_another_certificate_ends_the_call(
+    site: Site, gateway: Any, spoken: Any, tmp_path: Path, calls: bool
+) -> None:
+    gateway("dtls")
+    ours, theirs, out = spoken("caller"), spoken("callee"), tmp_path / "out"
+    why = "the certificate of the DTLS handshake is not that of the SDP's fingerprint"
+    telephone = site.telephone(out, ours) if calls else None
+    if telephone is not None:
+        telephone.wait_ready()
+    told: dict[str, object] = {"target": CALLER_URI} if calls else {}
+    with RtcPhone.at(site, tmp_path / "rtc", theirs, lies=True, **told) as phone:
+        phone.wait_for("registered")
+        if not calls:
+            assert site.telephone(out, ours, CALLEE_URI).wait_end(60) == 1
+        assert phone.wait_for("ended")
+        assert why in phone.said[-1]["reasons"][0]
+    found = report(out)
+    assert not found["established"]
+    assert why in found["reason"]
+    assert not found["media"] or found["media"]["received"] == 0
+
+
+class Raw:
+    """A user agent of the test's own in the ordinary telephone's place."""
+
+    def __init__(self, site: Site, password: str = PASSWORD) -> None:
+        account = Account(f"sip:+{CALLEE}@{NAME}", f"+{CALLEE}", password)
+        proxy = Hop.parse(f"udp:{site.outside}:{site.ports[0]}")
+        self.host = site.phone
+        self.agent = UserAgent(account, host=site.phone, proxy=proxy)
+
+    async def __aenter__(self) -> "Raw":
+        await self.agent.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.agent.close()
+
+    async def call(self, *lines: str, protocol: str = SECURE) -> FinalAnswer:
+        sdp = audio_description(self.host, 40_000, [RtpMap(0, "PCMU/8000")], session_id=1).serialize().decode()
+        sdp = sdp.replace("RTP/AVP", protocol) + "".join(f"{line}\r\n" for line in lines)
+        call = await self.agent.invite(CALLER_URI, sdp.encode())
+        return await call.answered()
+
+
+CRYPTO = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj"
+
+
+async def test_what_the_gateway_refuses_of_a_telephone(site: Site, gateway: Any) -> None:
+    gateway("sdes")
+    async with Raw(site, "wrong") as phone:
+        with pytest.raises(RegistrationError):
+            await phone.agent.register()
+        assert (await phone.call(CRYPTO)).status == 401
+    async with Raw(site) as phone:
+        await phone.agent.register()
+        over_udp = await phone.call(CRYPTO)
+        assert (over_udp.status, "need SIP over TLS" in over_udp.reasons[0]) == (488, True)
+    site.stop()
+    gateway("sdes", keys_in_clear=True)
+    async with Raw(site) as phone:
+        clear = await phone.call(protocol="RTP/AVP")
+        assert (clear.status, "media in clear are refused" in clear.reasons[0]) == (488, True)
+        assert (await phone.call()).status == 488
+        assert (await phone.call(CRYPTO + " UNENCRYPTED_SRTP")).status == 488
+        nobody = await phone.call(CRYPTO)  # the keys are taken, and CALLER's telephone is not there
+        assert nobody.status == 480
+    site.stop()
+    gateway("dtls")
+    async with Raw(site) as phone:
+        assert (await phone.call(protocol="UDP/TLS/RTP/SAVPF")).status == 488
+        assert (await phone.call("a=rtcp-mux", protocol="UDP/TLS/RTP/SAVPF")).status == 488
+
+
+async def test_an_answer_in_clear_ends_the_call(site: Site, gateway: Any, spoken: Any, tmp_path: Path) -> None:
+    gateway("sdes", keys_in_clear=True)
+    ours, out = spoken("caller"), tmp_path / "out"
+    async with Raw(site) as phone:
+
+        async def answer(call: Any) -> None:
+            sdp = audio_description(phone.host, 40_000, [RtpMap(0, "PCMU/8000")], session_id=1)
+            await call.answer(sdp.serialize())
+
+        phone.agent.on_invite = answer
+        await phone.agent.register()
+        telephone = site.telephone(out, ours, CALLEE_URI)
+        while telephone.status is None:
+            await asyncio.sleep(0.05)
+        found = report(out)
+        assert (found["status"], found["established"]) == (488, False)
+        assert "the media are RTP/AVP" in found["reason"]
