@@ -46,7 +46,7 @@ def keep_up(leg: Leg, described: Described) -> None:
             change.refuse(NOT_ACCEPTABLE)
 
     async def refresh() -> None:
-        final = await leg.reinvite(described.ours.serialize())
+        final = await leg.reinvite(described.ours.serialize)
         log.debug("refresh of a call", extra={"fields": {"status": final.status}})
 
     leg.on_reinvite(answer)
