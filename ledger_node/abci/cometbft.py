@@ -31,7 +31,7 @@ VERSION = "0.38.25"
 """The only version of CometBFT that the ledger runs on; validators of one chain upgrade together."""
 
 PROGRAM = "cometbft"
-INSTALL = "make cometbft"
+INSTALL = "ledger-node install-cometbft"
 
 Milliseconds = Annotated[int, msgspec.Meta(ge=1, le=60_000)]
 

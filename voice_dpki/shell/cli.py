@@ -1,7 +1,7 @@
 """The umbrella command `voice-dpki`: it finds its subcommands through entry points, so it imports no service."""
 
 import sys
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, entry_points
 
 from voice_dpki.shell.ending import EXIT_USAGE, guarded, say
 from voice_dpki.shell.entry import loading
@@ -21,9 +21,6 @@ def _run(arguments: list[str]) -> int:
     commands = {entry.name: entry for entry in entry_points(group=GROUP)}
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help(commands))
-        return 0
-    if arguments[0] in ("-V", "--version"):
-        print(version("voice-dpki"))
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in commands:

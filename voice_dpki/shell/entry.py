@@ -19,7 +19,9 @@ EXIT_INTERRUPTED = 130
 
 
 def enter(module: str) -> int:
-    """Load a program's `module` and run its `main`; return the exit status."""
+    """Load a program's `module` and run its `main`; return the exit status. `--version` needs no module."""
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        return _tell_version()
     with loading():
         main: Callable[[], int] = import_module(module).main
     return main()
@@ -42,6 +44,18 @@ def loading() -> Iterator[None]:
 def program_name() -> str:
     """Return the name of this program, with which its messages begin."""
     return os.path.basename(sys.argv[0]) if sys.argv else "voice-dpki"
+
+
+def _tell_version() -> int:
+    from importlib.metadata import version
+
+    from voice_dpki.shell.ending import guarded
+
+    def tell() -> int:
+        print(f"{program_name()} {version('voice-dpki')}", flush=True)
+        return 0
+
+    return guarded(tell)
 
 
 def _end(number: int, frame: object) -> None:

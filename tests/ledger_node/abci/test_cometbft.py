@@ -63,7 +63,7 @@ def test_a_missing_program_names_the_command_that_installs_it(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(LocalError, match="not installed; install it: make cometbft"):
+    with pytest.raises(LocalError, match="not installed; install it: ledger-node install-cometbft"):
         find()
     program = tmp_path / "cometbft"
     for script, message in (("echo 0.37.1", "this is CometBFT 0.37.1"), ("exit 3", "does not run")):
