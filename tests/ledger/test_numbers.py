@@ -327,17 +327,20 @@ def test_a_full_record_has_room_for_the_mark() -> None:
     singles = tuple(TnRange(Tn(f"{10**14 + number}"), 1) for number in range(240))
     full = replace(member(A, 1), ranges=(*member(A, 1).ranges, *singles))
     assert Member.parse(replace(full, by_number=True).serialize()).by_number
-    url = "https://" + "a" * 100
-    assert replace(full, cps=url).cps == url
+    longest = max((url for length in range(100, 200) if fits(full, url := "https://" + "a" * length)), key=len)
     ledger = ledger_of(V5)
-    assert decide(ledger, SetMember(replace(full, cps=url), 0)) == (ProposalState.DONE, None)
-    longest = "https://" + "a" * 102
-    for each in (url, longest):
-        try:
-            replace(full, cps=each, by_number=True)
-        except MalformedError:
-            continue
+    assert decide(ledger, SetMember(replace(full, cps=longest), 0)) == (ProposalState.DONE, None)
+    assert refusal(ledger, given(ledger, A, A)) == "no-room-for-numbers"
     take_part(ledger, B)
+    assert refusal(ledger, given(ledger, A, B, PORTED)) == "no-room-for-numbers"
+
+
+def fits(full: Member, url: str) -> bool:
+    """Tell whether a record has room for the URL of a call placement service."""
+    try:
+        return bool(replace(full, cps=url))
+    except MalformedError:
+        return False
 
 
 def test_a_number_is_asked_for_as_people_write_it() -> None:
