@@ -2,7 +2,7 @@
 
 OpenSSL does the arithmetic, in constant time and nine times as fast as Python's integers. The cryptography library
 warns that it will drop finite-field groups some day, since newer protocols do without them. The warning is
-silenced, because MIKEY's registry has no other groups.
+silenced, because MIKEY's registry has no other groups. docs/adr/0049-a-modern-mode-of-mikey.md says what then.
 """
 
 import warnings
