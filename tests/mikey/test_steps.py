@@ -24,7 +24,7 @@ from voice_dpki.mikey.payloads import (
     Verification,
 )
 from voice_dpki.mikey.registry import DataType
-from voice_dpki.mikey.shared import _DHHMAC_INIT, _DHHMAC_RESP, _PSK_INIT, _PSK_RESP
+from voice_dpki.mikey.shared import _DHHMAC_INIT, _PSK_INIT, DHHMAC_RESP, PSK_RESP
 from voice_dpki.mikey.steps import I_MESSAGE, R_MESSAGE, Counts, check_payloads
 
 ONE: dict[type[Payload], Payload] = {
@@ -78,9 +78,9 @@ MESSAGES: dict[str, tuple[Counts, Counts]] = {
     "offer": (I_MESSAGE, OFFER),
     "answer": (R_MESSAGE, ANSWER),
     "psk": (_PSK_INIT, PSK),
-    "psk answer": (_PSK_RESP, PSK_ANSWER),
+    "psk answer": (PSK_RESP, PSK_ANSWER),
     "dhhmac": (_DHHMAC_INIT, DHHMAC),
-    "dhhmac answer": (_DHHMAC_RESP, DHHMAC_ANSWER),
+    "dhhmac answer": (DHHMAC_RESP, DHHMAC_ANSWER),
     "pke": (pke.I_MESSAGE, PKE),
     "rsa-r": (rsa_r.I_MESSAGE, RSA_R),
     "rsa-r answer": (rsa_r.R_MESSAGE, RSA_R_ANSWER),

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from voice_dpki.effects import Random, Signer
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.mikey import steps
+from voice_dpki.mikey.bundle import Bundle
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.message import Header, Message, serialize
@@ -90,6 +91,8 @@ class KeyingAnswer:
 
     message: bytes
     keys: SrtpKeys
+    bundle: Bundle | None = None
+    """What is kept for updates; None in the modes that have none here, where new keys take a new offer."""
 
 
 _T = TypeVar("_T")
@@ -120,6 +123,10 @@ class CertifiedInitiator:
     def __init__(self, party: Party) -> None:
         self._party = party
         self._bundles = Bundles()
+
+    def next_timestamp(self, now_s: float) -> Timestamp:
+        """Return the timestamp of an update (`voice_dpki.mikey.update`), later than those of all offers before."""
+        return self._bundles.timestamp(now_s)
 
     def close(self, csb_id: int) -> None:
         """Forget a bundle whose call has ended, so that its ID may be drawn again."""

@@ -15,6 +15,7 @@ from hashlib import sha1, sha256
 from voice_dpki.codec.telephone import is_same_party
 from voice_dpki.effects import Decrypter, Random
 from voice_dpki.mikey import steps
+from voice_dpki.mikey.bundle import UpdatedBy, bundle_of
 from voice_dpki.mikey.certified import (
     CertifiedInitiator,
     CertifiedResponder,
@@ -152,7 +153,9 @@ class PkeResponder(CertifiedResponder):
         header = answer_header(DataType.PKE_RESP, message.header, random)
         octets = keys.verified(header, (timestamp, idr), parties_of(idi.data, idr.data, timestamp))
         theirs, ours = stream_keys(tgk, header, message.one(Rand).rand, profile)
-        return Prepared(claim, KeyingAnswer(octets, SrtpKeys(profile, send=ours, receive=theirs)))
+        srtp_keys = SrtpKeys(profile, send=ours, receive=theirs)
+        bundle = bundle_of(UpdatedBy.PSK, keys, profile, message, header)
+        return Prepared(claim, KeyingAnswer(octets, srtp_keys, bundle))
 
     def _check_hash(self, named: CertificateHash) -> None:
         if named.hash_func not in _HASHES:

@@ -22,6 +22,7 @@ from voice_dpki.codec.cursor import Cursor
 from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.mikey import dh, steps
+from voice_dpki.mikey.bundle import Bundle, UpdatedBy, bundle_of
 from voice_dpki.mikey.certified import KeyingAnswer
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
@@ -62,9 +63,9 @@ _PSK_INIT: Counts = {
     GeneralExtension: (1, 8),
     Kemac: (1, 1),
 }
-_PSK_RESP: Counts = {Timestamp: (1, 1), Identity: (1, 1), GeneralExtension: (0, 8), Verification: (1, 1)}
+PSK_RESP: Counts = {Timestamp: (1, 1), Identity: (1, 1), GeneralExtension: (0, 8), Verification: (1, 1)}
 _DHHMAC_INIT: Counts = {**_PSK_INIT, DhValue: (1, 1)}
-_DHHMAC_RESP: Counts = {
+DHHMAC_RESP: Counts = {
     Timestamp: (1, 1),
     Identity: (2, 2),
     DhValue: (2, 2),
@@ -91,6 +92,11 @@ class SharedOffer(ABC):
     def confirm(self, octets: bytes) -> SrtpKeys:
         """Verify the R_MESSAGE and return the Initiator's keys; raises MikeyError."""
 
+    def bundle(self, answer: bytes) -> Bundle:
+        """Return what is kept for updates, after `answer` was confirmed."""
+        mode = UpdatedBy.DHHMAC if isinstance(self, DhHmacOffer) else UpdatedBy.PSK
+        return bundle_of(mode, self._keys, self.profile, self.sent, Message.parse(answer).header)
+
     def _agreed(self, tgk: bytes, header: Header) -> SrtpKeys:
         ours, theirs = stream_keys(tgk, header, self.sent.one(Rand).rand, self.profile)
         return SrtpKeys(self.profile, send=ours, receive=theirs)
@@ -106,7 +112,7 @@ class PskOffer(SharedOffer):
 
     def confirm(self, octets: bytes) -> SrtpKeys:
         """Verify the verification message and return the Initiator's keys; raises MikeyError."""
-        message = steps.read_answer(self.sent, octets, self.answer, _PSK_RESP)
+        message = steps.read_answer(self.sent, octets, self.answer, PSK_RESP)
         idi, idr = self.sent.all(Identity)
         steps.check_echo(message.one(Identity) == idr, Failure.IDENTITY, "IDr")
         self._keys.check_verification(message, parties_of(idi.data, idr.data, self.sent.one(Timestamp)))
@@ -121,12 +127,12 @@ class DhHmacOffer(SharedOffer):
 
     def confirm(self, octets: bytes) -> SrtpKeys:
         """Verify the Responder's MAC and return the Initiator's keys; raises MikeyError."""
-        message = steps.read_answer(self.sent, octets, DataType.DHHMAC_RESP, _DHHMAC_RESP)
+        message = steps.read_answer(self.sent, octets, DataType.DHHMAC_RESP, DHHMAC_RESP)
         steps.check_group(message)
         steps.check_echo(message.all(DhValue)[1] == self.sent.one(DhValue), Failure.DH_ECHO, "DHi")
         idi, idr = self.sent.all(Identity)
         steps.check_echo(message.all(Identity) == (idr, idi), Failure.IDENTITY, "IDr and IDi")
-        _check_no_data(self._keys.check_kemac(message))
+        check_no_data(self._keys.check_kemac(message))
         tgk = dh.shared_value(self._pair.secret, message.all(DhValue)[0].value)
         return self._agreed(tgk, message.header)
 
@@ -177,6 +183,10 @@ class SharedInitiator:
         more = (DhValue(DhGroup.OAKLEY_5, pair.public_value), steps.sdp_ids_of(key_mgmt_ids))
         octets = keys.sealed(header, (*payloads, *more), EncrAlg.NULL, b"")
         return DhHmacOffer(octets, profile, Message.parse(octets), keys, pair)
+
+    def next_timestamp(self, now_s: float) -> Timestamp:
+        """Return the timestamp of an update (`voice_dpki.mikey.update`), later than those of all offers before."""
+        return self._bundles.timestamp(now_s)
 
     def close(self, csb_id: int) -> None:
         """Forget a bundle whose call has ended, so that its ID may be drawn again."""
@@ -266,12 +276,13 @@ class SharedResponder:
         header = answer_header(DataType.PSK_RESP, message.header, random)
         timestamp, (idi, idr) = message.one(Timestamp), message.all(Identity)
         octets = keys.verified(header, (timestamp, idr), parties_of(idi.data, idr.data, timestamp))
-        return _answered(octets, tgk, header, message, profile)
+        bundle = bundle_of(UpdatedBy.PSK, keys, profile, message, header)
+        return _answered(octets, tgk, header, message, bundle)
 
     def _answer_dhhmac(
         self, message: Message, keys: MessageKeys, kemac: Kemac, profile: SrtpProfile, random: Random
     ) -> KeyingAnswer:
-        _check_no_data(kemac)
+        check_no_data(kemac)
         pair = dh.new_pair(random)
         tgk = dh.shared_value(pair.secret, message.one(DhValue).value)
         header = answer_header(DataType.DHHMAC_RESP, message.header, random)
@@ -279,7 +290,8 @@ class SharedResponder:
         ours = DhValue(DhGroup.OAKLEY_5, pair.public_value)
         payloads = (message.one(Timestamp), idr, idi, ours, message.one(DhValue))
         octets = keys.sealed(header, payloads, EncrAlg.NULL, b"")
-        return _answered(octets, tgk, header, message, profile)
+        bundle = bundle_of(UpdatedBy.DHHMAC, keys, profile, message, header)
+        return _answered(octets, tgk, header, message, bundle)
 
 
 def open_tgk(kemac: Kemac, keys: MessageKeys, timestamp: Timestamp) -> bytes:
@@ -298,11 +310,12 @@ def open_tgk(kemac: Kemac, keys: MessageKeys, timestamp: Timestamp) -> bytes:
     raise MikeyError(Failure.PAYLOAD, f"the key data are not one TGK of {MIN_KEY_BYTES} bytes or more")
 
 
-def _check_no_data(kemac: Kemac) -> None:
+def check_no_data(kemac: Kemac) -> None:
+    """Check that a KEMAC of DHHMAC transports no key (RFC 4650 §4.2); raises MikeyError."""
     if kemac.encr_alg != EncrAlg.NULL or kemac.encr_data:
         raise MikeyError(Failure.ENCRYPTION, "KEMAC holds encrypted data where DHHMAC has none (RFC 4650 §4.2)")
 
 
-def _answered(octets: bytes, tgk: bytes, header: Header, message: Message, profile: SrtpProfile) -> KeyingAnswer:
-    theirs, ours = stream_keys(tgk, header, message.one(Rand).rand, profile)
-    return KeyingAnswer(octets, SrtpKeys(profile, send=ours, receive=theirs))
+def _answered(octets: bytes, tgk: bytes, header: Header, message: Message, bundle: Bundle) -> KeyingAnswer:
+    theirs, ours = stream_keys(tgk, header, message.one(Rand).rand, bundle.profile)
+    return KeyingAnswer(octets, SrtpKeys(bundle.profile, send=ours, receive=theirs), bundle)
