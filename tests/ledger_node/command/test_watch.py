@@ -135,3 +135,28 @@ def test_whoever_stays_hears_of_each_until_it_is_stopped(
         assert f"NOT KNOWN: H(CERT) {digest_of(second.read_bytes()).hex()}" in line_of(process)
     process.terminate()
     assert process.wait(DEADLINE_S) == (1 if told else 0)
+
+
+def test_silence_is_told_once_and_what_was_recorded_meanwhile_afterwards(
+    network: Any, tmp_path: Path, number: Tn, token: str
+) -> None:
+    """The follower that is asked is away while a second certificate is recorded."""
+    engine = network.engine(heartbeat_s=0.2).start()
+    follower = network.follower("asked", engine.url).start()
+    follower.reaches(1)
+    where = ["--url", follower.url, "--genesis", str(network.folder / "genesis.json")]
+    command = [str(PROGRAM), "ledger", "watch", *where, uri_of(number)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            assert "known from the start" in line_of(process)
+            follower.kill()
+            assert "nothing is heard of the ledger: the ledger node does not answer" in line_of(process)
+            der = network.certificate(uris=[uri_of(number)])
+            headers = {"authorization": f"Bearer {token}"}
+            answer = engine.http.post("/ledger/v1/submissions", content=der, headers=headers)
+            assert answer.status_code == 201, answer.text
+            follower.start()
+            assert f"NOT KNOWN: H(CERT) {digest_of(der).hex()}" in line_of(process)
+            assert process.wait(DEADLINE_S) == 1
+        finally:
+            process.kill()
