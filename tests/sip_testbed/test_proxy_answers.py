@@ -47,8 +47,9 @@ async def test_the_answer_is_signed_verified_and_told(start: Start) -> None:
     (signing,), (verification,) = world.b.signing, world.a.verification
     date_s = int(parsedate_to_datetime(answer.headers["Date"]).timestamp())
     assert abs(date_s - time.time()) < 5
-    assert signing == {"ppt": "rsp", "orig": {"tn": CALLER}, "dest": {"tn": [CALLEE]}, "iat": date_s}
     call_id = world.incoming[0].request.headers["Call-ID"]
+    parties = {"orig": {"tn": CALLER}, "dest": {"tn": [CALLEE]}}
+    assert signing == {"callId": call_id, "ppt": "rsp", **parties, "iat": date_s}
     told = {name: verification[name] for name in ("answer", "callId", "from", "identity", "time", "to")}
     assert told == {
         "answer": True, "callId": call_id, "from": {"tn": CALLER}, "identity": f"d.e.1;{RSP}", "time": date_s,

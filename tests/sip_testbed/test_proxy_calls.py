@@ -260,6 +260,7 @@ async def test_a_call_is_signed_verified_and_shown(start: Start, transport: str)
     assert abs(date_s - time.time()) < 5
     assert signing.pop("origid")
     assert signing == {
+        "callId": incoming.request.headers["Call-ID"],
         "attest": "A", "dest": {"tn": [CALLEE]}, "iat": date_s, "keyMgmt": [MIKEY], "orig": {"tn": CALLER},
         "sdp": OFFER_DIGEST,
     }  # fmt: skip
