@@ -466,6 +466,20 @@ def test_votes_in_each_others_places_are_refused() -> None:
         assert refusal(chain.client().verify, mutant, None, 5.0) is LightCode.WRONG_FORM
 
 
+@pytest.mark.parametrize("apart_ns", [1, 2])
+@pytest.mark.parametrize("begun_ns", [NS, NS + 1])
+def test_a_header_is_later_by_a_nanosecond_at_least(begun_ns: int, apart_ns: int) -> None:
+    for ns, code in ((apart_ns, None), (0, LightCode.TIME_ORDER), (-apart_ns, LightCode.TIME_ORDER)):
+        chain = Chain(0, 1, 2)
+        first, second = chain.grow(time_ns=begun_ns), chain.grow(time_ns=begun_ns + ns)
+        client = chain.client()
+        client.verify(first, None, 5.0)
+        if code is None:
+            assert client.verify(second, None, 5.0) == second.header
+        else:
+            assert refusal(client.verify, second, None, 5.0) is code
+
+
 def test_clock_trusting_period_and_order_of_times() -> None:
     chain = Chain(0, 1, 2)
     first = chain.grow()

@@ -10,13 +10,13 @@ from voice_dpki.codec import cbor
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger import state
 from voice_dpki.ledger.further import NeedsNewerError, parse_further
-from voice_dpki.ledger.held_numbers import NUMBER_LEAF, count_of, number_key, parse_holder
+from voice_dpki.ledger.held_numbers import NUMBER_LEAF, NumberHolder, count_of, number_key, parse_holder
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.numbers import MAX_GIVEN
 from voice_dpki.ledger.proposals import ProposalState, RemoveMember, SetMember, SuspendMember
 from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.ledger.rules import V4, V5
-from voice_dpki.ledger.standing import recorded_as, status_of
+from voice_dpki.ledger.standing import holding_of, recorded_as, status_of, told_of
 from voice_dpki.ledger.transactions import Numbers, endorse
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.x509.profile import digest_of
@@ -350,3 +350,8 @@ def test_a_number_is_asked_for_as_people_write_it() -> None:
         with pytest.raises(MalformedError):
             lookup.argument.of_text(bad)
     assert NUMBER_LEAF in state.LEAVES
+
+
+def test_who_holds_nothing_is_told_nothing_of_a_number() -> None:
+    gone = replace(holding_of(member(A, 1)), allotment=None)
+    assert told_of(gone, PORTED, NumberHolder(B, 0)) == told_of(gone, PORTED, None) == gone

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.present import present
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger import validators
 from voice_dpki.ledger.draft import Draft
@@ -31,6 +32,14 @@ def test_a_change_counts_from_the_block_after_the_next(federation: Any) -> None:
         assert sizes(state) == after
         assert outcome.validator_updates == ()
     assert outcome.leaves == {}, "an idle block changes nothing"
+
+
+def test_the_leaf_holds_both_sets(federation: Any) -> None:
+    draft = Draft(federation.state(), V1)
+    validators.replace_keys(draft, frozenset(), frozenset({bytes([7]) * 32}))
+    data = draft.leaf(validators.VALIDATORS_KEY)
+    assert validators.parse_validators(present(data)) == validators.validator_sets(draft)
+    assert sizes(draft) == (2, 3)
 
 
 def test_a_key_that_goes_and_comes_in_one_block_is_no_change(federation: Any) -> None:
