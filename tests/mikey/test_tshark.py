@@ -9,7 +9,10 @@ import pytest
 
 from tests.mikey.test_pke import Line as EncryptedTo
 from tests.mikey.test_rsa_r import Line as Reverse
+from tests.mikey.test_shared import Line as Shared
+from tests.mikey.test_update import agreed
 from voice_dpki.mikey.certified import Party
+from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.registry import Prf
 from voice_dpki.mikey.sdp import key_mgmt_value
@@ -102,3 +105,28 @@ def test_messages_that_encrypt_to_a_certificate(parties: tuple[Party, Party], tm
         "C: Cache for CSB (2)",
     ):
         assert line in text, line
+
+
+def test_messages_under_shared_keys_their_updates_and_errors(
+    call: Any, parties: tuple[Party, Party], tmp_path: Path
+) -> None:
+    error = call.responder.error_message(call.offer().message, MikeyError(Failure.POLICY, "none of ours"))
+    messages = [error]
+    for mode in ("psk", "dhhmac"):
+        line = Shared()
+        offer = line.offer(mode, prf=Prf.MIKEY_1)
+        messages += [offer.message, line.accept(offer.message).message]
+        updated = agreed(mode, parties, Prf.MIKEY_1)
+        update = updated.offer()
+        messages += [update.message, updated.accept(update.message).message]
+    text = decode(tmp_path, *((MIKEY_PORT, message) for message in messages))
+    assert "alformed" not in text
+    for line_, times in (
+        ("Data Type: Error (6)", 1),
+        ("Data Type: Pre-shared (0)", 2),
+        ("Data Type: PSK ver msg (1)", 2),
+        ("Data Type: DHHMAC init (7)", 2),
+        ("Data Type: DHHMAC resp (8)", 2),
+    ):
+        assert text.count(line_) == times, line_
+    assert text.count("RAND len: 16") == 2, "those of the two first offers"

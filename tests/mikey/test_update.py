@@ -1,4 +1,4 @@
-"""New keys in mid-call: for bundles of PSK, DHHMAC and PKE, by the text of RFC 3830 §4.5, and what is refused."""
+"""New keys in mid-call, for bundles of each mode that has them: by the text of RFC 3830 §4.5, and refusals."""
 
 import hmac
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from tests.mikey.conftest import CALLEE, CALLER, NOW_S, CountingRandom, secrets_of
 from tests.mikey.test_pke import Line as EncryptedTo
 from tests.mikey.test_pke import prf_of, refused
+from tests.mikey.test_rsa_r import Line as Reverse
 from tests.mikey.test_shared import SECRET, Line
 from voice_dpki.errors import LocalError
 from voice_dpki.mikey.bundle import Bundle
@@ -35,7 +36,7 @@ from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.steps import identity_of
 from voice_dpki.mikey.update import UpdateAnswer, UpdateOffer, accept_update, offer_update
 
-MODES = ("psk", "dhhmac", "pke")
+MODES = ("psk", "dhhmac", "pke", "rsa-r")
 
 
 @dataclass
@@ -67,14 +68,14 @@ class Agreed:
 
 def agreed(mode: str, parties: tuple[Party, Party], prf: Prf = Prf.HMAC_SHA_256) -> Agreed:
     random, replays = CountingRandom("update"), ReplayCache(started_s=0)
-    if mode == "pke":
-        line: Any = EncryptedTo(*parties)
+    if mode in ("pke", "rsa-r"):
+        line: Any = (EncryptedTo if mode == "pke" else Reverse)(*parties)
         offer: Any = line.offer(prf=prf)
     else:
         line = Line()
         offer = line.offer(mode, prf=prf)
     answer = line.accept(offer.message)
-    keys = offer.confirm(answer.message)
+    keys = line.confirm(offer, answer.message) if mode == "rsa-r" else offer.confirm(answer.message)
     assert answer.bundle is not None
     return Agreed(line, keys, offer.bundle(answer.message), answer.bundle, random, replays)
 
@@ -266,7 +267,7 @@ def test_a_public_value_that_gives_a_known_key_is_refused(parties: tuple[Party, 
 
 
 @pytest.mark.parametrize("size", [15, 16, 24, 31, 32, 33, 64])
-@pytest.mark.parametrize("mode", ["psk", "pke"])
+@pytest.mark.parametrize("mode", ["psk", "pke", "rsa-r"])
 def test_keys_of_other_lengths(mode: str, size: int, parties: tuple[Party, Party]) -> None:
     call = agreed(mode, parties)
     offer, keys = call.offer(), call.ours.keys

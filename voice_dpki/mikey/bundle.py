@@ -13,7 +13,7 @@ class UpdatedBy(Enum):
     """The mode of a bundle's updates."""
 
     PSK = "psk"
-    """A TGK is transported, under the pre-shared key or under the envelope key of PKE, which both sides keep."""
+    """A TGK is transported, under the pre-shared key, or under the envelope key of PKE and RSA-R."""
     DHHMAC = "dhhmac"
     """Both sides send new Diffie-Hellman values, under the pre-shared key."""
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from voice_dpki.effects import Decrypter, Random
 from voice_dpki.mikey import steps
+from voice_dpki.mikey.bundle import Bundle, UpdatedBy
 from voice_dpki.mikey.certified import (
     CertifiedInitiator,
     CertifiedResponder,
@@ -105,11 +106,22 @@ class ReverseOffer:
         message, idi = claim.message, self.sent.all(Identity)[0]
         idr, timestamp = message.one(Identity), message.one(Timestamp)
         steps.check_signature(claim, message.before_signature() + parties_of(idi.data, idr.data, timestamp))
+        keys = self._keys(message)
+        tgk = unseal(message.one(Kemac), keys, idr, timestamp)
+        ours, theirs = stream_keys(tgk, message.header, keys.rand, self.profile)
+        return Prepared(claim, SrtpKeys(self.profile, send=ours, receive=theirs))
+
+    def _keys(self, message: Message) -> MessageKeys:
         prf, rand = Prf(message.header.prf), _rand_of(self.sent, message)
         secret = unwrap(message.one(EnvelopeKey), prf, self._decrypter, self._decoy)
-        tgk = unseal(message.one(Kemac), MessageKeys(secret, prf, self.csb_id, rand), idr, timestamp)
-        ours, theirs = stream_keys(tgk, message.header, rand, self.profile)
-        return Prepared(claim, SrtpKeys(self.profile, send=ours, receive=theirs))
+        return MessageKeys(secret, prf, self.csb_id, rand)
+
+    def bundle(self, answer: bytes) -> Bundle:
+        """Return what is kept for updates, under the envelope key, after `answer` was read to the end."""
+        message = Message.parse(answer)
+        idi, idr, timestamp = self.sent.all(Identity)[0], message.one(Identity), self.sent.one(Timestamp)
+        sessions = message.header.sessions
+        return Bundle(UpdatedBy.PSK, self._keys(message), self.profile, idi, idr, sessions, timestamp)
 
     def complete(self, prepared: Prepared[SrtpKeys], recorded: RecordedCertificate, *, now_s: float) -> SrtpKeys:
         """Return the keys if the ledger vouches for the Responder's certificate; raises MikeyError."""
@@ -168,13 +180,20 @@ class ReverseResponder(CertifiedResponder):
         keys = MessageKeys(secret, Prf(header.prf), header.csb_id, rand.rand)
         octets = self._answer(claim, header, ours_rand, keys, tgk)
         theirs, ours = stream_keys(tgk, header, rand.rand, profile)
-        return Prepared(claim, KeyingAnswer(octets, SrtpKeys(profile, send=ours, receive=theirs)), _USES)
+        idi, idr, timestamp = message.all(Identity)[0], self._party_id, message.one(Timestamp)
+        bundle = Bundle(UpdatedBy.PSK, keys, profile, idi, idr, header.sessions, timestamp)
+        srtp_keys = SrtpKeys(profile, send=ours, receive=theirs)
+        return Prepared(claim, KeyingAnswer(octets, srtp_keys, bundle), _USES)
+
+    @property
+    def _party_id(self) -> Identity:
+        return steps.identity_of(self._party.uri)
 
     def _answer(
         self, claim: PeerClaim, header: Header, rand: Sequence[Payload], keys: MessageKeys, tgk: bytes
     ) -> bytes:
         message, timestamp = claim.message, claim.message.one(Timestamp)
-        idi, idr = message.all(Identity)[0], steps.identity_of(self._party.uri)
+        idi, idr = message.all(Identity)[0], self._party_id
         payloads = (
             timestamp,
             *rand,

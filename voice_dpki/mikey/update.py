@@ -4,10 +4,10 @@
     DHHMAC  I_MESSAGE = HDR, T, IDi, IDr, DHi, SDP IDs, KEMAC    R_MESSAGE = HDR, T, IDr, IDi, DHr, DHi, KEMAC
 
 An update has the bundle's CSB ID and a later timestamp, and neither RAND nor policy: those of the first exchange
-hold. A bundle of PKE is updated in PSK mode under its envelope key, as §4.5 demands where that key was cached; no
-certificate is needed, and no ledger is asked again. Each update brings a new TGK, and SSRCs are drawn anew, since
-SRTP libraries cannot change the key of a stream. The bundle's Initiator alone sends updates: two sides with one
-encryption key and the same T would encrypt under one key stream (§4.2.3).
+hold. A bundle of PKE or RSA-R is updated in PSK mode under its envelope key, as §4.5 demands where that key was
+cached (RFC 4738 §3.6); no certificate is needed, and no ledger is asked again. Each update brings a new TGK, and
+SSRCs are drawn anew, since SRTP libraries cannot change the key of a stream. The bundle's Initiator alone sends
+updates: two sides with one encryption key and the same T would encrypt under one key stream (§4.2.3).
 """
 
 from collections.abc import Sequence
