@@ -130,6 +130,7 @@ class Baresip:
             "audio_player aubridge,null",
             "audio_alert aubridge,null",
             "rtp_timeout 0",
+            "rtcp_mux yes",
             f"module_path {modules_path()}",
             *(f"module {name}.so" for name in modules),
             "module_app account.so",
@@ -179,7 +180,7 @@ def modules_path() -> Path:
     return found
 
 
-def sdes_account(site: Site, *, transport: str = "tls", media: str = "srtp-mand") -> str:
+def baresip_account(site: Site, *, transport: str = "tls", media: str = "srtp-mand") -> str:
     port = site.ports[transport == "tls"]
     return (
         f"<sip:+{CALLEE}@{NAME};transport={transport}>;auth_user=+{CALLEE};auth_pass={PASSWORD};"

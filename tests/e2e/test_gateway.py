@@ -12,7 +12,7 @@ import pytest
 
 from sip_testbed.network import Testbed
 from sip_testbed.provision import CALLEE, CALLER, OPERATORS, aor
-from tests.e2e.gateways import NAME, PASSWORD, Baresip, RtcPhone, Site, sdes_account
+from tests.e2e.gateways import NAME, PASSWORD, Baresip, RtcPhone, Site, baresip_account
 from voice_dpki.media.correlate import correlate
 from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
 from voice_dpki.media.recording import read_wav, write_wav
@@ -83,7 +83,7 @@ def assert_keyed_and_told(found: dict[str, Any]) -> None:
 def test_baresip_is_called(site: Site, gateway: Any, spoken: Any, tmp_path: Path) -> None:
     gateway("sdes", md5=True)
     ours, theirs, out = spoken("caller"), spoken("callee"), tmp_path / "out"
-    with Baresip.at(site, tmp_path / "baresip", theirs, sdes_account(site)) as baresip:
+    with Baresip.at(site, tmp_path / "baresip", theirs, baresip_account(site)) as baresip:
         baresip.wait_for("200 OK")
         assert site.telephone(out, ours, CALLEE_URI).wait_end(60) == 0
         baresip.wait_for("terminated (duration")
@@ -95,11 +95,26 @@ def test_baresip_is_called(site: Site, gateway: Any, spoken: Any, tmp_path: Path
 
 @pytest.mark.long
 @pytest.mark.peer("baresip")
+def test_baresip_is_called_with_dtls(site: Site, gateway: Any, spoken: Any, tmp_path: Path) -> None:
+    """Without ICE, and from another address than its SDP says: it sends from any of this machine's."""
+    gateway("dtls", md5=True)
+    ours, theirs, out = spoken("caller"), spoken("callee"), tmp_path / "out"
+    with Baresip.at(site, tmp_path / "baresip", theirs, baresip_account(site, media="dtls_srtp")) as baresip:
+        baresip.wait_for("200 OK")
+        assert site.telephone(out, ours, CALLEE_URI).wait_end(60) == 0
+        baresip.wait_for("terminated (duration")
+    assert_keyed_and_told(report(out))
+    assert heard(theirs, (out / "caller.heard.wav").read_bytes()) > 0.95
+    assert heard(ours, baresip.heard()) > 0.9
+
+
+@pytest.mark.long
+@pytest.mark.peer("baresip")
 def test_baresip_calls(site: Site, gateway: Any, spoken: Any, tmp_path: Path) -> None:
     gateway("sdes", md5=True)
     ours, theirs, out = spoken("caller"), spoken("callee"), tmp_path / "out"
     site.telephone(out, ours).wait_ready()
-    with Baresip.at(site, tmp_path / "baresip", theirs, sdes_account(site)) as baresip:
+    with Baresip.at(site, tmp_path / "baresip", theirs, baresip_account(site)) as baresip:
         baresip.wait_for("200 OK")
         baresip.command("dial", CALLER_URI)
         baresip.wait_for("terminated (duration")

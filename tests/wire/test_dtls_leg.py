@@ -13,7 +13,7 @@ from voice_dpki.effects import SystemRandom
 from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.sip.dtls_sdp import DtlsDescription, Fingerprint, Setup
 from voice_dpki.wire.dtls import DtlsError, DtlsIdentity
-from voice_dpki.wire.dtls_leg import DtlsLeg
+from voice_dpki.wire.dtls_leg import MAX_OTHERS, DtlsLeg
 from voice_dpki.wire.ice_lite import IceLite
 from voice_dpki.wire.relay import UNAUTHENTIC
 
@@ -69,16 +69,42 @@ async def test_another_certificate_keys_nothing(legs: Legs) -> None:
 
 async def test_strangers_take_no_part(legs: Legs) -> None:
     one, other = legs
-    stranger = DtlsLeg(HOST, DtlsIdentity(), IceLite(SystemRandom()))
-    await stranger.open()
-    other.handshake(told(one), (HOST, one.port), client=False)
-    stranger.handshake(told(other), (HOST, other.port), client=True)
+    async with AsyncExitStack() as stack:
+        strangers = [DtlsLeg(HOST, DtlsIdentity(), IceLite(SystemRandom())) for _ in range(MAX_OTHERS + 1)]
+        other.handshake(told(one), (HOST, one.port), client=False)
+        for stranger in strangers:
+            await stranger.open()
+            stack.push_async_callback(stranger.close)
+            stranger.handshake(told(other), (HOST, other.port), client=True)
+        async with asyncio.timeout(TIMEOUT_S):
+            while not other.dropped[UNAUTHENTIC]:  # one too many
+                await asyncio.sleep(0.01)
+        assert not other.keyed.done()
+        one.handshake(told(other), (HOST, other.port), client=True)
+        assert len(await keyed(one, other)) == 2
+
+
+async def test_the_peer_may_be_behind_a_nat_without_ice(legs: Legs) -> None:
+    one, other = legs
+    other.handshake(told(one), ("192.0.2.1", 9), client=False)  # its private address, say
+    one.handshake(told(other), (HOST, other.port), client=True)
+    assert len(await keyed(one, other)) == 2
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    one.deliver_to(lambda clear, is_control: heard.put_nowait(clear))
+    packet = RtpPacket(0, 1, 2, 3, b"speech").serialize()
+    other.send(packet, False)
+    async with asyncio.timeout(TIMEOUT_S):
+        assert await heard.get() == packet
+
+
+async def test_with_ice_a_source_without_a_check_takes_no_part(legs: Legs) -> None:
+    one, other = legs
+    other.handshake(told(one, ice=True), ("192.0.2.1", 9), client=False)
+    one.handshake(told(other), (HOST, other.port), client=True)
     async with asyncio.timeout(TIMEOUT_S):
         while not other.dropped[UNAUTHENTIC]:
             await asyncio.sleep(0.01)
-    one.handshake(told(other), (HOST, other.port), client=True)
-    assert len(await keyed(one, other)) == 2
-    await stranger.close()
+    assert not other.keyed.done()
 
 
 async def test_with_ice_the_handshake_waits_for_an_authentic_check(legs: Legs) -> None:

@@ -1,6 +1,7 @@
 """A leg of a relayed call that DTLS-SRTP keys, with ICE where the peer does it: one port for all (RFC 7983).
 
-ICE is its lite form. Without ICE, DTLS is taken from the address in the SDP alone.
+ICE is its lite form. Without ICE a telephone may be behind a NAT: whoever completes the handshake with the SDP's
+certificate is the peer, wherever that comes from, and a few may try.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ from typing import Final
 
 from voice_dpki.media.any_source import AnySourceSrtp
 from voice_dpki.media.rtcp import is_rtcp
-from voice_dpki.sip.dtls_sdp import DtlsDescription
+from voice_dpki.sip.dtls_sdp import DtlsDescription, Fingerprint
 from voice_dpki.wire.dtls import DtlsError, DtlsIdentity, DtlsKeys, DtlsSrtp
 from voice_dpki.wire.ice_lite import IceLite
 from voice_dpki.wire.media_peer import check_address
@@ -17,6 +18,9 @@ from voice_dpki.wire.relay import UNAUTHENTIC, Address, Leg
 
 HANDSHAKE_S: Final = 20.0
 """Longest time from the answer to the end of the handshake."""
+
+MAX_OTHERS: Final = 4
+"""Most sources beside the SDP's address whose handshakes are taken up."""
 
 
 class DtlsLeg(Leg):
@@ -34,10 +38,15 @@ class DtlsLeg(Leg):
         self.ended = asyncio.Event()
         """Set once the peer has ended the DTLS connection."""
         self._dtls: DtlsSrtp | None = None
-        self._begun = self._does_ice = self._nominated = False
+        self._fingerprints: tuple[Fingerprint, ...] = ()
+        self._begun = self._does_ice = self._nominated = self._takes_others = self._client = False
         self._peer: Address | None = None
+        self._others: dict[Address, DtlsSrtp] = {}
+        """Handshakes with other sources than the SDP's address."""
+        self._error: DtlsError | None = None
+        """What was wrong with the latest of them."""
         self._limit: asyncio.TimerHandle | None = None
-        self._retry: asyncio.TimerHandle | None = None
+        self._retries: dict[DtlsSrtp, asyncio.TimerHandle] = {}
 
     def handshake(self, described: DtlsDescription, remote: Address, *, client: bool) -> None:
         """Begin the handshake with the peer that `described` names; `remote` is its address in the SDP.
@@ -49,15 +58,16 @@ class DtlsLeg(Leg):
         if not self._does_ice:
             check_address(self.host, *remote)
             self._peer = remote
-        self._dtls = DtlsSrtp(self.identity, described.fingerprints, client=client)
-        overdue = DtlsError(f"no DTLS handshake within {HANDSHAKE_S:g} s")
-        self._limit = asyncio.get_running_loop().call_later(HANDSHAKE_S, self._fail, overdue)
+        self._fingerprints, self._client = described.fingerprints, client
+        self._takes_others = not (self._does_ice or client)
+        self._dtls = self._connection()
+        self._limit = asyncio.get_running_loop().call_later(HANDSHAKE_S, self._overdue)
         self._begin(self._dtls)
 
     async def close(self) -> None:
         """End the DTLS connection, and close the port."""
         if self._dtls is not None and self._dtls.keys is not None:
-            self._transmit(self._dtls.close())
+            self._transmit(self._dtls.close(), self._peer)
         self._dtls = None
         self._stop_timers()
         self.keyed.cancel()
@@ -92,47 +102,70 @@ class DtlsLeg(Leg):
         """Send what begins the handshake, once, when the peer's address is known."""
         if self._peer is not None and not self._begun:
             self._begun = True
-            self._drive(dtls, dtls.start)
+            self._drive(dtls, dtls.start, self._peer)
 
     def _take_dtls(self, data: bytes, source: Address) -> None:
-        dtls = self._dtls
-        if dtls is None or source != self._peer or self._failed:
+        dtls = None if self._failed else self._connection_with(source)
+        if dtls is None:
             self.dropped[UNAUTHENTIC] += 1
             return
-        self._drive(dtls, lambda: dtls.receive(data))
+        self._drive(dtls, lambda: dtls.receive(data), source)
+
+    def _connection(self) -> DtlsSrtp:
+        return DtlsSrtp(self.identity, self._fingerprints, client=self._client)
+
+    def _connection_with(self, source: Address) -> DtlsSrtp | None:
+        """Return the connection with `source`; None if it has none, and may begin none."""
+        if self._dtls is None or source == self._peer:
+            return self._dtls
+        may_begin = self._takes_others and not self.is_keyed and len(self._others) < MAX_OTHERS
+        if source not in self._others and may_begin:
+            self._others[source] = self._connection()
+        return self._others.get(source)
 
     @property
     def _failed(self) -> bool:
         return self.keyed.done() and not self.is_keyed
 
-    def _drive(self, dtls: DtlsSrtp, step: Callable[[], list[bytes]]) -> None:
-        """Do one step of the connection, and what comes of it."""
+    def _drive(self, dtls: DtlsSrtp, step: Callable[[], list[bytes]], peer: Address) -> None:
+        """Do one step of the connection with `peer`, and what comes of it."""
         try:
-            self._transmit(step())
+            self._transmit(step(), peer)
         except DtlsError as error:
-            self._fail(error)
+            self._broke(dtls, error)
             return
         if dtls.keys is not None and not self.keyed.done():
-            self._start_media(dtls.keys)
-        if dtls.closed:
+            self._dtls, self._peer = dtls, peer
+            self._start_media(dtls.keys, peer)
+        if dtls.closed and dtls is self._dtls:
             self.ended.set()
-        self._schedule(dtls)
+        self._schedule(dtls, peer)
 
-    def _start_media(self, keys: DtlsKeys) -> None:
-        assert self._peer is not None
+    def _start_media(self, keys: DtlsKeys, peer: Address) -> None:
         self._stop_timers()
-        self.start(AnySourceSrtp(keys.suite, send=keys.send, receive=keys.receive), self._peer, self._peer)
+        self._others.clear()
+        self.start(AnySourceSrtp(keys.suite, send=keys.send, receive=keys.receive), peer, peer)
         self.keyed.set_result(keys.suite)
 
-    def _schedule(self, dtls: DtlsSrtp) -> None:
+    def _schedule(self, dtls: DtlsSrtp, peer: Address) -> None:
         """Wake when the handshake's last flight must be sent again."""
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+        timer = self._retries.pop(dtls, None)
+        if timer is not None:
+            timer.cancel()
         due_s = dtls.timeout_s()
-        if due_s is not None:
+        if due_s is not None and not self.keyed.done():
             loop = asyncio.get_running_loop()
-            self._retry = loop.call_later(due_s, self._drive, dtls, dtls.handle_timeout)
+            self._retries[dtls] = loop.call_later(due_s, self._drive, dtls, dtls.handle_timeout, peer)
+
+    def _broke(self, dtls: DtlsSrtp, error: DtlsError) -> None:
+        """End the handshake if it is that with the SDP's address; others may be a stranger's."""
+        if dtls is self._dtls:
+            self._fail(error)
+        else:
+            self._error = error
+
+    def _overdue(self) -> None:
+        self._fail(self._error or DtlsError(f"no DTLS handshake within {HANDSHAKE_S:g} s"))
 
     def _fail(self, error: DtlsError) -> None:
         """End the handshake without keys; what was keyed before stays."""
@@ -141,11 +174,13 @@ class DtlsLeg(Leg):
             self.keyed.set_exception(error)
 
     def _stop_timers(self) -> None:
-        for timer in (self._limit, self._retry):
-            if timer is not None:
-                timer.cancel()
+        if self._limit is not None:
+            self._limit.cancel()
+        for timer in self._retries.values():
+            timer.cancel()
+        self._retries.clear()
 
-    def _transmit(self, datagrams: list[bytes]) -> None:
+    def _transmit(self, datagrams: list[bytes], peer: Address | None) -> None:
         for datagram in datagrams:
-            if self._peer is not None:
-                self.transmit(datagram, self._peer)
+            if peer is not None:
+                self.transmit(datagram, peer)
