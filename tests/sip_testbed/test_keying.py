@@ -6,14 +6,17 @@ from typing import Any, cast
 
 import pytest
 
-from sip_testbed.credentials import Credentials
+from sip_testbed.credentials import Credentials, ModernCredentials
 from sip_testbed.enciphered_keying import PkeKeying
 from sip_testbed.keying import Keying
+from sip_testbed.modern_keying import ModernKeying
 from tests.recorded import recorded
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.ledger.names import number_keys
+from voice_dpki.mikey.agreement import Strength
 from voice_dpki.mikey.certified import Party
 from voice_dpki.mikey.failures import Failure, MikeyError
+from voice_dpki.mikey.modern import ModernInitiator, ModernParty
 from voice_dpki.mikey.modes import Initiator
 from voice_dpki.mikey.payloads import CertificateHash
 from voice_dpki.mikey.policy import SrtpProfile
@@ -21,7 +24,7 @@ from voice_dpki.mikey.sdp import key_mgmt_value
 from voice_dpki.names import Tn
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.encipherment import LocalDecrypter
-from voice_dpki.x509.keys import generate_rsa
+from voice_dpki.x509.keys import generate_es256, generate_rsa
 from voice_dpki.x509.profile import build_certificate, digest_of
 from voice_dpki.x509.recorded import CertStatus
 from voice_dpki.x509.tnauthlist import TnRange
@@ -118,3 +121,58 @@ async def test_without_a_certificate_of_the_callee_there_is_no_offer() -> None:
         keying.offer(CALLEE)
     with pytest.raises(MikeyError, match="no telephone number"):
         await keying.meet("sip:alice@b.example")
+
+
+class Vouching:
+    """A ledger node that vouches for certificates."""
+
+    def __init__(self, *ders: bytes) -> None:
+        self.held = {digest_of(der): der for der in ders}
+
+    def client(self, clock: object) -> "Vouching":
+        return self
+
+    async def aclose(self) -> None:
+        pass
+
+    async def resolve(self, digest: Any, *, with_certificate: bool) -> Any:
+        ranges = (TnRange(Tn("493023125000"), 1000), TnRange(Tn("442079460000"), 1000))
+        said = recorded(self.held[digest], Allotment(("a.example", "b.example"), ranges), "Operator", height=2)
+        return SimpleNamespace(recorded=said, status=CertStatus.VALID, height=2)
+
+
+def modern_party(uri: str) -> ModernParty:
+    signer, now_s = generate_es256(), int(CLOCK.now_s())
+    certificate = build_certificate(
+        signer, organization="Operator", common_name="user", uris=[uri], random=RANDOM,
+        not_before_s=now_s - 60, not_after_s=now_s + 3600,
+    )  # fmt: skip
+    return ModernParty(uri, certificate, signer)
+
+
+@pytest.mark.parametrize("began_modern", [True, False])
+async def test_a_call_keeps_the_mode_that_it_began_in(began_modern: bool) -> None:
+    """Each mode has a key of its own, so the other mode would let another key in."""
+    profile = SrtpProfile.AES_CM_128_HMAC_SHA1_80
+    caller, standard_caller = modern_party(CALLER), party(CALLER)
+    ledger = cast(Any, Vouching(caller.certificate, standard_caller.certificate))
+    own, standard = (Credentials(each, profile, ledger) for each in (modern_party(CALLEE), party(CALLEE)))
+    credentials = ModernCredentials(own, standard=standard, standard_domains=frozenset({"a.example"}))
+    tracer = cast(Any, SimpleNamespace(note=lambda *given, **more: None))
+    keying = ModernKeying(credentials, tracer, CLOCK, RANDOM)
+    modern, dh_sign = ModernInitiator(caller), Initiator(standard_caller)
+
+    def offer(is_modern: bool) -> list[str]:
+        given: dict[str, Any] = {"responder_uri": CALLEE, "profile": profile, "random": RANDOM}
+        given["now_s"] = CLOCK.now_s() + 1
+        made = modern.offer(**given, strength=Strength.MODERN) if is_modern else dh_sign.offer(**given)
+        return [key_mgmt_value(made.message)]
+
+    for _ in range(2):
+        keying.begin_call("caller")
+        await keying.accept(offer(began_modern), CALLER)
+        with pytest.raises(MikeyError, match="the call began in another mode") as caught:
+            await keying.accept(offer(not began_modern), CALLER)
+        assert caught.value.failure is Failure.PIN
+        await keying.accept(offer(began_modern), CALLER)
+    await keying.close()
