@@ -32,7 +32,7 @@ from voice_dpki.mikey.payloads import (
     Timestamp,
     Verification,
 )
-from voice_dpki.mikey.registry import KeyType, PayloadType
+from voice_dpki.mikey.registry import DhGroup, HashFunc, KeyType, MacAlg, PayloadType
 
 byte = st.integers(0, 255)
 data = st.binary(max_size=300)
@@ -187,3 +187,18 @@ def test_a_length_that_shares_its_octets_has_all_its_bits(payload: EnvelopeKey |
     octets = payload.serialize()
     assert octets[:2].hex() == head
     assert type(payload).parse(Cursor(octets, "payload")) == payload
+
+
+def test_lengths_that_follow_from_a_number() -> None:
+    """RFC 3830 §6.2, §6.4, §6.6, §6.8; RFC 6043 §6.2, §6.6; RFC 7748 §5; FIPS 203, table 3."""
+    assert TIMESTAMP_BYTES == {0: 8, 1: 8, 2: 4}
+    assert MAC_BYTES == {MacAlg.NULL: 0, MacAlg.HMAC_SHA_1_160: 20, MacAlg.HMAC_SHA_256_256: 32}
+    assert HASH_BYTES == {HashFunc.SHA_1: 20, HashFunc.MD5: 16, HashFunc.SHA_256: 32}
+    assert DH_BYTES == {
+        DhGroup.OAKLEY_5: 192,
+        DhGroup.OAKLEY_1: 96,
+        DhGroup.OAKLEY_2: 128,
+        DhGroup.X25519: 32,
+        DhGroup.X25519MLKEM768_OFFER: 1216,
+        DhGroup.X25519MLKEM768_ANSWER: 1120,
+    }

@@ -199,6 +199,8 @@ def test_the_null_mac_is_refused(mode: str) -> None:
     kept = offer.sent.payloads[:-1]
     null = serialize(offer.sent.header, (*kept, replace(offer.sent.one(Kemac), mac_alg=MacAlg.NULL, mac=b"")))
     assert refused(lambda: line.accept(null)) is Failure.MAC
+    with pytest.raises(MikeyError, match="MAC algorithm 0 is not that of the PRF"):
+        line.accept(null)
     answer = Message.parse(line.accept(offer.message).message)
     last = answer.payloads[-1]
     assert isinstance(last, Kemac | Verification)
