@@ -1,5 +1,6 @@
 """Re-INVITEs within a call through the gateway: a refresh is answered, and a change is refused."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -31,8 +32,8 @@ class Leg:
     def on_refresh(self, callback: Any) -> None:
         self.refresh = callback
 
-    async def reinvite(self, sdp: bytes) -> Any:
-        self.sent = sdp
+    async def reinvite(self, describe: Callable[[], bytes]) -> Any:
+        self.sent = describe()
         return cast(Any, type("Final", (), {"status": 200}))
 
 
