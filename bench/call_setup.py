@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sip_testbed.events import RtpEvent
-from sip_testbed.network import MODERN, Testbed, user_agent_config
+from sip_testbed.network import Testbed
+from sip_testbed.network_config import MODERN, user_agent_config
 from sip_testbed.placing import CODECS, SIGNED_MODES, SRTP_PROFILES
 from sip_testbed.provision import CALLEE, CALLER, OPERATORS, aor
 from voice_dpki.errors import LocalError

@@ -32,7 +32,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from sip_testbed.network import Testbed, follower_config, service_configs, verifier_config
+from sip_testbed.network import Testbed
+from sip_testbed.network_config import follower_config, service_configs, verifier_config
 from sip_testbed.provision import CALLEE, FEDERATION, LedgerKind, Operator
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError

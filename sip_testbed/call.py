@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.text import Text
 
 from sip_testbed import report
-from sip_testbed.network import MODERN, Testbed, require_engine
+from sip_testbed.network import Testbed, require_engine
+from sip_testbed.network_config import MODERN
 from sip_testbed.placing import (
     CHANGES,
     CODECS,

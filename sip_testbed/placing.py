@@ -10,7 +10,8 @@ from pathlib import Path
 
 from sip_testbed import assess, capture, ladder, report
 from sip_testbed.events import RtpEvent, SipEvent
-from sip_testbed.network import DH_SIGN, HYBRID, MODERN, PKE, RSA_R, Sections, Testbed, user_agent_config
+from sip_testbed.network import Testbed
+from sip_testbed.network_config import DH_SIGN, HYBRID, MODERN, PKE, RSA_R, Sections, user_agent_config
 from sip_testbed.provision import (
     CALLEE,
     CALLEE_IMPERSONATED,

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ from sip_testbed.media_policy import (
     protocols,
     reasons,
 )
+from sip_testbed.result import Result
 from sip_testbed.rivals import Party
 from sip_testbed.session import REFUSED, Agreed, Session, make_changes
 from sip_testbed.user_agent_config import TelephoneSetup
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import MalformedError, PeerError
-from voice_dpki.media.figures import MediaStatistics
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import write_wav
 from voice_dpki.mikey.failures import MikeyError
@@ -49,36 +49,6 @@ ANSWER_TIMEOUT_S = 60.0
 """A call that is not answered within this time is cancelled."""
 
 BUSY = 486
-
-
-@dataclass(slots=True)
-class Result:
-    """How a call went, as seen by one side; result.json has these members."""
-
-    role: str
-    established: bool = False
-    """Whether the call was answered and keyed, and lasted until our speech was over and media due had arrived."""
-    status: int | None = None
-    """SIP status of the call's answer."""
-    refused_by: str | None = None
-    """Our own step that refused the call, for instance "MIKEY SIGN"; None if the other side did, or nobody."""
-    reason: str | None = None
-    """Why the call was refused or ended early: our sentence, or the received Reason or Warning."""
-    verstat: str | None = None
-    """Its own domain's verdict about the number of the other side."""
-    setup_ms: float | None = None
-    """Time from the INVITE to its 200."""
-    mikey_ms: float | None = None
-    """Time of our part of the key agreement, including the ledger's answer."""
-    peer_key: str | None = None
-    """How the other side's key is known (`pinning.Standing`): first, known, renewed, changed; None without pins."""
-    changes: list[str] = field(default_factory=list)
-    """What either side changed while the call was up: hold, resume, rekey, or the name of a codec."""
-    codec: str | None = None
-    srtp: str | None = None
-    media: MediaStatistics | None = None
-    remarks: list[str] = field(default_factory=list)
-    """Remarks about the other side for the call's report: clauses that begin in lower case."""
 
 
 class Telephone:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sip_testbed.network import Testbed, user_agent_config
+from sip_testbed.network import Testbed
+from sip_testbed.network_config import user_agent_config
 from sip_testbed.provision import CALLEE, CALLER, OPERATORS, aor
 from voice_dpki.stage.processes import Running
 from voice_dpki.x509.elements import element_uri

@@ -11,7 +11,8 @@ from pathlib import Path
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from sip_testbed.network import Testbed, witnesses
+from sip_testbed.network import Testbed
+from sip_testbed.network_config import witnesses
 from sip_testbed.placing import CallOptions, PlacedCall, place_call
 from sip_testbed.provision import FEDERATION, OPERATORS, LedgerKind
 from sip_testbed.report import schema

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sip_testbed.conversation import SILENCE
-from sip_testbed.network import Sections, service_configs
+from sip_testbed.network_config import Sections, service_configs
 from sip_testbed.placing import CallOptions, PlacedCall, place_call
 from sip_testbed.provision import CALLER, OUTSIDE
 from sip_testbed.scenarios import PASSED, SCENARIOS

@@ -16,7 +16,7 @@ import pytest
 from sipmessage import Request
 
 from sip_testbed import proxy_rules as rules
-from sip_testbed.network import path_config
+from sip_testbed.network_config import path_config
 from sip_testbed.path import PathConfig, make_attack
 from sip_testbed.provision import ADDRESSES, CALLEE, CALLER, OPERATORS, OUTSIDE, Site
 from sip_testbed.scenarios import SCENARIOS, Key, Scenario

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sip_testbed.network import Testbed, service_configs
+from sip_testbed.network import Testbed
+from sip_testbed.network_config import service_configs
 from sip_testbed.provision import (
     ADDRESSES,
     CALLEES,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sip_testbed.telephone import Result, Telephone
+from sip_testbed.result import Result
+from sip_testbed.telephone import Telephone
 from sip_testbed.user_agent_config import load_setup
 from tests.sip_testbed.test_phones import CALLEE, CALLER, TIMEOUT_S, Domain, TcpPhone, reported
 from tests.sip_testbed.test_phones import domain as domain  # a fixture

@@ -17,7 +17,8 @@ from sipmessage import Response
 
 from sip_testbed.proxy_config import ProxyConfig, ProxySetup, Routes, Users
 from sip_testbed.proxy_service import ProxyService
-from sip_testbed.telephone import HELD, Result, Telephone
+from sip_testbed.result import Result
+from sip_testbed.telephone import HELD, Telephone
 from sip_testbed.user_agent_config import load_setup
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.media.pcm import Pcm

@@ -7,8 +7,8 @@ import pytest
 from authn_server.config import load_setup as load_authn
 from ledger_node.command.config import load as load_ledger
 from sip_testbed import path, proxy_config, user_agent_config
-from sip_testbed.network import path_config, service_configs
-from sip_testbed.network import user_agent_config as user_agent_sections
+from sip_testbed.network_config import path_config, service_configs
+from sip_testbed.network_config import user_agent_config as user_agent_sections
 from sip_testbed.placing import CODECS, SRTP_PROFILES
 from sip_testbed.provision import ADDRESSES, CALLEE, CALLER, OPERATORS, Site
 from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS, Key, Scenario

@@ -13,9 +13,10 @@ import pytest
 
 from sip_testbed import telephone as telephone_module
 from sip_testbed.likeness import likeness_of
+from sip_testbed.result import Result
 from sip_testbed.session import Agreed, ChangeRefusedError, Session
 from sip_testbed.shared_keying import SharedKeying
-from sip_testbed.telephone import Result, Telephone
+from sip_testbed.telephone import Telephone
 from sip_testbed.user_agent_config import SharedCredentials, load_setup
 from tests.media.conftest import SPEECH
 from tests.sip_testbed.test_phones import CALLEE, CALLER, TIMEOUT_S, Domain

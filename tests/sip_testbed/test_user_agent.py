@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import pytest
 
 from sip_testbed.events import SipEvent
-from sip_testbed.network import DH_SIGN, HYBRID, MODERN, PKE, RSA_R, Testbed, user_agent_config
+from sip_testbed.network import Testbed
+from sip_testbed.network_config import DH_SIGN, HYBRID, MODERN, PKE, RSA_R, user_agent_config
 from sip_testbed.provision import CALLEE, CALLEE_IMPERSONATED, CALLER, OPERATORS, aor
 from sip_testbed.user_agent_config import EXAMPLE, UserAgentConfig, load_setup
 from voice_dpki.effects import SystemRandom

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from sip_testbed.network import Testbed, user_agent_config
+from sip_testbed.network import Testbed
+from sip_testbed.network_config import user_agent_config
 from sip_testbed.placing import CODECS, SRTP_PROFILES
 from sip_testbed.provision import CALLEE, CALLER, FEDERATION, OPERATORS, aor
 from voice_dpki.effects import SystemRandom
