@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from voice_dpki.codec.cursor import Cursor
 from voice_dpki.mikey import dh
+from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.mikey.keys import PRE_SHARED, EnvelopeConstant, Label, StreamKey, TgkConstant, prf
 from voice_dpki.mikey.message import Message, SrtpId, parse_payloads
 from voice_dpki.mikey.payloads import Kemac, KeyData, Rand, Timestamp
@@ -109,6 +110,14 @@ class TestDiffieHellman:
         assert pair.public_value == pow(2, pair.secret, dh.PRIME).to_bytes(192, "big")
         shared = pow(number, pair.secret, dh.PRIME).to_bytes(192, "big")
         assert dh.shared_value(pair.secret, number.to_bytes(192, "big")) == shared
+
+    @pytest.mark.parametrize("value", [2, dh.PRIME - 2])
+    def test_the_least_and_the_greatest_value_of_a_peer(self, value: int) -> None:
+        expected = pow(value, 7, dh.PRIME).to_bytes(192, "big")
+        assert dh.shared_value(7, value.to_bytes(192, "big")) == expected
+        beyond = 1 if value == 2 else value + 1
+        with pytest.raises(MikeyError, match="between 2 and p-2"):
+            dh.shared_value(7, beyond.to_bytes(192, "big"))
 
     def test_a_short_value_is_padded(self) -> None:
         assert dh.new_pair(Counted(SHORT_PUBLIC_VALUE)).public_value[0] == 0
