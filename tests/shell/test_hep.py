@@ -1,6 +1,7 @@
 """Telling a HEP collector: where to, what of, and what happens if it is not there; calls in lines of the log."""
 
 import asyncio
+import base64
 import json
 import logging
 from pathlib import Path
@@ -74,6 +75,18 @@ def test_messages_and_decisions_are_told_with_the_call_and_rows_without_a_call_a
     assert (nameless[CORRELATION], nameless[5], nameless[2]) == (b"", bytes(15) + b"\x01", b"\x06")
     assert (note[TYPE], note[CORRELATION]) == (b"\x64", b"c@d")
     assert json.loads(note[PAYLOAD]) == {"text": "signed", "ok": True}
+
+
+def test_keys_in_a_session_description_are_told_as_stars_in_packets_and_files(tmp_path: Path) -> None:
+    key = b"WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz"
+    lines = b"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:%s|2^20|1:4\r\na=CRYPTO:2 F8 INLINE:%s;inline:%s FEC\r\n"
+    message = INVITE.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" + lines % (key, key, key)
+    with Collector() as collector:
+        tracer = Tracer(tmp_path / "a.jsonl", "a", hep=HepTarget("127.0.0.1", collector.port))
+        tracer.sip("tls", "127.0.0.2:5061", "127.0.0.3:5061", message)
+        tracer.close()
+    written = base64.b64decode(json.loads((tmp_path / "a.jsonl").read_text())["data"])
+    assert written == collector.told[0][PAYLOAD] == message.replace(key, b"*" * len(key))
 
 
 def test_what_cannot_be_told_is_counted_said_once_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,6 +17,7 @@ an event that cannot be written, for instance to a full disk, is lost, and the l
 import base64
 import logging
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,9 @@ from voice_dpki.sip.hop import Hop
 from voice_dpki.wire.seldom import Seldom
 
 log = logging.getLogger(__name__)
+
+_SDES_KEY = re.compile(rb"(?i)(inline:)([^|\s;]+)")
+"""A key with its salt in `a=crypto` (RFC 4568 §9.1). As many stars take its place, so Content-Length stays true."""
 
 LOST = counter("trace_events_lost", "Trace events that could not be written.")
 
@@ -98,7 +102,8 @@ class Tracer:
         return "the trace cannot be written, and its events are lost" if self._loses and self._file else ""
 
     def sip(self, transport: str, src: str, dst: str, data: bytes) -> None:
-        """Record a SIP message that this actor sends from `src` to `dst`."""
+        """Record a SIP message that this actor sends from `src` to `dst`, without the keys in its SDP."""
+        data = _SDES_KEY.sub(lambda found: found[1] + b"*" * len(found[2]), data)
         if self._hep is not None:
             self._hep.sip(self._clock.now_s(), Flow(transport, _end(src), _end(dst)), data)
         self.write("sip", transport=transport, src=src, dst=dst, data=_base64(data))
