@@ -60,7 +60,7 @@ def test_messages_and_decisions_are_told_with_the_call_and_rows_without_a_call_a
         tracer = Tracer(None, "proxy-a", hep=HepTarget("127.0.0.1", collector.port, 3, b"k"))
         assert tracer.on
         tracer.sip("udp", "127.0.0.2:5060", "127.0.0.3:5060", INVITE)
-        tracer.sip("tcp", "[::1]:5060", "[::1]:5061", INVITE.replace(b"i:  a@b \r\n", b""))
+        tracer.sip("tcp", "[::1]:5060", "[::1%eth0]:5061", INVITE.replace(b"i:  a@b \r\n", b""))
         tracer.rtp("127.0.0.2:1", "127.0.0.3:1", b"ciphertext", b"speech")
         tracer.note("about no call")
         work_on("c@d")

@@ -437,6 +437,23 @@ async def test_certificate_and_list_change_without_a_restart_and_without_a_lost_
     assert caplog.text.count("configuration refused, the one before stays") == 3
 
 
+async def test_a_server_in_clear_takes_no_tls_without_a_restart(
+    party: Party, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "c.toml").write_text("")
+    options = Options(partial(load_config, tmp_path / "c.toml", Reloadable))
+    assert live_server_side(tmp_path / "c.toml", options, lambda config: config.tls) is None
+    options.reload()
+    assert not options.shortfall()
+    for file in party.folder.iterdir():
+        shutil.copy(file, tmp_path)
+    text = '[tls]\ncertificate = "server.pem"\nkey = "server-key.pem"\nclients = ["client.pem"]\n'
+    (tmp_path / "c.toml").write_text(text)
+    options.reload()
+    assert "the changed configuration is refused" in options.shortfall()
+    assert caplog.records[-1].__dict__["fields"]["reason"].endswith("begins with it at a restart")
+
+
 def _at(party: Party, folder: Path) -> Party:
     moved = object.__new__(Party)
     moved.folder, moved.config = folder, folder / "config.toml"

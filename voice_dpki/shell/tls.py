@@ -127,10 +127,8 @@ def live_server_side(
     """Read a server's section now and at each reload, None without one; raises LocalError.
 
     A new certificate, key and list hold from the next handshake on. Whoever is no longer listed is served no more,
-    over open connections either.
+    over open connections either. A section that comes or goes needs a restart, and such a reload is refused.
     """
-    if section_of(options.config) is None:
-        return None
 
     def read(config: C) -> ServerSide:
         section = section_of(config)
@@ -138,6 +136,13 @@ def live_server_side(
             raise LocalError(f"{config_path}: [tls] is gone, and what was encrypted is not served in clear")
         return server_side(config_path, section)
 
+    def check_none(config: C) -> None:
+        if section_of(config) is not None:
+            raise LocalError(f"{config_path}: [tls] is new, and a server in clear begins with it at a restart")
+
+    if section_of(options.config) is None:
+        options.live(check_none)
+        return None
     return options.live(read)
 
 

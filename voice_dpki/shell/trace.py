@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 _SDES_KEY = re.compile(rb"(?i)(inline:)([^|\s;]+)")
 """A key with its salt in `a=crypto` (RFC 4568 §9.1). As many stars take its place, so Content-Length stays true."""
 
+_ZONE = re.compile(r"%[^\]]*")
+"""The zone of a link-local address (RFC 4007 §11), which no packet of HEP has."""
+
 LOST = counter("trace_events_lost", "Trace events that could not be written.")
 
 
@@ -170,5 +173,5 @@ def _base64(data: bytes) -> str:
 
 
 def _end(address: str) -> tuple[str, int]:
-    hop = Hop.parse(f"udp:{address}")
+    hop = Hop.parse(f"udp:{_ZONE.sub('', address)}")
     return hop.host, hop.port
