@@ -42,6 +42,8 @@ from voice_dpki.x509.recorded import CertStatus
 
 SIGNERS = generate_es256(), generate_es256()
 OFFER, ANSWER = b"voice-dpki/mikey-offer/v1\0", b"voice-dpki/mikey-answer/v1\0"
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+"""The n of SEC 2 §2.4.2."""
 BOTH = pytest.mark.parametrize("strength", Strength)
 
 
@@ -69,6 +71,11 @@ def again(octets: bytes, change: Callable[..., Any], signer: LocalSigner = SIGNE
 def answered_again(offer: bytes, octets: bytes, change: Callable[..., Any]) -> bytes:
     """An answer, changed and signed again by the callee."""
     return resign(octets, SIGNERS[1], ANSWER + hashlib.sha256(offer).digest(), change)
+
+
+def signed_otherwise(octets: bytes) -> bytes:
+    """The message with (r, n - s) for its signature (r, s), which anyone can make and which verifies as well."""
+    return octets[:-32] + (P256_ORDER - int.from_bytes(octets[-32:], "big")).to_bytes(32, "big")
 
 
 class TestExchange:
@@ -320,6 +327,27 @@ class TestReplays:
         assert modern.accept(octets).message
         with pytest.raises(MikeyError) as caught:
             modern.accept(octets)
+        assert caught.value.failure is Failure.REPLAY
+
+    def test_the_other_spelling_of_the_signature_does_not_make_a_new_offer(self, new_modern: Any) -> None:
+        octets = new_modern().offer().message
+        other = signed_otherwise(octets)
+        for first, second in ((octets, other), (other, octets)):
+            modern = new_modern()
+            assert modern.accept(first).message
+            with pytest.raises(MikeyError) as caught:
+                modern.accept(second)
+            assert caught.value.failure is Failure.REPLAY
+
+    def test_what_is_remembered_is_what_was_checked(self, modern: ModernCall) -> None:
+        """Two copies that arrive together are both new when they are checked, and one of them is accepted."""
+        octets = modern.offer().message
+        other = signed_otherwise(octets)
+        claims = [modern.receive(each) for each in (octets, other)]
+        given: dict[str, Any] = {"random": modern.random, "now_s": NOW_S, "steady_s": NOW_S}
+        assert modern.responder.complete(claims[0], vouched(modern.caller), **given).message
+        with pytest.raises(MikeyError) as caught:
+            modern.responder.complete(claims[1], vouched(modern.caller), **given)
         assert caught.value.failure is Failure.REPLAY
 
     def test_a_restart_does_not_accept_an_old_offer_anew(self, new_modern: Any) -> None:

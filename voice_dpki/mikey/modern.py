@@ -248,7 +248,7 @@ class ModernResponder:
         self._check_strength(message)
         steps.check_payloads(message, I_MESSAGE)
         _check_mark(message)
-        self._replays.check(octets, message.one(Timestamp), now_s=now_s, steady_s=steady_s)
+        self._replays.check(message.signed_octets(), message.one(Timestamp), now_s=now_s, steady_s=steady_s)
         steps.check_sdp_ids(message, key_mgmt_ids)
         steps.check_rand(message)
         idi, idr = message.all(Identity)
@@ -268,7 +268,7 @@ class ModernResponder:
         _check_signature(claim, trusted, _OFFER_DOMAIN)
         answer = self._answer(claim.message, random)
         self._replays.remember(
-            claim.message.octets,
+            claim.message.signed_octets(),
             claim.message.one(Timestamp),
             now_s=now_s,
             steady_s=steady_s,

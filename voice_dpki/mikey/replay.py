@@ -57,7 +57,11 @@ class ReplayCache:
     """How many entries each organisation has."""
 
     def check(self, octets: bytes, timestamp: Timestamp, *, now_s: float, steady_s: float) -> None:
-        """Raise MikeyError if the message's timestamp is too old or too new, or if it was accepted before."""
+        """Raise MikeyError if the message's timestamp is too old or too new, or if it was accepted before.
+
+        `octets` are those that only the sender can change. An ECDSA signature is left out: from (r, s) anyone can
+        make (r, n - s), which verifies as well.
+        """
         sent_s = unix_time_s(timestamp, now_s)
         if abs(sent_s - now_s) > self.max_skew_s:
             raise MikeyError(
