@@ -1,8 +1,8 @@
 """One call through the gateway: MIKEY on the side of the domain, SDES or DTLS-SRTP on the side of the telephone.
 
 The keys of either side are agreed before that side's media flow. If they cannot be agreed on one side, both end:
-media in clear are neither sent nor taken. Each side is told that encryption ends here: the domain's by the
-certificate, which names the gateway, and the telephone by the header field of `notice` and a line of its SDP.
+media in clear are neither sent nor taken. Both sides are told that encryption ends here, by the header field of
+`notice`; the domain's by the certificate, too, which names the gateway, and the telephone by a line of its SDP.
 """
 
 import asyncio
@@ -10,10 +10,10 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 from sip_testbed.gateway_config import GatewaySetup, GatewayTelephone
+from sip_testbed.gateway_counts import CALLS, Counts, End, Way
 from sip_testbed.gateway_phones import NotRegisteredError, Phones
 from sip_testbed.gateway_refresh import Described, keep_up
 from sip_testbed.gateway_rules import (
@@ -22,9 +22,10 @@ from sip_testbed.gateway_rules import (
     agreed,
     asserted,
     caller_of,
+    check_flow,
     check_protocol_of_answer,
-    check_secret,
     clock_rate,
+    is_protected,
     notice,
     payload_types,
     payloads_of,
@@ -37,9 +38,8 @@ from sip_testbed.keying import KeyAgreement, offer_to
 from sip_testbed.user_agent import AnyKeying
 from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError, MalformedError
-from voice_dpki.media.relay import Translation, Unrelayed
+from voice_dpki.media.relay import Translation
 from voice_dpki.media.srtp import Srtp
-from voice_dpki.metrics import counters
 from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.sdp import key_mgmt_value
@@ -57,43 +57,6 @@ log = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_S: Final = 120.0
 """A call that is not answered within this time is cancelled."""
-
-
-class Way(StrEnum):
-    """Which side called."""
-
-    IN = "in"
-    """The domain's."""
-    OUT = "out"
-    """The telephone."""
-
-
-class End(StrEnum):
-    """How a call ended."""
-
-    GOOD = "hung-up"
-    NOT_ANSWERED = "not-answered"
-    REFUSED = "refused"
-    """By us: keys or media of one side were not acceptable."""
-    BUSY = "full"
-    SILENT = "silent"
-
-
-CALLS = counters("gateway_calls", "Calls through the gateway, by who called and how they ended.", way=Way, end=End)
-PACKETS = counters("gateway_packets", "RTP and RTCP packets passed on, by the side.", to=("inside", "outside"))
-DROPPED = counters("gateway_dropped", "Authentic packets that were not passed on, by reason.", reason=Unrelayed)
-
-
-class _Counts:
-    """Counts the packets of all calls."""
-
-    def relayed(self, to: str) -> None:
-        """Count a packet that was passed on."""
-        PACKETS.labels(to).inc()
-
-    def dropped(self, why: str) -> None:
-        """Count an authentic packet that was not passed on."""
-        DROPPED.labels(why).inc()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +77,7 @@ class Bridge:
         self._random = random
         self._identity = DtlsIdentity()
         self._calls = 0
-        self._counts = _Counts()
+        self._counts = Counts()
 
     async def to_telephone(self, inside: Inside, phones: Phones, call: IncomingCall) -> None:
         """Pass a call of the domain on to the telephone."""
@@ -238,6 +201,11 @@ class _Passing:
             direction=direction,
         )
 
+    def _keyed(self, suite: str, hop: Hop) -> str:
+        """Return how the telephone's side is keyed, for our log."""
+        unprotected = "" if is_protected(hop) else f", SIP unprotected over {hop.transport}"
+        return f"{self._inside.telephone.media}, {suite}{unprotected}"
+
     async def _answer_of(self, placed: Call) -> SessionDescription:
         """Wait for the answer to the call that we placed, and pass ringing on.
 
@@ -294,7 +262,7 @@ class _Inwards(_Passing):
             raise GatewayRefusal("a sips: call promises what a gateway cannot keep", 416)
         try:
             hop = self._phones.flow_of(self._inside.telephone)
-            check_secret(self._inside.telephone, hop)
+            check_flow(self._inside.telephone, hop)
             offer = SessionDescription.parse(call.sdp)
             taken = secure_audio(offer, SECURE_PROTOCOLS)
             described = offer.narrowed(taken)
@@ -305,8 +273,10 @@ class _Inwards(_Passing):
             raise GatewayRefusal(str(error)) from None
         offered = payloads_of(described)
         ours = side.offer(offered, described.audio_direction)
-        headers = [notice(self._setup.name, self._inside.telephone.media), *asserted(call)]
-        placed = self._phones.ring(self._inside.telephone, account_of(call), ours.serialize(), headers)
+        told = notice(self._setup.name, self._inside.telephone.media, hop)
+        placed = self._phones.ring(
+            self._inside.telephone, account_of(call), ours.serialize(), [told, *asserted(call)]
+        )
         try:
             answered = await self._answer_of(placed)
             side.confirm(answered)
@@ -319,10 +289,10 @@ class _Inwards(_Passing):
             await placed.bye(reasons(str(error), self._setup.name))
             raise GatewayRefusal(str(error)) from None
         answer_sdp = answer_to(offer, taken, own)
-        await call.answer(answer_sdp.serialize())
+        await call.answer(answer_sdp.serialize(), [told])
         keep_up(call, Described(answer_sdp, offer))
         keep_up(placed, Described(ours, answered))
-        return _Placed(placed, answer.keys, f"{self._inside.telephone.media}, {suite}", both)
+        return _Placed(placed, answer.keys, self._keyed(suite, hop), both)
 
 
 class _Outwards(_Passing):
@@ -339,7 +309,7 @@ class _Outwards(_Passing):
         call = self._call
         keying: KeyAgreement[Any] = self._inside.keying
         try:
-            check_secret(self._inside.telephone, self._source)
+            check_flow(self._inside.telephone, self._source)
             offer = SessionDescription.parse(call.sdp)
             taken = secure_audio(offer, side.protocols)
             described = offer.narrowed(taken)
@@ -351,8 +321,9 @@ class _Outwards(_Passing):
             raise GatewayRefusal(str(error)) from None
         assert mikey is not None
         try:
+            told = notice(self._setup.name, self._inside.telephone.media, self._source)
             ours = self._inside_sdp(inner, offered, described.audio_direction, mikey.message)
-            placed = await self._inside.agent.invite(target, ours.serialize())
+            placed = await self._inside.agent.invite(target, ours.serialize(), [told])
             try:
                 answered = await self._answer_of(placed)
                 check_answer(ours, answered)
@@ -362,7 +333,7 @@ class _Outwards(_Passing):
                 inner.start(Srtp(keys), answered.audio_address, answered.audio_control_address)
                 own = side.answer(offer, taken, common, answered.audio_direction)
                 both = self._translations(keys, offered, payloads_of(answered), common, offered)
-                await call.answer(own.serialize(), [notice(self._setup.name, self._inside.telephone.media)])
+                await call.answer(own.serialize(), [told])
                 keep_up(call, Described(own, offer))
                 keep_up(placed, Described(ours, answered))
                 suite = await side.begin()
@@ -371,7 +342,7 @@ class _Outwards(_Passing):
                 raise GatewayRefusal(str(error)) from None
         finally:
             keying.end(mikey)
-        return _Placed(placed, keys, f"{self._inside.telephone.media}, {suite}", both)
+        return _Placed(placed, keys, self._keyed(suite, self._source), both)
 
     def _target(self) -> str:
         """Return whom to call: who is dialled at the gateway is meant at the telephone's domain."""

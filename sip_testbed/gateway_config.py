@@ -69,7 +69,7 @@ password_file = "domain.password"           # the gateway's, for the domain's pr
 own_password_file = "telephone.password"    # the telephone's, for the gateway
 media = "sdes"                              # or "dtls", for browsers' stacks
 md5 = false                                 # true for older telephones, which know no SHA-256 digest
-keys_in_clear = false                       # true lets keys of SDES go over UDP and TCP, where others can read them
+unprotected_sip = false                     # true takes UDP and TCP: others read keys, or change fingerprints
 
 [metrics]                                   # /metrics and /healthz; nowhere without this section
 host = "127.0.0.9"
@@ -102,7 +102,7 @@ class TelephoneConfig(Config, frozen=True, kw_only=True):
     own_password_file: str
     media: Literal["sdes", "dtls"]
     md5: bool = False
-    keys_in_clear: bool = False
+    unprotected_sip: bool = False
 
 
 class GatewayConfig(Config, frozen=True, kw_only=True):
@@ -132,7 +132,8 @@ class GatewayTelephone:
     secret: Secret
     """What the telephone proves at the gateway."""
     media: Literal["sdes", "dtls"]
-    keys_in_clear: bool
+    unprotected_sip: bool
+    """Whether calls may go over SIP without TLS; whoever is on the path can then be in the middle of the media."""
     credentials: KeysCredentials
 
 
@@ -191,7 +192,7 @@ def _telephones(path: Path, config: GatewayConfig) -> dict[Tn, GatewayTelephone]
             Account(each.aor, user, read_secret(resolve(path, each.password_file))),
             Secret(own_password, algorithm=MD5 if each.md5 else SHA_256),
             each.media,
-            each.keys_in_clear,
+            each.unprotected_sip,
             load_keys(path, each.aor, SrtpProfile(config.srtp), config.keys),
         )
     return found

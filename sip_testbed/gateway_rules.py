@@ -25,18 +25,29 @@ class GatewayRefusal(PeerError):
         self.status = status
 
 
-def notice(name: str, media: str) -> tuple[str, str]:
-    """Return the header field that tells the telephone where encryption ends (RFC 3261 §20.9).
+def notice(name: str, media: str, hop: Hop) -> tuple[str, str]:
+    """Return the header field that tells either side where encryption ends (RFC 3261 §20.9).
 
-    `media` is how the telephone's own side is keyed. The purpose is this project's; others ignore it.
+    `media` is how the telephone's own side is keyed, and `hop` how its SIP goes: without TLS somebody else may have
+    keyed it. The purpose is this project's; others ignore it.
     """
-    return "Call-Info", f"<sip:{name}>;purpose=media-gateway;outside={media};inside=mikey"
+    unprotected = "" if is_protected(hop) else ";sip=unprotected"
+    return "Call-Info", f"<sip:{name}>;purpose=media-gateway;outside={media};inside=mikey{unprotected}"
 
 
-def check_secret(telephone: GatewayTelephone, hop: Hop) -> None:
-    """Raise GatewayRefusal if keys of SDES would go over a hop on which others read them."""
-    if telephone.media == "sdes" and hop.transport != "tls" and not telephone.keys_in_clear:
-        raise GatewayRefusal("keys in SDP need SIP over TLS (RFC 4568 §7), and the telephone uses " + hop.transport)
+def is_protected(hop: Hop) -> bool:
+    """Tell whether nobody on the path can read or change the SDP of a hop."""
+    return hop.transport == "tls"
+
+
+def check_flow(telephone: GatewayTelephone, hop: Hop) -> None:
+    """Raise GatewayRefusal if what keys the media would go over a hop on which others read or change it.
+
+    Keys of SDES must not be read (RFC 4568 §7), nor DTLS's fingerprints be changed (RFC 5763 §5, RFC 8122 §7).
+    """
+    if not is_protected(hop) and not telephone.unprotected_sip:
+        what = "keys" if telephone.media == "sdes" else "fingerprints"
+        raise GatewayRefusal(f"{what} in SDP need SIP over TLS, and the telephone uses {hop.transport}")
 
 
 def secure_audio(offer: SessionDescription, protocols: Sequence[str]) -> int:

@@ -24,6 +24,8 @@ RATE = 8000
 SPEECH_S = 2.5
 CALLER_URI, CALLEE_URI = aor(CALLER, OPERATORS[0]), aor(CALLEE, OPERATORS[1])
 ENCRYPTION_ENDS = f"encryption ends at {NAME}"
+CALL_INFO = f"<sip:{NAME}>;purpose=media-gateway;outside=dtls;inside=mikey;sip=unprotected"
+"""What aiortc's telephone is told: our user agent speaks SIP over UDP for it."""
 
 
 @pytest.fixture(scope="module")
@@ -124,12 +126,12 @@ def test_baresip_calls(site: Site, gateway: Any, spoken: Any, tmp_path: Path) ->
 
 
 def test_aiortc_calls(site: Site, gateway: Any, spoken: Any, tmp_path: Path) -> None:
-    gateway("dtls")
+    gateway("dtls", unprotected_sip=True)
     ours, theirs, out = spoken("caller"), spoken("callee"), tmp_path / "out"
     site.telephone(out, ours).wait_ready()
     with RtcPhone.at(site, tmp_path / "rtc", theirs, target=CALLER_URI, talk_s=4.5) as phone:
         assert phone.wait_for("status") == 200
-        assert phone.said[-1]["call_info"] == f"<sip:{NAME}>;purpose=media-gateway;outside=dtls;inside=mikey"
+        assert phone.said[-1]["call_info"] == CALL_INFO
         assert phone.wait_for("done")
         assert {"state": "connected"} in phone.said
     assert_keyed_and_told(report(out))
@@ -139,7 +141,7 @@ def test_aiortc_calls(site: Site, gateway: Any, spoken: Any, tmp_path: Path) -> 
 
 @pytest.mark.long
 def test_aiortc_is_called(site: Site, gateway: Any, spoken: Any, tmp_path: Path) -> None:
-    gateway("dtls")
+    gateway("dtls", unprotected_sip=True)
     ours, theirs, out = spoken("caller"), spoken("callee"), tmp_path / "out"
     with RtcPhone.at(site, tmp_path / "rtc", theirs) as phone:
         phone.wait_for("registered")
@@ -147,7 +149,7 @@ def test_aiortc_is_called(site: Site, gateway: Any, spoken: Any, tmp_path: Path)
         assert phone.wait_for("done")
     called = next(said for said in phone.said if "from_" in said)
     assert called["from_"].startswith('"encrypted to the gateway only" ')
-    assert called["call_info"] == f"<sip:{NAME}>;purpose=media-gateway;outside=dtls;inside=mikey"
+    assert called["call_info"] == CALL_INFO
     assert "verstat=TN-Validation-Passed" in called["asserted"]
     assert_keyed_and_told(report(out))
     assert heard(theirs, (out / "caller.heard.wav").read_bytes()) > 0.95
@@ -159,7 +161,7 @@ def test_aiortc_is_called(site: Site, gateway: Any, spoken: Any, tmp_path: Path)
 def test_a_fingerprint_of_another_certificate_ends_the_call(
     site: Site, gateway: Any, spoken: Any, tmp_path: Path, calls: bool
 ) -> None:
-    gateway("dtls")
+    gateway("dtls", unprotected_sip=True)
     ours, theirs, out = spoken("caller"), spoken("callee"), tmp_path / "out"
     why = "the certificate of the DTLS handshake is not that of the SDP's fingerprint"
     telephone = site.telephone(out, ours) if calls else None
@@ -204,7 +206,21 @@ class Raw:
 CRYPTO = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj"
 
 
-async def test_what_the_gateway_refuses_of_a_telephone(site: Site, gateway: Any) -> None:
+FINGERPRINT = "a=fingerprint:sha-256 " + ":".join(["AB"] * 32)
+DTLS = "UDP/TLS/RTP/SAVPF"
+
+
+async def call_of_the_domain(site: Site, say: Path, out: Path) -> dict[str, Any]:
+    """Have our telephone call the ordinary one, and return its report; the event loop goes on meanwhile."""
+    telephone = site.telephone(out, say, CALLEE_URI)
+    while telephone.status is None:
+        await asyncio.sleep(0.05)
+    return report(out)
+
+
+async def test_what_the_gateway_refuses_of_a_telephone(
+    site: Site, gateway: Any, spoken: Any, tmp_path: Path
+) -> None:
     gateway("sdes")
     async with Raw(site, "wrong") as phone:
         with pytest.raises(RegistrationError):
@@ -215,7 +231,7 @@ async def test_what_the_gateway_refuses_of_a_telephone(site: Site, gateway: Any)
         over_udp = await phone.call(CRYPTO)
         assert (over_udp.status, "need SIP over TLS" in over_udp.reasons[0]) == (488, True)
     site.stop()
-    gateway("sdes", keys_in_clear=True)
+    gateway("sdes", unprotected_sip=True)
     async with Raw(site) as phone:
         clear = await phone.call(protocol="RTP/AVP")
         assert (clear.status, "media in clear are refused" in clear.reasons[0]) == (488, True)
@@ -226,12 +242,20 @@ async def test_what_the_gateway_refuses_of_a_telephone(site: Site, gateway: Any)
     site.stop()
     gateway("dtls")
     async with Raw(site) as phone:
-        assert (await phone.call(protocol="UDP/TLS/RTP/SAVPF")).status == 488
-        assert (await phone.call("a=rtcp-mux", protocol="UDP/TLS/RTP/SAVPF")).status == 488
+        await phone.agent.register()
+        over_udp = await phone.call(FINGERPRINT, "a=setup:active", "a=rtcp-mux", protocol=DTLS)
+        assert (over_udp.status, "need SIP over TLS" in over_udp.reasons[0]) == (488, True)
+        called = await call_of_the_domain(site, spoken("caller"), tmp_path / "out")
+        assert (called["status"], "need SIP over TLS" in called["reason"]) == (488, True)
+    site.stop()
+    gateway("dtls", unprotected_sip=True)
+    async with Raw(site) as phone:
+        assert (await phone.call(protocol=DTLS)).status == 488
+        assert (await phone.call("a=rtcp-mux", protocol=DTLS)).status == 488
 
 
 async def test_an_answer_in_clear_ends_the_call(site: Site, gateway: Any, spoken: Any, tmp_path: Path) -> None:
-    gateway("sdes", keys_in_clear=True)
+    gateway("sdes", unprotected_sip=True)
     ours, out = spoken("caller"), tmp_path / "out"
     async with Raw(site) as phone:
 
@@ -241,9 +265,6 @@ async def test_an_answer_in_clear_ends_the_call(site: Site, gateway: Any, spoken
 
         phone.agent.on_invite = answer
         await phone.agent.register()
-        telephone = site.telephone(out, ours, CALLEE_URI)
-        while telephone.status is None:
-            await asyncio.sleep(0.05)
-        found = report(out)
+        found = await call_of_the_domain(site, ours, out)
         assert (found["status"], found["established"]) == (488, False)
         assert "the media are RTP/AVP" in found["reason"]

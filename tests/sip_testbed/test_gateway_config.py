@@ -44,7 +44,7 @@ def test_the_example_is_complete(configured: Callable[..., Path]) -> None:
     assert (setup.name, telephone.number, telephone.media) == ("gateway.b.example", "442079460123", "sdes")
     assert (telephone.account.username, telephone.account.password) == ("+442079460123", "of the domain")
     assert (telephone.secret.password, telephone.secret.algorithm) == ("of the telephone", SHA_256)
-    assert not telephone.keys_in_clear
+    assert not telephone.unprotected_sip
     assert setup.outside_tls is not None
     assert setup.outside_tls.port == 5061
 

@@ -8,8 +8,8 @@ import pytest
 from sip_testbed.gateway_rules import (
     GatewayRefusal,
     agreed,
+    check_flow,
     check_protocol_of_answer,
-    check_secret,
     clock_rate,
     notice,
     payload_types,
@@ -35,16 +35,16 @@ def description(*media: str) -> SessionDescription:
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_keys_in_sdp_go_over_tls_alone(transport: str) -> None:
-    def phone(media: str, *, clear: bool = False) -> Any:
-        return cast(Any, SimpleNamespace(media=media, keys_in_clear=clear))
+@pytest.mark.parametrize(("media", "what"), [("sdes", "keys"), ("dtls", "fingerprints")])
+def test_what_keys_the_media_goes_over_tls_alone(transport: str, media: str, what: str) -> None:
+    def phone(*, unprotected: bool = False) -> Any:
+        return cast(Any, SimpleNamespace(media=media, unprotected_sip=unprotected))
 
     hop = Hop(transport, "127.0.0.1", 5060)
-    with pytest.raises(GatewayRefusal, match="need SIP over TLS"):
-        check_secret(phone("sdes"), hop)
-    check_secret(phone("sdes"), Hop("tls", "127.0.0.1", 5061))
-    check_secret(phone("sdes", clear=True), hop)
-    check_secret(phone("dtls"), hop)
+    with pytest.raises(GatewayRefusal, match=f"^{what} in SDP need SIP over TLS.* uses {transport}"):
+        check_flow(phone(), hop)
+    check_flow(phone(), Hop("tls", "127.0.0.1", 5061))
+    check_flow(phone(unprotected=True), hop)
 
 
 def test_the_first_secure_audio_is_taken_and_clear_audio_never() -> None:
@@ -88,10 +88,11 @@ def test_a_clock_rate_that_is_none_is_refused(encoding: str) -> None:
 
 
 def test_what_either_side_is_told() -> None:
-    assert notice("gateway.b.example", "sdes") == (
-        "Call-Info",
-        "<sip:gateway.b.example>;purpose=media-gateway;outside=sdes;inside=mikey",
-    )
+    told = "<sip:gateway.b.example>;purpose=media-gateway;outside=sdes;inside=mikey"
+    assert notice("gateway.b.example", "sdes", Hop("tls", "127.0.0.1", 5061)) == ("Call-Info", told)
+    for transport in ("udp", "tcp"):
+        unprotected = notice("gateway.b.example", "sdes", Hop(transport, "127.0.0.1", 5060))
+        assert unprotected == ("Call-Info", told + ";sip=unprotected")
     assert reasons('no "keys"', "gateway.b.example") == [
         ("Reason", "SIP;cause=488;text=\"no 'keys'\""),
         ("Warning", "399 gateway.b.example \"no 'keys'\""),

@@ -1,0 +1,43 @@
+"""What the gateway counts: its calls by their ends, and packets passed on or dropped."""
+
+from enum import StrEnum
+
+from voice_dpki.media.relay import Unrelayed
+from voice_dpki.metrics import counters
+
+
+class Way(StrEnum):
+    """Which side called."""
+
+    IN = "in"
+    """The domain's."""
+    OUT = "out"
+    """The telephone."""
+
+
+class End(StrEnum):
+    """How a call ended."""
+
+    GOOD = "hung-up"
+    NOT_ANSWERED = "not-answered"
+    REFUSED = "refused"
+    """By us: keys or media of one side were not acceptable."""
+    BUSY = "full"
+    SILENT = "silent"
+
+
+CALLS = counters("gateway_calls", "Calls through the gateway, by who called and how they ended.", way=Way, end=End)
+PACKETS = counters("gateway_packets", "RTP and RTCP packets passed on, by the side.", to=("inside", "outside"))
+DROPPED = counters("gateway_dropped", "Authentic packets that were not passed on, by reason.", reason=Unrelayed)
+
+
+class Counts:
+    """Counts the packets of all calls."""
+
+    def relayed(self, to: str) -> None:
+        """Count a packet that was passed on."""
+        PACKETS.labels(to).inc()
+
+    def dropped(self, why: str) -> None:
+        """Count an authentic packet that was not passed on."""
+        DROPPED.labels(why).inc()
