@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from voice_dpki.media.any_source import SUITES, AnySourceSrtp
+from voice_dpki.media.any_source import MAX_SSRCS, SUITES, AnySourceSrtp
 from voice_dpki.media.relay import MAX_SOURCES, NotRelayedError, Translation, Unrelayed
 from voice_dpki.media.rtcp import (
     Goodbye,
@@ -142,3 +142,22 @@ def test_any_source_is_heard_under_its_key_and_no_other(suite: str) -> None:
         other.unprotect(wire[:-1] + bytes([wire[-1] ^ 1]))
     with pytest.raises(SrtpError):
         one.unprotect(wire)
+
+
+def test_the_number_of_sources_under_one_key_is_bounded() -> None:
+    key = bytes(30)
+    receiver = AnySourceSrtp("AES_CM_128_HMAC_SHA1_80", send=bytes([1]) * 30, receive=key)
+    sender = AnySourceSrtp("AES_CM_128_HMAC_SHA1_80", send=key, receive=bytes([1]) * 30)
+    forged = sender.protect(packet(0, source=5_000))
+    with pytest.raises(SrtpError):
+        receiver.unprotect(forged[:-1] + bytes([forged[-1] ^ 1]))  # takes no place
+    for source in range(MAX_SSRCS - 1):
+        receiver.unprotect(sender.protect(packet(0, source=source)))
+    receiver.unprotect_rtcp(sender.protect_rtcp(ReceiverReport(1_000).serialize()))
+    refused = f"more than {MAX_SSRCS} SSRCs"
+    with pytest.raises(SrtpError, match=refused):
+        receiver.unprotect(sender.protect(packet(0, source=2_000)))
+    with pytest.raises(SrtpError, match=refused):
+        receiver.unprotect_rtcp(sender.protect_rtcp(ReceiverReport(2_000).serialize()))
+    for known in (0, MAX_SSRCS - 2, 1_000):
+        assert receiver.unprotect(sender.protect(packet(1, source=known))) == packet(1, source=known)

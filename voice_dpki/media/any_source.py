@@ -1,6 +1,6 @@
 """SRTP and SRTCP under keys that are bound to no SSRC, as SDES and DTLS-SRTP agree them, on libsrtp."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import pylibsrtp
@@ -16,12 +16,15 @@ SUITES: Final[Mapping[str, int]] = {
 }
 """The suites by their names in SDP (RFC 4568 §6.2, RFC 7714 §14.2)."""
 
+MAX_SSRCS: Final = 32
+"""Most SSRCs that are heard under one key: libsrtp keeps a stream for each, and each packet costs a search."""
+
 
 class AnySourceSrtp:
     """Protection of one side of a call: each direction has its own key, for whichever SSRC it has.
 
-    `send` and `receive` are master key and master salt. libsrtp keeps a stream for each SSRC with an authentic
-    packet, so their number is the key holder's; whoever uses this bounds how many it takes.
+    `send` and `receive` are master key and master salt. Once MAX_SSRCS have sent an authentic packet, those of
+    further ones are refused unread.
     """
 
     def __init__(self, suite: str, *, send: bytes, receive: bytes) -> None:
@@ -29,6 +32,8 @@ class AnySourceSrtp:
         self.suite = suite
         self._out = pylibsrtp.Session(policy(send, policy.SSRC_ANY_OUTBOUND, 0, profile))
         self._in = pylibsrtp.Session(policy(receive, policy.SSRC_ANY_INBOUND, 0, profile))
+        self._heard: set[bytes] = set()
+        """SSRCs with an authentic packet, of RTP or RTCP; libsrtp keeps one stream for both."""
 
     def protect(self, packet: bytes) -> bytes:
         """Encrypt and authenticate an RTP packet; raises LocalError if it cannot be."""
@@ -39,10 +44,7 @@ class AnySourceSrtp:
 
     def unprotect(self, packet: bytes) -> bytes:
         """Check and decrypt an SRTP packet; raises SrtpError."""
-        try:
-            return self._in.unprotect(packet)
-        except (pylibsrtp.Error, ValueError) as error:
-            raise SrtpError(str(error)) from None
+        return self._unprotected(self._in.unprotect, packet, packet[8:12])
 
     def protect_rtcp(self, packet: bytes) -> bytes:
         """Encrypt and authenticate an RTCP packet; raises LocalError if it cannot be."""
@@ -53,10 +55,17 @@ class AnySourceSrtp:
 
     def unprotect_rtcp(self, packet: bytes) -> bytes:
         """Check and decrypt an SRTCP packet; raises SrtpError."""
+        return self._unprotected(self._in.unprotect_rtcp, packet, packet[4:8])
+
+    def _unprotected(self, operation: Callable[[bytes], bytes], packet: bytes, ssrc: bytes) -> bytes:
+        if len(self._heard) >= MAX_SSRCS and ssrc not in self._heard:
+            raise SrtpError(f"more than {MAX_SSRCS} SSRCs under one key")
         try:
-            return self._in.unprotect_rtcp(packet)
+            clear = operation(packet)
         except (pylibsrtp.Error, ValueError) as error:
             raise SrtpError(str(error)) from None
+        self._heard.add(ssrc)
+        return clear
 
 
 def _unprotectable(packet: bytes, error: Exception) -> LocalError:
