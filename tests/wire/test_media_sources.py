@@ -148,14 +148,16 @@ async def test_what_strangers_send_before_the_keys_takes_no_place(new_keys: Any,
     codec, (ours, theirs) = CODECS["PCMU"], new_keys(SrtpProfile.AES_CM_128_HMAC_SHA1_80)
     one, other = await MediaSession.open("127.0.0.1"), await MediaSession.open("127.0.0.1")
     try:
-        for _ in range(3 * MAX_HELD):
+        for number in range(3 * MAX_HELD):
             other.take(bytes(172), ("127.0.0.9", 4000), False)
+            other.take(bytes(172), ("127.0.0.9", 5000 + number % (2 * MAX_HELD_SOURCES)), False)
         one.start(codec, payload_type=0, remote=(other.host, other.port), keys=ours)
         await one.say(speech("caller", 0.2))
         other.start(codec, payload_type=0, remote=(one.host, one.port), keys=theirs)
         await until(partial(has_received, other, one.statistics().sent))
         counted = other.statistics()
-        assert 0 < counted.unauthentic + counted.malformed <= MAX_HELD
+        assert counted.received == one.statistics().sent
+        assert 0 < counted.unauthentic + counted.malformed <= MAX_HELD * MAX_HELD_SOURCES
     finally:
         await one.close()
         await other.close()

@@ -14,7 +14,7 @@ from voice_dpki.media.any_source import AnySourceSrtp
 from voice_dpki.media.relay import Translation
 from voice_dpki.media.rtcp import ReceiverReport, SourceDescription, parse_compound
 from voice_dpki.media.rtp import RtpPacket
-from voice_dpki.wire.relay import MAX_HELD, NOT_KEYED, UNAUTHENTIC, Leg, Relay
+from voice_dpki.wire.relay import MAX_HELD, MAX_HELD_SOURCES, NOT_KEYED, UNAUTHENTIC, Leg, Relay
 
 HOST, SUITE = "127.0.0.1", "AES_CM_128_HMAC_SHA1_80"
 TIMEOUT_S = 30
@@ -131,6 +131,23 @@ async def test_what_comes_before_the_keys_waits_for_them(peers: tuple[Peer, Peer
     for _ in range(MAX_HELD):
         outside.srtp.unprotect(await outside.received())
     assert counts.to == ["outside"] * MAX_HELD
+
+
+async def test_many_strangers_before_the_keys_take_no_place_of_the_peers(
+    peers: tuple[Peer, Peer], counts: Counts
+) -> None:
+    inside, outside = peers
+    for number in range(2 * MAX_HELD_SOURCES):
+        for _ in range(MAX_HELD if number % 2 else 1):
+            inside.leg.take(bytes(172), ("127.0.0.9", 1 + number), False)
+    for number in range(MAX_HELD):
+        inside.leg.take(inside.packet(number), inside.address, False)
+        inside.leg.take(bytes(172), ("127.0.0.9", 100 + number), False)
+    inside.start()
+    outside.start()
+    begin(peers, counts)
+    assert counts.to == ["outside"] * MAX_HELD
+    assert inside.leg.dropped[NOT_KEYED]
 
 
 async def test_nothing_leaves_on_a_leg_without_keys(peers: tuple[Peer, Peer], counts: Counts) -> None:

@@ -12,9 +12,10 @@ from voice_dpki.media.any_source import AnySourceSrtp
 from voice_dpki.media.rtcp import is_rtcp
 from voice_dpki.sip.dtls_sdp import DtlsDescription, Fingerprint
 from voice_dpki.wire.dtls import DtlsError, DtlsIdentity, DtlsKeys, DtlsSrtp
+from voice_dpki.wire.early import Address
 from voice_dpki.wire.ice_lite import IceLite
 from voice_dpki.wire.media_peer import check_address
-from voice_dpki.wire.relay import UNAUTHENTIC, Address, Leg
+from voice_dpki.wire.relay import UNAUTHENTIC, Leg
 
 HANDSHAKE_S: Final = 20.0
 """Longest time from the answer to the end of the handshake."""

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections import Counter
 from collections.abc import Iterable
 from functools import reduce
 from typing import Protocol
@@ -25,6 +24,7 @@ from voice_dpki.media.stream import Dropped
 from voice_dpki.media.streams import Streams
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.sip.hosts import host_text
+from voice_dpki.wire.early import EarlyPackets
 from voice_dpki.wire.media_peer import MediaPeer, check_address
 from voice_dpki.wire.media_ports import Datagrams, bind_pair
 
@@ -34,7 +34,7 @@ MAX_HELD = 100
 """Most packets of one source that wait for the keys: two seconds of speech."""
 
 MAX_HELD_SOURCES = 8
-"""Most sources whose packets wait for the keys, so that what a stranger sends takes no place of the peer's."""
+"""Most sources whose packets wait for the keys; see `EarlyPackets` for which."""
 
 REPORT_INTERVAL_S = 5.0
 """Time between RTCP reports (RFC 3550 §6.2); the first comes after half of it (§6.3.1)."""
@@ -68,8 +68,7 @@ class MediaSession:
         self._clock = clock
         self._random = random
         self._transports: list[asyncio.DatagramTransport] = []
-        self._held: list[tuple[bytes, tuple[str, int], bool, float]] = []
-        self._held_by: Counter[tuple[str, int]] = Counter()
+        self._held: EarlyPackets[tuple[bytes, bool, float]] = EarlyPackets(each=MAX_HELD, sources=MAX_HELD_SOURCES)
         self._streams: Streams | None = None
         """Those of the newest agreement."""
         self._before: Streams | None = None
@@ -135,8 +134,7 @@ class MediaSession:
         receive_type = payload_type if receive_type is None else receive_type
         self._streams = self._sending = Streams.begin(codec, payload_type, receive_type, keys, self._random)
         self._began_s = self._clock.now_s() - asyncio.get_running_loop().time()
-        held, self._held = self._held, []
-        for data, source, is_control, at_s in held:
+        for source, (data, is_control, at_s) in self._held.release():
             self._take(self._streams, data, source, is_control, at_s)
         self._ticking = asyncio.get_running_loop().create_task(self._tick())
 
@@ -304,14 +302,8 @@ class MediaSession:
         now_s = asyncio.get_running_loop().time()
         if self._streams is not None:
             self._take(self._streams, data, source, is_control, now_s)
-        elif len(data) <= MAX_PACKET_BYTES and self._may_hold(source):
-            self._held_by[source] += 1
-            self._held.append((data, source, is_control, now_s))
-
-    def _may_hold(self, source: tuple[str, int]) -> bool:
-        """Return whether one more packet of `source` may wait for the keys."""
-        known = source in self._held_by
-        return self._held_by[source] < MAX_HELD if known else len(self._held_by) < MAX_HELD_SOURCES
+        elif len(data) <= MAX_PACKET_BYTES:
+            self._held.hold(source, (data, is_control, now_s))
 
     def _take(self, streams: Streams, data: bytes, source: tuple[str, int], is_control: bool, now_s: float) -> None:
         """Take a packet, and follow its source if it is the peer's newest (RFC 7362 §4)."""

@@ -14,10 +14,9 @@ from voice_dpki.media.relay import NotRelayedError, Translation
 from voice_dpki.media.rtcp import is_rtcp
 from voice_dpki.media.rtp import MAX_PACKET_BYTES
 from voice_dpki.media.srtp import Protection, SrtpError
+from voice_dpki.wire.early import Address, EarlyPackets
 from voice_dpki.wire.media_peer import HOLD_ADDRESSES, check_address
 from voice_dpki.wire.media_ports import Datagrams, bind_pair
-
-Address = tuple[str, int]
 
 UNAUTHENTIC: Final = "unauthentic"
 UNPROTECTED: Final = "unprotectable"
@@ -27,7 +26,7 @@ MAX_HELD: Final = 50
 """Most packets of one source that wait for the keys: a second of speech."""
 
 MAX_HELD_SOURCES: Final = 4
-"""Most sources whose packets wait, so that what a stranger sends takes no place of the peer's."""
+"""Most sources whose packets wait; see `EarlyPackets` for which."""
 
 
 class Leg:
@@ -43,8 +42,7 @@ class Leg:
         self.heard_s: float | None = None
         """When the latest authentic packet came, by the loop's clock."""
         self._deliver: Callable[[bytes, bool], None] | None = None
-        self._held: list[tuple[bytes, Address, bool]] = []
-        self._held_by: Counter[Address] = Counter()
+        self._held: EarlyPackets[tuple[bytes, bool]] = EarlyPackets(each=MAX_HELD, sources=MAX_HELD_SOURCES)
         self._transports: list[asyncio.DatagramTransport] = []
         self._protection: Protection | None = None
         self._remote: list[Address] = []
@@ -88,8 +86,7 @@ class Leg:
         Packets that have come before begin it, if there are keys.
         """
         self._deliver = deliver
-        held, self._held = self._held, []
-        for data, source, is_control in held:
+        for source, (data, is_control) in self._held.release():
             self._take(data, source, is_control)
 
     def take(self, data: bytes, source: Address, is_control: bool) -> None:
@@ -98,15 +95,8 @@ class Leg:
             self.dropped[UNAUTHENTIC] += 1
         elif self._protection is not None and self._deliver is not None:
             self._take(data, source, is_control)
-        elif self._may_hold(source):
-            self._held_by[source] += 1
-            self._held.append((data, source, is_control))
         else:
-            self.dropped[NOT_KEYED] += 1
-
-    def _may_hold(self, source: Address) -> bool:
-        known = source in self._held_by
-        return self._held_by[source] < MAX_HELD if known else len(self._held_by) < MAX_HELD_SOURCES
+            self.dropped[NOT_KEYED] += self._held.hold(source, (data, is_control))
 
     def _take(self, data: bytes, source: Address, is_control: bool) -> None:
         protection, deliver = self._protection, self._deliver
