@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import ClassVar, Final, Protocol, TypeAlias, TypeVar
 
@@ -10,6 +10,7 @@ from sip_testbed.credentials import Credentials
 from sip_testbed.inquiry import Inquiry
 from sip_testbed.pinning import PeerKey
 from sip_testbed.rivals import Party
+from voice_dpki.codec.telephone import host_in_uri
 from voice_dpki.effects import Clock, Random
 from voice_dpki.ledger.answers import Resolution
 from voice_dpki.mikey import dh
@@ -110,13 +111,22 @@ class CertifiedKeying:
     name: ClassVar[str]
     """The name of the mode of our offers."""
 
-    def __init__(self, credentials: Credentials, tracer: Tracer, clock: Clock, random: Random) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        tracer: Tracer,
+        clock: Clock,
+        random: Random,
+        domains: Collection[str] | None = None,
+    ) -> None:
+        """`domains`, in lower case, are those whose parties keys are agreed with; None for all."""
         self.profile = credentials.profile
         self.ms = 0.0
         """Time that the last agreement took on this side in milliseconds, including the ledger's answer."""
         self._tracer = tracer
         self._clock = clock
         self._random = random
+        self._domains = domains
         self._replays = ReplayCache(started_s=clock.steady_s())
         signing = Responder(credentials.party, self._replays, [credentials.profile])
         self._responders: dict[int, CertifiedResponder] = {signing.kind: signing}
@@ -225,10 +235,21 @@ class CertifiedKeying:
         self, prepare: Callable[[PeerClaim], Prepared[_T]], claim: AnyClaim
     ) -> tuple[Prepared[_T], Resolution]:
         """Do what the certificate is needed for, and return that and what the ledger says; raises MikeyError."""
+        self._check_domain(claim)
         if isinstance(claim, PeerClaim):
             return await self._resolve_during(partial(prepare, claim), claim)
         found = await self._resolve(claim, with_certificate=True)
         return prepare(claim.present(found.recorded, self._clock.now_s())), found
+
+    def _check_domain(self, claim: AnyClaim) -> None:
+        """Check the host of the ID, which is signed and which the ledger is asked about.
+
+        That of the URI in SIP is neither: From is what the caller writes.
+        """
+        if self._domains is not None and host_in_uri(claim.uri) not in self._domains:
+            raise MikeyError(
+                Failure.STRENGTH, f"the {claim.role}'s ID is at no domain from which {self.name} is accepted"
+            )
 
     async def _resolve_during(self, work: Callable[[], _T], claim: PeerClaim) -> tuple[_T, Resolution]:
         """Do `work` during the inquiry about a certificate; raises MikeyError, that of `work` first."""
@@ -251,8 +272,16 @@ class Keying(CertifiedKeying):
 
     name = "DH-SIGN"
 
-    def __init__(self, credentials: Credentials, tracer: Tracer, clock: Clock, random: Random) -> None:
-        super().__init__(credentials, tracer, clock, random)
+    def __init__(
+        self,
+        credentials: Credentials,
+        tracer: Tracer,
+        clock: Clock,
+        random: Random,
+        domains: Collection[str] | None = None,
+    ) -> None:
+        """See `CertifiedKeying`."""
+        super().__init__(credentials, tracer, clock, random, domains)
         self._initiator = Initiator(credentials.party)
 
     def offer(self, responder_uri: str) -> Offer:

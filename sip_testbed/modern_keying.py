@@ -38,7 +38,8 @@ class ModernKeying:
     """One user agent's side of all its key agreements; see `sip_testbed.keying.Keying`.
 
     The mode is a matter of configuration: it is never tried whether a peer knows another. Peers of the standard
-    domains are offered DH-SIGN and may offer it; from everybody else it is refused as too weak.
+    domains are offered DH-SIGN and may offer it; from everybody else it is refused as too weak. What counts is the
+    domain in the ID of the message, for which the ledger must vouch.
     """
 
     def __init__(self, credentials: ModernCredentials, tracer: Tracer, clock: Clock, random: Random) -> None:
@@ -58,7 +59,8 @@ class ModernKeying:
         replays = ReplayCache(started_s=clock.steady_s())
         self._responder = ModernResponder(party, replays, [own.profile], least=credentials.least)
         self._inquiry = Inquiry(own, tracer, clock)
-        self._standard = None if standard is None else Keying(standard, tracer, clock, random)
+        domains = credentials.standard_domains
+        self._standard = None if standard is None else Keying(standard, tracer, clock, random, domains)
         self._latest: Inquiry | Keying | None = None
         """What the last agreement went by; None before the first one of a call."""
         self._has_begun = False

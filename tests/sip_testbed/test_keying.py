@@ -17,10 +17,12 @@ from voice_dpki.mikey.agreement import Strength
 from voice_dpki.mikey.certified import Party
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.modern import ModernInitiator, ModernParty
-from voice_dpki.mikey.modes import Initiator
+from voice_dpki.mikey.modes import Initiator, Responder
 from voice_dpki.mikey.payloads import CertificateHash
 from voice_dpki.mikey.policy import SrtpProfile
+from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.sdp import key_mgmt_value
+from voice_dpki.mikey.steps import PeerClaim
 from voice_dpki.names import Tn
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.encipherment import LocalDecrypter
@@ -30,6 +32,7 @@ from voice_dpki.x509.recorded import CertStatus
 from voice_dpki.x509.tnauthlist import TnRange
 
 CALLER, CALLEE = "sip:+493023125001@a.example", "sip:+442079460123@b.example"
+HELD = Allotment(("a.example", "b.example"), (TnRange(Tn("493023125000"), 1000), TnRange(Tn("442079460000"), 1000)))
 CLOCK, RANDOM = SystemClock(), SystemRandom()
 
 
@@ -136,8 +139,7 @@ class Vouching:
         pass
 
     async def resolve(self, digest: Any, *, with_certificate: bool) -> Any:
-        ranges = (TnRange(Tn("493023125000"), 1000), TnRange(Tn("442079460000"), 1000))
-        said = recorded(self.held[digest], Allotment(("a.example", "b.example"), ranges), "Operator", height=2)
+        said = recorded(self.held[digest], HELD, "Operator", height=2)
         return SimpleNamespace(recorded=said, status=CertStatus.VALID, height=2)
 
 
@@ -175,4 +177,59 @@ async def test_a_call_keeps_the_mode_that_it_began_in(began_modern: bool) -> Non
             await keying.accept(offer(not began_modern), CALLER)
         assert caught.value.failure is Failure.PIN
         await keying.accept(offer(began_modern), CALLER)
+    await keying.close()
+
+
+def with_a_standard_domain(domain: str, own_uri: str, *others: Party) -> ModernKeying:
+    """A telephone that agrees on keys by DH-SIGN with the parties of one domain."""
+    profile, ledger = (
+        SrtpProfile.AES_CM_128_HMAC_SHA1_80,
+        cast(Any, Vouching(*(each.certificate for each in others))),
+    )
+    own, standard = (Credentials(each, profile, ledger) for each in (modern_party(own_uri), party(own_uri)))
+    credentials = ModernCredentials(own, standard=standard, standard_domains=frozenset({domain}))
+    tracer = cast(Any, SimpleNamespace(note=lambda *given, **more: None))
+    return ModernKeying(credentials, tracer, CLOCK, RANDOM)
+
+
+@pytest.mark.parametrize("host", ["a.example", "b.example"])
+async def test_dh_sign_is_accepted_by_the_domain_in_the_id_not_by_that_in_from(host: str) -> None:
+    """From is what the caller writes; the ID is what it signs, and what the ledger vouches for."""
+    caller = party(f"sip:+493023125001@{host}")
+    keying = with_a_standard_domain("a.example", CALLEE, caller)
+    given: dict[str, Any] = {"profile": keying.profile, "random": RANDOM, "now_s": CLOCK.now_s() + 1}
+    offer = [key_mgmt_value(Initiator(caller).offer(responder_uri=CALLEE, **given).message)]
+    if host == "a.example":
+        assert (await keying.accept(offer, CALLER)).keys
+    else:
+        with pytest.raises(MikeyError, match="ID is at no domain from which DH-SIGN is accepted") as caught:
+            await keying.accept(offer, CALLER)
+        assert caught.value.failure is Failure.STRENGTH
+    await keying.close()
+
+
+@pytest.mark.parametrize("host", ["a.example", "b.example"])
+async def test_a_number_dialled_at_a_standard_domain_is_not_answered_from_another(host: str) -> None:
+    callee = party(f"sip:+442079460123@{host}")
+    keying = with_a_standard_domain("b.example", CALLER, callee)
+    offer = keying.offer(CALLEE)
+    responder = Responder(callee, ReplayCache(started_s=0.0))
+    now_s = CLOCK.now_s()
+    claim = responder.receive(
+        offer.message, initiator_uri=CALLER, key_mgmt_ids=("mikey",), now_s=now_s, steady_s=now_s
+    )
+    assert isinstance(claim, PeerClaim)
+    answer = [
+        key_mgmt_value(
+            responder.prepare(claim, random=RANDOM)
+            .release(recorded(claim.certificate.der, HELD, "Operator"), now_s)
+            .message
+        )
+    ]
+    if host == "b.example":
+        assert await keying.confirm(offer, answer)
+    else:
+        with pytest.raises(MikeyError, match="ID is at no domain from which DH-SIGN is accepted") as caught:
+            await keying.confirm(offer, answer)
+        assert caught.value.failure is Failure.STRENGTH
     await keying.close()
