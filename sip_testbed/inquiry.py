@@ -17,7 +17,7 @@ from voice_dpki.ledger.signatures import key_id_of
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.pke import Recipient, recipient_of
 from voice_dpki.mikey.steps import PeerClaim
-from voice_dpki.names import CertDigest
+from voice_dpki.names import CertDigest, Tn
 from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.x509.elements import elements_of
 from voice_dpki.x509.profile import digest_of, read_profile
@@ -88,23 +88,35 @@ class Inquiry:
     async def recipient(self, uri: str) -> tuple[Recipient, Resolution]:
         """Return the party `uri` with its newest certificate that keys can be encrypted to, and the ledger's word.
 
-        Raises MikeyError, also without an answer. A number has other certificates, too, which sign calls or key
-        media otherwise.
+        With pins, it is the newest whose key is the pinned one or follows it. Raises MikeyError, also without an
+        answer, and for another key (`Pinning.check_recipient`). A number has other certificates, too, which sign
+        calls or key media otherwise.
         """
         began_s, number = time.perf_counter(), number_in_uri(uri)
         if number is None:
             raise MikeyError(Failure.IDENTITY, "the Responder's URI has no telephone number")
         try:
-            listed = await self._ledger.listed(number_keys(number))
-            for each in sorted(filter(_is_valid, listed), key=_recorded_at, reverse=True)[:MAX_CERTIFICATES]:
-                found = await self._ledger.resolve(each.digest)
-                with suppress(MikeyError):
-                    recipient = recipient_of(found.recorded, uri, self._clock.now_s())
-                    self._note(recipient.uri, found, began_s)
-                    return recipient, found
+            recipient, found = await self._first_recipient(uri, await self._candidates(uri, number))
+            if self._pinning is not None:
+                await self._pinning.check_recipient(recipient, found)
         except InquiryError as error:
             sentence = f"the Responder's certificate is not resolved: {error}"
             raise MikeyError(Failure.LEDGER, sentence) from None
+        self._note(recipient.uri, found, began_s)
+        return recipient, found
+
+    async def _candidates(self, uri: str, number: Tn) -> Sequence[Resolution]:
+        """Return the valid certificates of a number in the order in which they are looked at."""
+        listed = await self._ledger.listed(number_keys(number))
+        newest = sorted(filter(_is_valid, listed), key=_recorded_at, reverse=True)
+        return newest if self._pinning is None else await self._pinning.known_first(uri, newest)
+
+    async def _first_recipient(self, uri: str, candidates: Sequence[Resolution]) -> tuple[Recipient, Resolution]:
+        """Return the party with the first certificate that keys can be encrypted to; raises MikeyError for none."""
+        for each in candidates[:MAX_CERTIFICATES]:
+            found = await self._ledger.resolve(each.digest)
+            with suppress(MikeyError):
+                return recipient_of(found.recorded, uri, self._clock.now_s()), found
         raise MikeyError(Failure.LEDGER, "the ledger has no certificate of the Responder to encrypt keys to")
 
     def _note(self, uri: str, found: Resolution, began_s: float) -> None:

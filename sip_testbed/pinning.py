@@ -22,6 +22,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import InquiryError, Resolution
 from voice_dpki.ledger.signatures import key_id_of
 from voice_dpki.mikey.failures import Failure, MikeyError
+from voice_dpki.mikey.pke import Recipient
 from voice_dpki.mikey.steps import PeerClaim
 from voice_dpki.names import Tn
 from voice_dpki.wire.ledger.client import LedgerClient
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 
 MAX_LINKS: Final = 16
 """Renewals in a row between two calls to the same party; each costs an inquiry."""
+
+MAX_FOLLOWED: Final = 16
+"""Most certificates of a party whose renewals are followed to find one to encrypt to."""
 
 _OLD: Final = {
     CertStatus.VALID: "its certificate is valid on the ledger, too",
@@ -86,7 +90,7 @@ class Pinning:
 
         Raises MikeyError for another key that does not follow the pinned one, unless such calls are told.
         """
-        pin = self._pin_of(_number(claim))
+        pin = self._pin_of(_number(claim.role, claim.uri))
         if pin is None:
             return PeerKey(Standing.FIRST)
         if key_id_of(claim.certificate.public_key_der) == pin.key_id:
@@ -103,6 +107,32 @@ class Pinning:
             raise MikeyError(Failure.PIN, f"the {claim.role}'s {sentence}")
         return PeerKey(Standing.CHANGED, (f"the {party}'s {sentence}",))
 
+    async def known_first(self, uri: str, listed: Sequence[Resolution]) -> list[Resolution]:
+        """Return the certificates of a party, those first whose key is the pinned one or follows it.
+
+        Otherwise they stay in their order. At most MAX_FOLLOWED renewed ones are followed back. Raises MikeyError,
+        and InquiryError.
+        """
+        pin = self._pin_of(_number("Responder", uri))
+        if pin is None:
+            return list(listed)
+        known = {each.digest for each in listed if each.record and each.record.key_id == pin.key_id}
+        renewed = [each for each in listed if each.record and each.record.replaces and each.digest not in known]
+        known |= {each.digest for each in renewed[:MAX_FOLLOWED] if await self._follows(each, pin)}
+        return sorted(listed, key=lambda each: each.digest not in known)
+
+    async def check_recipient(self, recipient: Recipient, found: Resolution) -> None:
+        """Check the key of a party that keys are to be encrypted to: whoever has it can read them at once.
+
+        `found` is what the ledger says of its certificate. Raises MikeyError for a key that is not the pinned one
+        and does not follow it, unless such calls are told, and InquiryError.
+        """
+        pin = None if self._tells else self._pin_of(_number("Responder", recipient.uri))
+        if pin is None or key_id_of(recipient.certificate.public_key_der) == pin.key_id:
+            return
+        if not await self._follows(found, pin):
+            raise MikeyError(Failure.PIN, f"the Responder's {await self._changed(pin, found)}")
+
     async def keep(self, claim: PeerClaim, key: PeerKey, now_s: float, party: Party) -> Sequence[str]:
         """Pin the key of a party with which keys were agreed, if we called it, or if the key follows the pin.
 
@@ -113,7 +143,7 @@ class Pinning:
             return ()
         profile = claim.certificate
         pin = Pin(
-            number=_number(claim),
+            number=_number(claim.role, claim.uri),
             uri=claim.uri,
             digest=claim.digest,
             key_id=key_id_of(profile.public_key_der),
@@ -158,9 +188,9 @@ class Pinning:
         return clause
 
 
-def _number(claim: PeerClaim) -> Tn:
-    """Return the number that identifies the party of a claim; raises MikeyError if it has none."""
-    number = number_in_uri(claim.uri)
+def _number(role: str, uri: str) -> Tn:
+    """Return the number that identifies a party; raises MikeyError if its URI has none."""
+    number = number_in_uri(uri)
     if number is None:
-        raise MikeyError(Failure.IDENTITY, f"the {claim.role}'s URI has no telephone number")
+        raise MikeyError(Failure.IDENTITY, f"the {role}'s URI has no telephone number")
     return number
