@@ -17,7 +17,14 @@ from voice_dpki.wire.certificate_fetch import Fetched, FetchError
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.tasks import Background
 from voice_dpki.x509.listed import ListedCertificate, ListedError, Refusal
-from voice_dpki.x509.revocation import ListSigner, Revocable, RevocationList
+from voice_dpki.x509.revocation import (
+    ListName,
+    ListNotTrustedError,
+    ListSigner,
+    OlderListError,
+    Revocable,
+    RevocationList,
+)
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +37,14 @@ KEPT_S: Final = 3600.0
 """After which a list is fetched again where its server does not say, or says more."""
 LEAST_KEPT_S: Final = 60.0
 FAILED_S: Final = 30.0
-"""After which a URL is tried again that gave no list."""
+"""After which a list is tried again that could not be had."""
 MAX_LISTS: Final = 64
-"""Lists that are kept, and as many URLs that gave none. SHAKEN has one list for each country."""
+"""Lists that are kept, and as many that could not be had. SHAKEN has one list for each country."""
 
 FETCHES = counters(
     "outside_list_fetches",
     "Revocation lists of certificates outside the federation that were fetched, by what came of it.",
-    outcome=("read", "malformed", "failed"),
+    outcome=("read", "malformed", "not-trusted", "older", "failed"),
 )
 HELD = gauge("outside_lists", "Revocation lists of certificates outside the federation that are kept.")
 STANDINGS = counters(
@@ -52,7 +59,7 @@ Fetch = Callable[[str], Awaitable[Fetched]]
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A list that is kept; fetched again from a time of the steady clock on."""
+    """A list that is kept, signed by whoever may; fetched again from a time of the steady clock on."""
 
     found: RevocationList
     fresh_until_s: float
@@ -60,7 +67,7 @@ class _Kept:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why a URL gave no list, and until when nobody asks again."""
+    """Why a list could not be had, and until when nobody asks again."""
 
     why: str
     until_s: float
@@ -74,9 +81,9 @@ class RevocationLists:
     ) -> None:
         """`signers` sign the lists that are for several authorities."""
         self._signers, self._fetch, self._clock, self._unknown = signers, fetch, clock, unknown
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._failed: OrderedDict[str, _Failure] = OrderedDict()
-        self._fetching: dict[str, asyncio.Task[object]] = {}
+        self._kept: OrderedDict[ListName, _Kept] = OrderedDict()
+        self._failed: OrderedDict[ListName, _Failure] = OrderedDict()
+        self._fetching: dict[ListName, asyncio.Task[object]] = {}
         self._background = Background(log)
         self._said = Seldom(log)
         SHORTFALLS.watch(self)
@@ -90,8 +97,8 @@ class RevocationLists:
         for each in listed.revocable:
             with suppress(MalformedError):
                 self._list_for(each)
-            if each.url in self._fetching:
-                await asyncio.wait([self._fetching[each.url]])
+            if each.list_name in self._fetching:
+                await asyncio.wait([self._fetching[each.list_name]])
 
     def check(self, listed: ListedCertificate) -> None:
         """Check that no certificate of a chain is revoked. Raises ListedError for one that is.
@@ -135,44 +142,67 @@ class RevocationLists:
 
     def _list_for(self, revocable: Revocable) -> RevocationList:
         """Return the list that would name a certificate, and have it fetched if needed; raises MalformedError."""
-        url, steady_s = revocable.url, self._clock.steady_s()
-        if not url:
+        if not revocable.url:
             raise MalformedError("the certificate names no revocation list")
-        kept = self._kept.get(url)
-        if kept is None or steady_s >= kept.fresh_until_s:
-            self._begin(url)
+        name = revocable.list_name
+        kept = self._kept.get(name)
+        if kept is None or self._clock.steady_s() >= kept.fresh_until_s:
+            self._begin(revocable)
         if kept is None:
-            failure = self._failed.get(url)
+            failure = self._failed.get(name)
             raise MalformedError(failure.why if failure is not None else "the revocation list is being fetched")
-        self._kept.move_to_end(url)
+        self._kept.move_to_end(name)
         return kept.found
 
-    def _begin(self, url: str) -> None:
-        """Have a URL fetched, unless it is being fetched, was tried just now, or too many are being fetched."""
-        failure = self._failed.get(url)
+    def _begin(self, revocable: Revocable) -> None:
+        """Have a list fetched, unless it is being fetched, was tried just now, or too many are being fetched."""
+        name = revocable.list_name
+        failure = self._failed.get(name)
         rests = failure is not None and self._clock.steady_s() < failure.until_s
-        if not (url in self._fetching or rests or len(self._fetching) >= MAX_LISTS):
-            self._fetching[url] = self._background.run(self._fetched(url))
+        if not (name in self._fetching or rests or len(self._fetching) >= MAX_LISTS):
+            self._fetching[name] = self._background.run(self._fetched(revocable))
 
-    async def _fetched(self, url: str) -> None:
-        """Fetch a list and keep it, or why there is none. A long one is read beside the calls."""
+    async def _fetched(self, revocable: Revocable) -> None:
+        """Fetch the list that would name a certificate, and keep it, or why there is none.
+
+        What is kept stays unless whoever may has signed the new one, and it is not older: else who answers for the
+        URL, by a list of anybody or an old one, could undo what was revoked.
+        """
+        name = revocable.list_name
         try:
-            answer = await self._fetch(url)
-            found = await asyncio.to_thread(RevocationList.parse, answer.body)
+            answer = await self._fetch(revocable.url)
+            found = await asyncio.to_thread(self._read, answer.body, revocable)
+            if name in self._kept:
+                found.check_not_older(self._kept[name].found)
         except (FetchError, MalformedError) as error:
-            outcome = "failed" if isinstance(error, FetchError) else "malformed"
-            FETCHES.labels(outcome).inc()
-            self._said.warning(
-                "no revocation list of signers outside the federation", outcome=outcome, reason=str(error)
-            )
-            _put(self._failed, url, _Failure(f"the revocation list cannot be had: {error}", self._in_s(FAILED_S)))
+            self._note_failure(name, error)
         else:
             FETCHES.labels("read").inc()
-            self._failed.pop(url, None)
-            _put(self._kept, url, _Kept(found, self._in_s(self._kept_s(answer, found))))
+            self._failed.pop(name, None)
+            _put(self._kept, name, _Kept(found, self._in_s(self._kept_s(answer, found))))
         finally:
-            self._fetching.pop(url, None)
+            self._fetching.pop(name, None)
             HELD.set(len(self._kept))
+
+    def _read(self, body: bytes, revocable: Revocable) -> RevocationList:
+        """Read a list that counts for a certificate, in a thread beside the calls; raises MalformedError."""
+        found = RevocationList.parse(body)
+        found.check_signed(revocable, self._signers, self._clock.now_s())
+        return found
+
+    def _note_failure(self, name: ListName, error: FetchError | MalformedError) -> None:
+        """Count, log and remember why a list could not be had.
+
+        Where none is kept, a list that nobody configured may sign rests for as long as one that counts: it will not
+        be another one soon, and its server should not pay for that.
+        """
+        outcome = next(outcome for kind, outcome in _OUTCOMES.items() if isinstance(error, kind))
+        FETCHES.labels(outcome).inc()
+        self._said.warning(
+            "no revocation list of signers outside the federation", outcome=outcome, reason=str(error)
+        )
+        rest_s = KEPT_S if outcome == "not-trusted" and name not in self._kept else FAILED_S
+        _put(self._failed, name, _Failure(f"the revocation list cannot be had: {error}", self._in_s(rest_s)))
 
     def _kept_s(self, answer: Fetched, found: RevocationList) -> float:
         """Return after how long a list is fetched again: as its server says, and before it is outdated."""
@@ -184,8 +214,17 @@ class RevocationLists:
         return self._clock.steady_s() + seconds
 
 
-def _put(kept: OrderedDict[str, _V], url: str, value: _V) -> None:
-    kept[url] = value
-    kept.move_to_end(url)
+_OUTCOMES: Final[dict[type[Exception], str]] = {
+    FetchError: "failed",
+    ListNotTrustedError: "not-trusted",
+    OlderListError: "older",
+    MalformedError: "malformed",
+}
+"""Why a list could not be had; the last is what the two before it are as well."""
+
+
+def _put(kept: OrderedDict[ListName, _V], name: ListName, value: _V) -> None:
+    kept[name] = value
+    kept.move_to_end(name)
     while len(kept) > MAX_LISTS:
         kept.popitem(last=False)

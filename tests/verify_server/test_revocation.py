@@ -1,15 +1,18 @@
 """Callers outside the federation whose certificates were revoked, with lists over https."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.x509 import CRLNumber, DeltaCRLIndicator
 from prometheus_client import REGISTRY
 
-from tests.pki import Signer, list_at, pem_of, revocation_list
+from tests.pki import Signer, list_at, pem_of, revocation_list, root
 from tests.repository import Repository, endless, reply, slow
 from verify_server import revocation as module
 from voice_dpki.stir.verdict import Verdict, Verstat
+from voice_dpki.x509.revocation import revocable_of
 
 from .test_outside import MIDDLE, NOW_S, PA, ROOT, Domain, running, signed
 
@@ -38,6 +41,14 @@ def publish(repository: Repository, *revoked: tuple[Signer, Signer | None], **ch
 
 async def verdict(domain: Domain, signer: Signer) -> Verdict:
     return await domain.verdict(signed(domain.repository.url(), signer))
+
+
+def fetches(outcome: str) -> float:
+    return REGISTRY.get_sample_value("voice_dpki_outside_list_fetches_total", {"outcome": outcome}) or 0.0
+
+
+def numbered(number: int) -> dict[str, Any]:
+    return {"extensions": ((CRLNumber(number), False),)}
 
 
 def standing(which: str) -> float:
@@ -129,6 +140,77 @@ async def test_what_is_not_known_is_accepted_or_refused(repository: Repository, 
     assert standing("unknown") == before + 4
 
 
+DELTA = ((CRLNumber(8), False), (DeltaCRLIndicator(7), True))
+LATER: dict[str, tuple[Signer, dict[str, Any], str]] = {
+    "older": (PA, {"days": (-0.5, 1)}, "older"),
+    "of a lower number": (PA, {"days": (-0.05, 1), **numbered(6)}, "older"),
+    "older, of the same number": (PA, {"days": (-0.5, 1), **numbered(7)}, "older"),
+    "of a stranger by the same name": (root("STI-PA", NOW_S), {"days": (-0.05, 1), **numbered(8)}, "not-trusted"),
+    "of an authority": (MIDDLE, {"days": (-0.05, 1), **numbered(8)}, "not-trusted"),
+    "of some certificates alone": (PA, {"days": (-0.05, 1), "extensions": DELTA}, "malformed"),
+}
+
+
+async def fetched_again(domain: Domain, signer: Signer, after_s: float) -> Verdict:
+    """The verdict after the list was asked for once more."""
+    domain.clock.steady += after_s + 1
+    await verdict(domain, signer)
+    await lists_settled(domain)
+    return await verdict(domain, signer)
+
+
+@pytest.mark.parametrize("case", LATER)
+async def test_only_a_list_of_the_signer_that_is_not_older_replaces_one(
+    repository: Repository, signer: Signer, case: str
+) -> None:
+    by, changes, outcome = LATER[case]
+    publish(repository, (signer, MIDDLE), **numbered(7))
+    async with running(repository) as domain:
+        assert (await domain.second(repository.url(), signer)).step == "E17 certificate"
+        repository.replies["/crl"] = reply(revocation_list(by, **{"now_s": NOW_S, **changes}), LIST_TYPE)
+        before = fetches(outcome)
+        assert (await fetched_again(domain, signer, module.KEPT_S)).step == "E17 certificate"
+        assert fetches(outcome) == before + 1
+        publish(repository, days=(-0.05, 1), **numbered(8))
+        assert (await fetched_again(domain, signer, module.FAILED_S)).ok
+
+
+async def test_the_times_decide_where_a_list_has_no_number(repository: Repository, signer: Signer) -> None:
+    publish(repository, (signer, MIDDLE), **numbered(7))
+    async with running(repository) as domain:
+        assert (await domain.second(repository.url(), signer)).step == "E17 certificate"
+        publish(repository, days=(-0.2, 1))
+        assert (await fetched_again(domain, signer, module.KEPT_S)).step == "E17 certificate"
+        publish(repository)  # of the same second
+        assert (await fetched_again(domain, signer, module.FAILED_S)).ok
+
+
+async def test_no_authority_replaces_the_list_of_another(repository: Repository) -> None:
+    """Both are on the operator's list, and the certificates of both name one URL."""
+    extension, other = list_at(repository.url("/crl")), ROOT.issue("Other CA", NOW_S, ca=True)
+    first, second = (by.issue("Carrier 1", NOW_S, extensions=(extension,)) for by in (MIDDLE, other))
+    repository.replies["/shaken.pem"] = reply(pem_of(first.certificate, MIDDLE.certificate))
+    repository.replies["/other.pem"] = reply(pem_of(second.certificate, other.certificate))
+    own = revocation_list(MIDDLE, (first, None), now_s=NOW_S, indirect=False)
+    repository.replies["/crl"] = reply(own, LIST_TYPE)
+    async with running(repository) as domain:
+        assert (await domain.second(repository.url(), first)).step == "E17 certificate"
+        repository.replies["/crl"] = reply(revocation_list(other, now_s=NOW_S, indirect=False), LIST_TYPE)
+        domain.clock.steady += module.KEPT_S + 1
+        assert (await domain.second(repository.url("/other.pem"), second)).ok
+        assert (await fetched_again(domain, first, 0)).step == "E17 certificate"
+
+
+async def test_a_list_that_never_counted_is_not_kept(repository: Repository, signer: Signer) -> None:
+    repository.replies["/crl"] = reply(revocation_list(root("STI-PA", NOW_S), now_s=NOW_S), LIST_TYPE)
+    async with running(repository) as domain:
+        assert (await domain.second(repository.url(), signer)).ok
+        assert not domain.signers._revocation._kept
+        publish(repository, (signer, MIDDLE))
+        assert (await fetched_again(domain, signer, module.FAILED_S)).ok, "its server is spared"
+        assert (await fetched_again(domain, signer, module.KEPT_S)).step == "E17 certificate"
+
+
 async def test_an_outdated_list_is_told(repository: Repository, signer: Signer) -> None:
     publish(repository)
     async with running(repository) as domain:
@@ -151,8 +233,9 @@ async def test_lists_that_are_kept_are_bounded(repository: Repository, signer: S
     publish(repository)
     async with running(repository) as domain:
         lists = domain.signers._revocation
+        (named,) = revocable_of((signer.certificate, MIDDLE.certificate))
         for number in range(module.MAX_LISTS + 5):
             repository.replies[f"/crl{number}"] = repository.replies["/crl"]
-            await lists._fetched(repository.url(f"/crl{number}"))
-            await lists._fetched(repository.url(f"/missing{number}"))
+            await lists._fetched(replace(named, url=repository.url(f"/crl{number}")))
+            await lists._fetched(replace(named, url=repository.url(f"/missing{number}")))
         assert len(lists._kept) == len(lists._failed) == module.MAX_LISTS

@@ -8,7 +8,7 @@ authority may have a list of its own as well.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -40,6 +40,10 @@ class ListNotTrustedError(MalformedError):
     """Nobody who may sign it has signed a list."""
 
 
+class OlderListError(MalformedError):
+    """A list is older than one that was seen before."""
+
+
 @dataclass(frozen=True, slots=True)
 class ListSigner:
     """Who may have signed a list: what a certificate says of that, read once."""
@@ -67,6 +71,15 @@ class ListSigner:
             )
 
 
+class ListName(NamedTuple):
+    """Which list a certificate names: where it is, and who may sign it."""
+
+    url: str
+    issuer: FoldedName
+    key_der: bytes
+    """The authority's key; empty for a list that another than the authority issues."""
+
+
 @dataclass(frozen=True, slots=True)
 class Revocable:
     """A certificate of a verified path, and which list would name it."""
@@ -78,6 +91,14 @@ class Revocable:
     """Where the list is; "" if the certificate does not say."""
     list_issuer: FoldedName | None = None
     """Who issues the list, if not the authority itself (cRLIssuer)."""
+
+    @property
+    def list_name(self) -> ListName:
+        """The list that would name it. What one authority's certificates name is never another's list."""
+        authority = self.authority
+        if self.list_issuer in (None, authority.name):
+            return ListName(self.url, authority.name, authority.key_der)
+        return ListName(self.url, self.list_issuer or (), b"")
 
 
 def revocable_of(path: Sequence[x509.Certificate]) -> tuple[Revocable, ...]:
@@ -119,6 +140,8 @@ class RevocationList:
     this_update_s: float
     next_update_s: float
     """From then on it is outdated."""
+    number: int | None
+    """Its place among the issuer's lists (cRLNumber, RFC 5280 §5.2.3); None if it does not say."""
     _crl: x509.CertificateRevocationList
     _revoked: frozenset[tuple[FoldedName, int]]
     _tried: dict[bytes, bool] = field(default_factory=dict)
@@ -143,6 +166,18 @@ class RevocationList:
     def is_current(self, now_s: float) -> bool:
         """Tell whether it is in force."""
         return self.this_update_s - CLOCKS_APART_S <= now_s < self.next_update_s
+
+    def check_not_older(self, kept: "RevocationList") -> None:
+        """Check that a list is not older than one of the same issuer that is kept; raises OlderListError.
+
+        Their numbers decide where both have one, and for the same number or none, thisUpdate.
+        """
+        if self.number is None or kept.number is None or self.number == kept.number:
+            is_older = self.this_update_s < kept.this_update_s
+        else:
+            is_older = self.number < kept.number
+        if is_older:
+            raise OlderListError("the revocation list is older than the one that was seen before")
 
     def check_signed(self, revocable: Revocable, signers: Sequence[ListSigner], now_s: float) -> None:
         """Check that the list counts for a certificate (RFC 5280 §6.3.3); raises ListNotTrustedError.
@@ -186,6 +221,9 @@ def _read(crl: x509.CertificateRevocationList) -> RevocationList:
         urls=frozenset(_urls(place.full_name) if place is not None else ()),
         this_update_s=crl.last_update_utc.timestamp(),
         next_update_s=crl.next_update_utc.timestamp(),
+        number=next(
+            (each.value.crl_number for each in crl.extensions if isinstance(each.value, x509.CRLNumber)), None
+        ),
         _crl=crl,
         _revoked=frozenset(_entries(crl, is_indirect=is_indirect)),
     )
