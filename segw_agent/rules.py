@@ -253,7 +253,14 @@ def _check_statement(policy: Policy, question: Question, content: bytes, now_s: 
 
 
 _OF_CALLS = frozenset(
-    {Distrust.KEY, Distrust.CONSTRAINTS, Distrust.NO_NUMBERS, Distrust.AUTHORITY, Distrust.CLAIMS}
+    {
+        Distrust.KEY,
+        Distrust.CONSTRAINTS,
+        Distrust.NO_NUMBERS,
+        Distrust.AUTHORITY,
+        Distrust.NOT_ASKED,
+        Distrust.CLAIMS,
+    }
 )
 """Why certificates are refused for calls and their media, and no device's is."""
 
