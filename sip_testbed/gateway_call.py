@@ -12,12 +12,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sipmessage import URI
+
 from sip_testbed.gateway_config import GatewaySetup, GatewayTelephone
 from sip_testbed.gateway_counts import CALLS, Counts, End, Way
 from sip_testbed.gateway_phones import NotRegisteredError, Phones
 from sip_testbed.gateway_refresh import Described, keep_up
 from sip_testbed.gateway_rules import (
     GatewayRefusal,
+    Offer,
     account_of,
     agreed,
     asserted,
@@ -31,7 +34,6 @@ from sip_testbed.gateway_rules import (
     payloads_of,
     reason_of,
     reasons,
-    secure_audio,
 )
 from sip_testbed.gateway_sides import Side, side_for
 from sip_testbed.keying import KeyAgreement, offer_to
@@ -44,7 +46,8 @@ from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.sdp import key_mgmt_value
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.sip.message import Hop
+from voice_dpki.sip.location import Binding
+from voice_dpki.sip.message import Hop, parse_uri
 from voice_dpki.sip.offer_answer import answer_to, check_answer
 from voice_dpki.sip.sdp import SECURE_PROTOCOLS, Direction, RtpMap, SessionDescription, audio_description
 from voice_dpki.wire.dtls import DtlsError, DtlsIdentity
@@ -261,38 +264,40 @@ class _Inwards(_Passing):
         if call.request.uri.scheme == "sips":
             raise GatewayRefusal("a sips: call promises what a gateway cannot keep", 416)
         try:
-            hop = self._phones.flow_of(self._inside.telephone)
-            check_flow(self._inside.telephone, hop)
-            offer = SessionDescription.parse(call.sdp)
-            taken = secure_audio(offer, SECURE_PROTOCOLS)
-            described = offer.narrowed(taken)
-            answer = await self._inside.keying.accept(described.audio_key_mgmt, caller_of(call))
+            self._binding()  # before keys are agreed for nothing
+            offer = Offer.read(call.sdp, SECURE_PROTOCOLS)
+            answer = await self._inside.keying.accept(offer.audio.audio_key_mgmt, caller_of(call))
+            binding = self._binding()  # the telephone may have registered elsewhere meanwhile
+            ours = side.offer(offer.payloads, offer.audio.audio_direction)
+            told = notice(self._setup.name, self._inside.telephone.media, binding.target.hop)
+            headers = [told, *asserted(call)]
+            placed = self._phones.ring(self._inside.telephone, binding, account_of(call), ours.serialize(), headers)
         except NotRegisteredError as error:
             raise GatewayRefusal(str(error), 480) from None
         except (MalformedError, MikeyError) as error:
             raise GatewayRefusal(str(error)) from None
-        offered = payloads_of(described)
-        ours = side.offer(offered, described.audio_direction)
-        told = notice(self._setup.name, self._inside.telephone.media, hop)
-        placed = self._phones.ring(
-            self._inside.telephone, account_of(call), ours.serialize(), [told, *asserted(call)]
-        )
         try:
             answered = await self._answer_of(placed)
             side.confirm(answered)
-            common = agreed(offered, payloads_of(answered))
+            common = agreed(offer.payloads, payloads_of(answered))
             suite = await side.begin()
-            inner.start(Srtp(answer.keys), described.audio_address, described.audio_control_address)
+            inner.start(Srtp(answer.keys), *offer.remotes)
             own = self._inside_sdp(inner, common, answered.audio_direction, answer.message)
-            both = self._translations(answer.keys, common, offered, offered, payloads_of(answered))
+            both = self._translations(answer.keys, common, offer.payloads, offer.payloads, payloads_of(answered))
         except (MalformedError, LocalError, DtlsError) as error:
             await placed.bye(reasons(str(error), self._setup.name))
             raise GatewayRefusal(str(error)) from None
-        answer_sdp = answer_to(offer, taken, own)
+        answer_sdp = answer_to(offer.whole, offer.taken, own)
         await call.answer(answer_sdp.serialize(), [told])
-        keep_up(call, Described(answer_sdp, offer))
+        keep_up(call, Described(answer_sdp, offer.whole))
         keep_up(placed, Described(ours, answered))
-        return _Placed(placed, answer.keys, self._keyed(suite, hop), both)
+        return _Placed(placed, answer.keys, self._keyed(suite, binding.target.hop), both)
+
+    def _binding(self) -> Binding:
+        """Return where to call the telephone; raises NotRegisteredError, and GatewayRefusal as check_flow does."""
+        binding = self._phones.binding_of(self._inside.telephone)
+        check_flow(self._inside.telephone, binding.target.hop)
+        return binding
 
 
 class _Outwards(_Passing):
@@ -310,11 +315,8 @@ class _Outwards(_Passing):
         keying: KeyAgreement[Any] = self._inside.keying
         try:
             check_flow(self._inside.telephone, self._source)
-            offer = SessionDescription.parse(call.sdp)
-            taken = secure_audio(offer, side.protocols)
-            described = offer.narrowed(taken)
-            side.take(described)
-            offered = payloads_of(described)
+            offer = Offer.read(call.sdp, side.protocols)
+            side.take(offer.audio)
             target = self._target()
             mikey = await offer_to(keying, target)
         except (MalformedError, MikeyError) as error:
@@ -322,19 +324,19 @@ class _Outwards(_Passing):
         assert mikey is not None
         try:
             told = notice(self._setup.name, self._inside.telephone.media, self._source)
-            ours = self._inside_sdp(inner, offered, described.audio_direction, mikey.message)
-            placed = await self._inside.agent.invite(target, ours.serialize(), [told])
+            ours = self._inside_sdp(inner, offer.payloads, offer.audio.audio_direction, mikey.message)
+            placed = await self._placed(target, ours, told)
             try:
                 answered = await self._answer_of(placed)
                 check_answer(ours, answered)
                 check_protocol_of_answer(answered)
                 keys = await keying.confirm(mikey, answered.audio_key_mgmt)
-                common = agreed(offered, payloads_of(answered))
+                common = agreed(offer.payloads, payloads_of(answered))
                 inner.start(Srtp(keys), answered.audio_address, answered.audio_control_address)
-                own = side.answer(offer, taken, common, answered.audio_direction)
-                both = self._translations(keys, offered, payloads_of(answered), common, offered)
+                own = side.answer(offer.whole, offer.taken, common, answered.audio_direction)
+                both = self._translations(keys, offer.payloads, payloads_of(answered), common, offer.payloads)
                 await call.answer(own.serialize(), [told])
-                keep_up(call, Described(own, offer))
+                keep_up(call, Described(own, offer.whole))
                 keep_up(placed, Described(ours, answered))
                 suite = await side.begin()
             except (MalformedError, MikeyError, LocalError, DtlsError) as error:
@@ -344,14 +346,26 @@ class _Outwards(_Passing):
             keying.end(mikey)
         return _Placed(placed, keys, self._keyed(suite, self._source), both)
 
+    async def _placed(self, target: str, ours: SessionDescription, told: tuple[str, str]) -> Call:
+        try:
+            return await self._inside.agent.invite(target, ours.serialize(), [told])
+        except MalformedError as error:
+            raise GatewayRefusal(str(error)) from None
+
     def _target(self) -> str:
-        """Return whom to call: who is dialled at the gateway is meant at the telephone's domain."""
+        """Return whom to call: who is dialled at the gateway is meant at the telephone's domain.
+
+        Raises GatewayRefusal for a URI of another kind, and MalformedError for one that cannot be called.
+        """
         uri = self._call.request.uri
         if uri.scheme != "sip" or not uri.user:
             raise GatewayRefusal("only sip: URIs of users can be called through the gateway", 416)
         domain = self._inside.telephone.account.domain
         own = {self._setup.name, self._setup.config.outside.host, self._setup.config.outside.advertised}
-        return f"sip:{uri.user}@{domain if uri.host in own else uri.host}"
+        host = domain if uri.host in own else uri.host
+        target = str(URI("sip", host, uri.user))  # escaped again where that is needed
+        parse_uri(target)
+        return target
 
 
 async def _after(work: "Awaitable[object]") -> None:

@@ -16,7 +16,7 @@ from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.account import Account
 from voice_dpki.sip.digest import Authenticator, DigestRefusedError, Secret
 from voice_dpki.sip.events import AckReceived, RequestReceived
-from voice_dpki.sip.location import Location, target_of
+from voice_dpki.sip.location import Binding, Location, target_of
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop, header_values, make_response, parse_address, set_body
 from voice_dpki.sip.proxy import Arrival
@@ -115,18 +115,21 @@ class Phones:
         await asyncio.sleep(0)  # lets the tasks send the BYEs
         await self._exchange.close()
 
-    def flow_of(self, telephone: GatewayTelephone) -> Hop:
-        """Return the flow of the telephone's latest registration; raises NotRegisteredError."""
+    def binding_of(self, telephone: GatewayTelephone) -> Binding:
+        """Return the telephone's latest registration; raises NotRegisteredError."""
         bindings = self._location.find(telephone.number, self._now_s())
         if not bindings:
             raise NotRegisteredError("the telephone is not registered at the gateway")
-        return bindings[0].target.hop
+        return bindings[0]
 
-    def ring(self, telephone: GatewayTelephone, caller: Account, sdp: bytes, headers: Headers) -> Call:
-        """Call a telephone on its flow in the name of `caller`; raises NotRegisteredError."""
-        hop = self.flow_of(telephone)
-        binding = self._location.find(telephone.number, self._now_s())[0]
-        token = self._exchange.token
+    def ring(
+        self, telephone: GatewayTelephone, binding: Binding, caller: Account, sdp: bytes, headers: Headers
+    ) -> Call:
+        """Call a telephone in the name of `caller` on the flow of `binding`, and on no other that came since.
+
+        Raises MalformedError for a Contact that cannot be called.
+        """
+        hop, token = binding.target.hop, self._exchange.token
         request = caller.new_request("INVITE", str(binding.uri), f"<{telephone.account.aor}>", token(), token())
         line = self._line(caller, hop)
         request.headers.set("CSeq", "1 INVITE")

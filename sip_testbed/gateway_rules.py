@@ -1,6 +1,7 @@
 """What the gateway demands of either side's session description, and what it tells either side. No I/O."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from sip_testbed import remarks
@@ -23,6 +24,29 @@ class GatewayRefusal(PeerError):
     def __init__(self, sentence: str, status: int = NOT_ACCEPTABLE) -> None:
         super().__init__(sentence)
         self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The caller's offer. All that can be refused in it is read before any key is agreed."""
+
+    whole: SessionDescription
+    taken: int
+    """Index of the section that is taken up."""
+    audio: SessionDescription
+    """That section alone."""
+    payloads: tuple[RtpMap, ...]
+    remotes: tuple[tuple[str, int], tuple[str, int]]
+    """Where RTP and RTCP go, by the offer."""
+
+    @classmethod
+    def read(cls, sdp: bytes, protocols: Sequence[str]) -> "Offer":
+        """Read an offer, of which a section has one of `protocols`; raises MalformedError."""
+        whole = SessionDescription.parse(sdp)
+        taken = secure_audio(whole, protocols)
+        audio = whole.narrowed(taken)
+        remotes = audio.audio_address, audio.audio_control_address
+        return cls(whole, taken, audio, payloads_of(audio), remotes)
 
 
 def notice(name: str, media: str, hop: Hop) -> tuple[str, str]:
