@@ -289,8 +289,8 @@ class _Inwards(_Passing):
             raise GatewayRefusal(str(error)) from None
         answer_sdp = answer_to(offer.whole, offer.taken, own)
         await call.answer(answer_sdp.serialize(), [told])
-        keep_up(call, Described(answer_sdp, offer.whole))
-        keep_up(placed, Described(ours, answered))
+        keep_up(call, Described(answer_sdp, offer.whole, offer.audio), self._setup.name)
+        keep_up(placed, side.settled(ours, answered, answered), self._setup.name)
         return _Placed(placed, answer.keys, self._keyed(suite, binding.target.hop), both)
 
     def _binding(self) -> Binding:
@@ -336,8 +336,8 @@ class _Outwards(_Passing):
                 own = side.answer(offer.whole, offer.taken, common, answered.audio_direction)
                 both = self._translations(keys, offer.payloads, payloads_of(answered), common, offer.payloads)
                 await call.answer(own.serialize(), [told])
-                keep_up(call, Described(own, offer.whole))
-                keep_up(placed, Described(ours, answered))
+                keep_up(call, side.settled(own, offer.whole, offer.audio), self._setup.name)
+                keep_up(placed, Described(ours, answered, answered), self._setup.name)
                 suite = await side.begin()
             except (MalformedError, MikeyError, LocalError, DtlsError) as error:
                 await placed.bye(reasons(str(error), self._setup.name))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
+from sip_testbed.gateway_refresh import Described
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError
 from voice_dpki.media.any_source import AnySourceSrtp
@@ -63,6 +64,13 @@ class Side(Protocol):
         """Return our answer to the offer whose section at index `taken` was taken up."""
         ...
 
+    def settled(self, ours: SessionDescription, theirs: SessionDescription, audio: SessionDescription) -> Described:
+        """Return both descriptions with what was agreed alone, for the call's refreshes.
+
+        `audio` is the one section of `theirs` that is in use.
+        """
+        ...
+
     async def begin(self) -> str:
         """Let media flow, and return the suite; with DTLS, once the handshake is done."""
         ...
@@ -108,6 +116,12 @@ class SdesSide:
         """Answer with a key of our own."""
         assert self._agreed is not None
         return answer_to(offer, taken, self._described(payloads, direction, [self._agreed[0]]))
+
+    def settled(self, ours: SessionDescription, theirs: SessionDescription, audio: SessionDescription) -> Described:
+        """Leave the agreed key on either side: an answer has one crypto attribute (RFC 4568 §5.1.2)."""
+        assert self._agreed is not None
+        own, other, _ = self._agreed
+        return Described(_renewed(ours, _only(ours, own)), theirs, _only(audio, other))
 
     async def begin(self) -> str:
         """Let media flow."""
@@ -172,6 +186,11 @@ class DtlsSide:
         media = (*made.media[:taken], replace(section, lines=lines), *made.media[taken + 1 :])
         return replace(made, media=media)
 
+    def settled(self, ours: SessionDescription, theirs: SessionDescription, audio: SessionDescription) -> Described:
+        """Leave the side of the handshake that each has: an answer does not offer the choice (RFC 5763 §5)."""
+        own, other = (Setup.ACTIVE, Setup.PASSIVE) if self._client else (Setup.PASSIVE, Setup.ACTIVE)
+        return Described(_renewed(ours, _with_setup(ours, own)), theirs, _with_setup(audio, other))
+
     async def begin(self) -> str:
         """Wait for the handshake."""
         assert self._peer is not None
@@ -204,6 +223,39 @@ class DtlsSide:
         made = _description(self._advertised, port, payloads, direction, DTLS_PROTOCOLS[0], lines, self._random)
         group = (f"a=group:BUNDLE {mid}",) if mid else ()
         return replace(made, lines=(*made.lines, *group, "a=ice-lite"))
+
+
+def _only(described: SessionDescription, crypto: Crypto) -> SessionDescription:
+    """Return a description without crypto attributes of other keys."""
+    prefix = f"a={CRYPTO}:"
+
+    def keep(line: str) -> str | None:
+        return line if not line.startswith(prefix) or _is(line[len(prefix) :], crypto) else None
+
+    return described.map_lines(keep)
+
+
+def _is(value: str, crypto: Crypto) -> bool:
+    try:
+        return Crypto.parse(value) == crypto
+    except MalformedError:
+        return False
+
+
+def _with_setup(described: SessionDescription, setup: Setup) -> SessionDescription:
+    return described.map_lines(lambda line: f"a=setup:{setup}" if line.startswith("a=setup:") else line)
+
+
+def _renewed(before: SessionDescription, now: SessionDescription) -> SessionDescription:
+    """Return our description `now`, under the next version if it is not that of `before` (RFC 3264 §8)."""
+
+    def count(line: str) -> str:
+        if not line.startswith("o="):
+            return line
+        user, session, version, rest = line.split(" ", 3)
+        return f"{user} {session} {int(version) + 1} {rest}"
+
+    return now if now == before else now.map_lines(count)
 
 
 def _check_protocol(described: SessionDescription, protocols: Sequence[str]) -> None:

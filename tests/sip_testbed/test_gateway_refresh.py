@@ -6,26 +6,38 @@ from typing import Any, cast
 import pytest
 
 from sip_testbed.gateway_refresh import Described, keep_up
-from voice_dpki.sip.sdp import SECURE, RtpMap, SessionDescription, audio_description
+from sip_testbed.gateway_sides import DtlsSide, SdesSide, Side
+from voice_dpki.effects import SystemRandom
+from voice_dpki.sip.sdp import SECURE, Direction, RtpMap, SessionDescription, audio_description
+from voice_dpki.wire.dtls import DtlsIdentity
+from voice_dpki.wire.dtls_leg import DtlsLeg
+from voice_dpki.wire.ice_lite import IceLite
+from voice_dpki.wire.relay import Leg as MediaLeg
 
 OURS = audio_description("127.0.0.8", 4000, [RtpMap(0, "PCMU/8000")], session_id=1)
 THEIRS = audio_description("127.0.0.9", 5000, [RtpMap(0, "PCMU/8000")], session_id=2, key_mgmt=["mikey AQ=="])
 
 
 class Change:
-    def __init__(self, sdp: bytes) -> None:
+    def __init__(self, sdp: bytes, acknowledged: bytes = b"") -> None:
         self.sdp = sdp
+        self.acknowledged = acknowledged
         self.answered: bytes | int | None = None
 
     async def accept(self, sdp: bytes) -> bytes:
         self.answered = sdp
-        return b""
+        return self.acknowledged
 
     def refuse(self, status: int) -> None:
         self.answered = status
 
 
 class Leg:
+    def __init__(self) -> None:
+        self.status = 200
+        self.answer_sdp = b""
+        self.ended: list[tuple[str, str]] = []
+
     def on_reinvite(self, callback: Any) -> None:
         self.answer = callback
 
@@ -34,18 +46,25 @@ class Leg:
 
     async def reinvite(self, describe: Callable[[], bytes]) -> Any:
         self.sent = describe()
-        return cast(Any, type("Final", (), {"status": 200}))
+        return cast(Any, type("Final", (), {"status": self.status, "sdp": self.answer_sdp}))
+
+    async def bye(self, headers: list[tuple[str, str]]) -> None:
+        self.ended += headers
 
 
 @pytest.fixture
 def leg() -> Leg:
+    return kept(Described(OURS, THEIRS, THEIRS))
+
+
+def kept(described: Described) -> Leg:
     made = Leg()
-    keep_up(cast(Any, made), Described(OURS, THEIRS))
+    keep_up(cast(Any, made), described, "gateway.b.example")
     return made
 
 
-async def asked(leg: Leg, sdp: bytes) -> bytes | int | None:
-    change = Change(sdp)
+async def asked(leg: Leg, sdp: bytes, acknowledged: bytes = b"") -> bytes | int | None:
+    change = Change(sdp, acknowledged)
     await leg.answer(change)
     return change.answered
 
@@ -53,7 +72,8 @@ async def asked(leg: Leg, sdp: bytes) -> bytes | int | None:
 async def test_a_repetition_is_answered_with_what_we_said(leg: Leg) -> None:
     again = THEIRS.serialize().replace(b"o=- 2 1 ", b"o=- 2 2 ")
     for sdp in (THEIRS.serialize(), again, b""):
-        assert await asked(leg, sdp) == OURS.serialize()
+        assert await asked(leg, sdp, b"" if sdp else again) == OURS.serialize()
+    assert leg.ended == []
 
 
 @pytest.mark.parametrize(
@@ -73,5 +93,135 @@ async def test_a_change_is_refused(leg: Leg, old: bytes, new: bytes) -> None:
 
 
 async def test_a_refresh_of_ours_repeats_our_description(leg: Leg) -> None:
+    leg.answer_sdp = THEIRS.serialize().replace(b"o=- 2 1 ", b"o=- 2 2 ")
     await leg.refresh()
     assert SessionDescription.parse(leg.sent) == OURS
+    assert leg.ended == []
+
+
+PCMU = [RtpMap(0, "PCMU/8000")]
+HEAD = "v=0\r\no=- 7 1 IN IP4 127.0.0.9\r\ns=-\r\nc=IN IP4 127.0.0.9\r\nt=0 0\r\n"
+SUITE, OTHER_SUITE = "AES_CM_128_HMAC_SHA1_80", "AES_CM_128_HMAC_SHA1_32"
+KEY, OTHER_KEY = "d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj", "e0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj"
+SDES_ANSWER = f"{HEAD}m=audio 5000 RTP/SAVP 0\r\na=crypto:1 {SUITE} inline:{KEY}\r\n"
+SDES_OFFER = SDES_ANSWER.replace("crypto:1", "crypto:5").replace(KEY, f"{KEY}|2^20") + (
+    f"a=crypto:6 {OTHER_SUITE} inline:{OTHER_KEY}\r\n"
+)
+DTLS_LINES = "\r\n".join(
+    (
+        "a=ice-ufrag:abcd",
+        "a=ice-pwd:0123456789012345678901",
+        "a=rtcp-mux",
+        "a=fingerprint:sha-256 " + ":".join(["AB"] * 32),
+        "",
+    )
+)
+DTLS = f"{HEAD}m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=setup:active\r\n{DTLS_LINES}"
+
+
+def sdes_side() -> SdesSide:
+    leg = MediaLeg("127.0.0.1")
+    leg.port = 4000
+    return SdesSide(leg, "127.0.0.1", SystemRandom())
+
+
+def dtls_side() -> DtlsSide:
+    leg = DtlsLeg("127.0.0.1", DtlsIdentity(), IceLite(SystemRandom()))
+    leg.port = 4002
+    return DtlsSide(leg, "127.0.0.1", SystemRandom())
+
+
+def called(side: Side, text: str) -> tuple[SessionDescription, Described]:
+    """What is left of our offer, which the telephone answered with `text`; and that offer."""
+    offer, answer = side.offer(PCMU, Direction.SENDRECV), SessionDescription.parse(text.encode())
+    side.confirm(answer)
+    return offer, side.settled(offer, answer, answer)
+
+
+def calls(side: Side, text: str) -> tuple[SessionDescription, Described]:
+    """What is left of our answer to the telephone's offer `text`; and that answer."""
+    offer = SessionDescription.parse(text.encode())
+    side.take(offer)
+    answer = side.answer(offer, 0, PCMU, Direction.SENDRECV)
+    return answer, side.settled(answer, offer, offer)
+
+
+async def test_an_answer_to_a_telephones_refresh_has_the_one_key_that_was_agreed() -> None:
+    offer, described = called(sdes_side(), SDES_ANSWER)
+    answer = await asked(kept(described), SDES_ANSWER.encode())
+    assert isinstance(answer, bytes)
+    (crypto,) = SessionDescription.parse(answer).audio.attributes("crypto")
+    assert crypto in offer.audio.attributes("crypto")
+    assert crypto.startswith(f"1 {SUITE} ")
+
+
+async def test_an_answer_to_a_telephones_refresh_has_the_chosen_side_of_the_handshake() -> None:
+    for theirs, ours in (("active", "passive"), ("passive", "active")):
+        text = DTLS.replace("setup:active", f"setup:{theirs}")
+        offer, described = called(dtls_side(), text)
+        assert offer.audio.attributes("setup") == ("actpass",)
+        answer = await asked(kept(described), text.encode())
+        assert isinstance(answer, bytes)
+        assert SessionDescription.parse(answer).audio.attributes("setup") == (ours,)
+
+
+async def test_a_narrowed_description_has_the_next_version_and_others_keep_theirs() -> None:
+    for offer, described in (called(sdes_side(), SDES_ANSWER), called(dtls_side(), DTLS)):
+        assert [line.split()[2] for line in (offer.lines[1], described.ours.lines[1])] == ["1", "2"]
+    for answer, described in (calls(sdes_side(), SDES_OFFER), calls(dtls_side(), DTLS)):
+        assert described.ours == answer
+
+
+Agree = Callable[[Side, str], tuple[SessionDescription, Described]]
+SIDES: dict[str, tuple[Callable[[], Side], Agree, str, str]] = {
+    "sdes called": (sdes_side, called, SDES_ANSWER, SDES_ANSWER),
+    "sdes calls": (sdes_side, calls, SDES_OFFER, SDES_ANSWER.replace("crypto:1", "crypto:5")),
+    "dtls called": (dtls_side, called, DTLS, DTLS.replace("audio 9", "audio 5009")),
+    "dtls calls": (dtls_side, calls, DTLS.replace("setup:active", "setup:actpass"), DTLS),
+}
+
+
+@pytest.mark.parametrize("way", SIDES)
+async def test_an_answer_with_what_was_agreed_keeps_the_call(way: str) -> None:
+    make, agree, first, again = SIDES[way]
+    leg = kept(agree(make(), first)[1])
+    leg.answer_sdp = again.encode()
+    await leg.refresh()
+    await asked(leg, b"", again.encode())
+    assert leg.ended == []
+
+
+@pytest.mark.parametrize(
+    ("way", "old", "new"),
+    [
+        ("sdes called", KEY, OTHER_KEY),
+        ("sdes calls", KEY, OTHER_KEY),
+        ("sdes called", SUITE, OTHER_SUITE),
+        ("sdes called", KEY, f"{KEY} UNENCRYPTED_SRTP"),
+        ("sdes called", "a=crypto:1", f"a=crypto:2 {SUITE} inline:{OTHER_KEY}\r\na=crypto:1"),
+        ("sdes called", "a=crypto", "a=x"),
+        ("sdes called", "RTP/SAVP", "RTP/AVP"),
+        ("sdes called", "audio 5000", "audio 5002"),
+        ("sdes called", "m=audio", "m=video"),
+        ("sdes called", SDES_ANSWER, ""),
+        ("dtls called", "AB:", "AC:"),
+        ("dtls called", "setup:active", "setup:passive"),
+        ("dtls calls", "setup:active", "setup:passive"),
+        ("dtls called", "ufrag:abcd", "ufrag:abce"),
+    ],
+)
+async def test_an_answer_with_anything_else_ends_the_call_with_a_reason(way: str, old: str, new: str) -> None:
+    make, agree, first, again = SIDES[way]
+    assert old in again
+    changed = again.replace(old, new).encode()
+    for late in (False, True):
+        leg = kept(agree(make(), first)[1])
+        leg.answer_sdp = changed
+        await (asked(leg, b"", changed) if late else leg.refresh())
+        assert [name for name, _ in leg.ended] == ["Reason", "Warning"]
+
+
+async def test_a_refused_refresh_changes_nothing(leg: Leg) -> None:
+    leg.status = 491
+    await leg.refresh()
+    assert leg.ended == []
