@@ -15,6 +15,7 @@ from tests.certificates import with_usage
 from tests.mikey.conftest import CALLEE, CALLER, NOW_S, CountingRandom, certificate_for, recorded, secrets_of
 from tests.mikey.test_pke import SUITES, prf_of, private_of, put, refused
 from voice_dpki.errors import LocalError
+from voice_dpki.mikey.bundle import Bundle
 from voice_dpki.mikey.certified import KeyingAnswer, Party
 from voice_dpki.mikey.envelope import seal
 from voice_dpki.mikey.failures import Failure, MikeyError
@@ -75,6 +76,11 @@ class Line:
     def confirm(self, offer: ReverseOffer, octets: bytes, status: CertStatus = CertStatus.VALID) -> SrtpKeys:
         claim = self.presented(offer.receive(octets, now_s=NOW_S))
         return offer.complete(offer.prepare(claim), recorded(claim, status), now_s=NOW_S)
+
+    def bundle(self, offer: ReverseOffer, octets: bytes) -> Bundle | None:
+        """What the caller keeps of the exchange for updates."""
+        claim = self.presented(offer.receive(octets, now_s=NOW_S))
+        return offer.prepare(claim).release_bundle(recorded(claim), NOW_S)
 
     def presented(self, claim: AnyClaim) -> PeerClaim:
         """The claim, with the certificate that a ledger of the two parties gives."""

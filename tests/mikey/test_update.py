@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from tests.mikey.conftest import CALLEE, CALLER, NOW_S, CountingRandom, secrets_of
+from tests.mikey.conftest import CALLEE, CALLER, NOW_S, CountingRandom, recorded, secrets_of
 from tests.mikey.test_pke import Line as EncryptedTo
 from tests.mikey.test_pke import prf_of, refused
 from tests.mikey.test_rsa_r import Line as Reverse
@@ -21,6 +21,7 @@ from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.message import Header, Message, SrtpId
 from voice_dpki.mikey.payloads import (
     DhValue,
+    EnvelopeKey,
     GeneralExtension,
     Identity,
     Kemac,
@@ -31,10 +32,11 @@ from voice_dpki.mikey.payloads import (
     Timestamp,
 )
 from voice_dpki.mikey.policy import policy_for
-from voice_dpki.mikey.registry import DataType, EncrAlg, ExtensionType, KeyType, Prf
+from voice_dpki.mikey.registry import Cache, DataType, EncrAlg, ExtensionType, KeyType, Prf
 from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.steps import identity_of
 from voice_dpki.mikey.update import UpdateAnswer, UpdateOffer, accept_update, offer_update
+from voice_dpki.x509.recorded import CertStatus
 
 MODES = ("psk", "dhhmac", "pke", "rsa-r")
 
@@ -75,9 +77,11 @@ def agreed(mode: str, parties: tuple[Party, Party], prf: Prf = Prf.HMAC_SHA_256)
         line = Line()
         offer = line.offer(mode, prf=prf)
     answer = line.accept(offer.message)
-    keys = line.confirm(offer, answer.message) if mode == "rsa-r" else offer.confirm(answer.message)
-    assert answer.bundle is not None
-    return Agreed(line, keys, offer.bundle(answer.message), answer.bundle, random, replays)
+    if mode == "rsa-r":
+        keys, bundle = line.confirm(offer, answer.message), line.bundle(offer, answer.message)
+    else:
+        keys, bundle = offer.confirm(answer.message), offer.bundle(answer.message)
+    return Agreed(line, keys, bundle, present_of(answer.bundle), random, replays)
 
 
 @pytest.fixture(params=MODES)
@@ -151,6 +155,44 @@ def test_an_update_of_psk_is_that_of_the_text() -> None:
 def present_of(bundle: Bundle | None) -> Bundle:
     assert bundle is not None
     return bundle
+
+
+KEPT = pytest.mark.parametrize(
+    ("cache", "is_kept"), [(Cache.NO_CACHE, False), (Cache.CACHE, True), (Cache.CACHE_FOR_CSB, True)]
+)
+
+
+@KEPT
+def test_a_responder_keeps_the_envelope_key_of_pke_unless_that_is_forbidden(
+    cache: Cache, is_kept: bool, parties: tuple[Party, Party]
+) -> None:
+    line = EncryptedTo(*parties)
+    offer = line.offer()
+    envelope = replace(offer.sent.one(EnvelopeKey), cache=cache)
+    answer = line.accept(line.resigned(offer, put(envelope)))
+    assert answer.keys
+    assert (answer.bundle is not None) is is_kept
+
+
+@KEPT
+def test_an_initiator_keeps_the_envelope_key_of_rsa_r_unless_that_is_forbidden(
+    cache: Cache, is_kept: bool, parties: tuple[Party, Party]
+) -> None:
+    line = Reverse(*parties)
+    offer = line.offer()
+    octets = line.accept(offer.message).message
+    envelope = replace(Message.parse(octets).one(EnvelopeKey), cache=cache)
+    octets = line.answered(octets, put(envelope))
+    assert line.confirm(offer, octets)
+    assert (line.bundle(offer, octets) is not None) is is_kept
+
+
+def test_the_bundle_of_rsa_r_is_withheld_until_the_ledger_vouches(parties: tuple[Party, Party]) -> None:
+    line = Reverse(*parties)
+    offer = line.offer()
+    claim = line.presented(offer.receive(line.accept(offer.message).message, now_s=NOW_S))
+    prepared, revoked = offer.prepare(claim), recorded(claim, CertStatus.REVOKED)
+    assert refused(lambda: prepared.release_bundle(revoked, NOW_S)) is Failure.LEDGER
 
 
 def test_every_changed_byte_is_refused(call: Agreed) -> None:

@@ -92,7 +92,8 @@ class KeyingAnswer:
     message: bytes
     keys: SrtpKeys
     bundle: Bundle | None = None
-    """What is kept for updates; None in the modes that have none here, where new keys take a new offer."""
+    """What is kept for updates; None where new keys take a new offer: in modes that have no updates here, and with
+    an envelope key that its sender forbids to keep."""
 
 
 _T = TypeVar("_T")

@@ -47,6 +47,11 @@ def wrap(secret: bytes, prf: Prf, recipient: CertificateProfile) -> EnvelopeKey:
     return EnvelopeKey(Cache.CACHE_FOR_CSB, encrypt_to(recipient.public_key_der, SCHEMES[prf], secret))
 
 
+def is_kept(envelope: EnvelopeKey) -> bool:
+    """Tell whether the sender allows that the envelope key is kept, for updates of its bundle (§6.3)."""
+    return envelope.cache in (Cache.CACHE, Cache.CACHE_FOR_CSB)
+
+
 def unwrap(envelope: EnvelopeKey, prf: Prf, decrypter: Decrypter, decoy: bytes) -> bytes:
     """Decrypt an envelope key; returns the random `decoy` in place of one that cannot be decrypted.
 

@@ -24,7 +24,7 @@ from voice_dpki.mikey.certified import (
     Prepared,
     signed,
 )
-from voice_dpki.mikey.envelope import ENVELOPE_KEY_BYTES, check_decrypter, seal, unseal, unwrap, wrap
+from voice_dpki.mikey.envelope import ENVELOPE_KEY_BYTES, check_decrypter, is_kept, seal, unseal, unwrap, wrap
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.message import Message
@@ -154,7 +154,8 @@ class PkeResponder(CertifiedResponder):
         octets = keys.verified(header, (timestamp, idr), parties_of(idi.data, idr.data, timestamp))
         theirs, ours = stream_keys(tgk, header, message.one(Rand).rand, profile)
         srtp_keys = SrtpKeys(profile, send=ours, receive=theirs)
-        bundle = bundle_of(UpdatedBy.PSK, keys, profile, message, header)
+        kept = is_kept(message.one(EnvelopeKey))
+        bundle = bundle_of(UpdatedBy.PSK, keys, profile, message, header) if kept else None
         return Prepared(claim, KeyingAnswer(octets, srtp_keys, bundle))
 
     def _check_hash(self, named: CertificateHash) -> None:

@@ -27,7 +27,7 @@ from voice_dpki.mikey.certified import (
     signed,
     signed_with,
 )
-from voice_dpki.mikey.envelope import ENVELOPE_KEY_BYTES, check_decrypter, seal, unseal, unwrap, wrap
+from voice_dpki.mikey.envelope import ENVELOPE_KEY_BYTES, check_decrypter, is_kept, seal, unseal, unwrap, wrap
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.message import Header, Message
@@ -72,6 +72,21 @@ _USES = (Use.KEY_MEDIA, Use.ENCIPHER_KEYS)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class PreparedReverse(Prepared[SrtpKeys]):
+    """The Initiator's keys and what it keeps for updates, both withheld until the ledger vouches for the claim."""
+
+    _bundle: Bundle | None = None
+
+    def release_bundle(self, recorded: RecordedCertificate, now_s: float) -> Bundle | None:
+        """Return what is kept for updates, under the envelope key; None if the Responder forbids to keep that.
+
+        Raises MikeyError if the ledger does not vouch for the certificate at `now_s`.
+        """
+        self.release(recorded, now_s)
+        return self._bundle
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class ReverseOffer:
     """A sent I_MESSAGE, and the state that its Initiator needs to read the answer."""
 
@@ -101,7 +116,7 @@ class ReverseOffer:
         steps.check_echo(same_policy, Failure.POLICY, "the one SRTP policy")
         return steps.read_claim(message, "Responder", message.one(Identity), self.responder_uri, now_s)
 
-    def prepare(self, claim: PeerClaim) -> Prepared[SrtpKeys]:
+    def prepare(self, claim: PeerClaim) -> PreparedReverse:
         """Verify the Responder's signature and compute the Initiator's keys; raises MikeyError."""
         message, idi = claim.message, self.sent.all(Identity)[0]
         idr, timestamp = message.one(Identity), message.one(Timestamp)
@@ -109,19 +124,14 @@ class ReverseOffer:
         keys = self._keys(message)
         tgk = unseal(message.one(Kemac), keys, idr, timestamp)
         ours, theirs = stream_keys(tgk, message.header, keys.rand, self.profile)
-        return Prepared(claim, SrtpKeys(self.profile, send=ours, receive=theirs))
+        bundle = Bundle(UpdatedBy.PSK, keys, self.profile, idi, idr, message.header.sessions, timestamp)
+        srtp_keys = SrtpKeys(self.profile, send=ours, receive=theirs)
+        return PreparedReverse(claim, srtp_keys, _bundle=bundle if is_kept(message.one(EnvelopeKey)) else None)
 
     def _keys(self, message: Message) -> MessageKeys:
         prf, rand = Prf(message.header.prf), _rand_of(self.sent, message)
         secret = unwrap(message.one(EnvelopeKey), prf, self._decrypter, self._decoy)
         return MessageKeys(secret, prf, self.csb_id, rand)
-
-    def bundle(self, answer: bytes) -> Bundle:
-        """Return what is kept for updates, under the envelope key, after `answer` was read to the end."""
-        message = Message.parse(answer)
-        idi, idr, timestamp = self.sent.all(Identity)[0], message.one(Identity), self.sent.one(Timestamp)
-        sessions = message.header.sessions
-        return Bundle(UpdatedBy.PSK, self._keys(message), self.profile, idi, idr, sessions, timestamp)
 
     def complete(self, prepared: Prepared[SrtpKeys], recorded: RecordedCertificate, *, now_s: float) -> SrtpKeys:
         """Return the keys if the ledger vouches for the Responder's certificate; raises MikeyError."""
