@@ -199,6 +199,7 @@ def test_every_version_of_the_rules() -> None:
         "prepares_names": "[written]",
         "binds_anonymous": "anonymous certificate",
         "reads_constraints": "Claim constraints",
+        "lists_common_numbers": "A number as [common name]",
     }
     assert {field for field in LedgerRules.__dataclass_fields__ if field != "version"} == told.keys()
     assert all(text in table for text in told.values())

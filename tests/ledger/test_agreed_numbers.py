@@ -138,11 +138,12 @@ OF_VERSION_3 = OF_VERSION_2 | {"sound_keys", "recounts", "withdraws"}
 OF_VERSION_4 = OF_VERSION_3 | {
     "bars_keys", "probation", "reads_all_names", "prepares_names", "binds_anonymous", "reads_constraints",
 }  # fmt: skip
+OF_VERSION_5 = OF_VERSION_4 | {"lists_common_numbers"}
 
 
 @pytest.mark.parametrize(
     ("version", "demands"),
-    [(1, {"admits_refused"}), (2, OF_VERSION_2), (3, OF_VERSION_3), (4, OF_VERSION_4), (5, OF_VERSION_4)],
+    [(1, {"admits_refused"}), (2, OF_VERSION_2), (3, OF_VERSION_3), (4, OF_VERSION_4), (5, OF_VERSION_5)],
 )
 def test_what_each_version_of_the_rules_demands(version: int, demands: set[str]) -> None:
     """A ledger that has followed a version must go on to make the same of its blocks."""

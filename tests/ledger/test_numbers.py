@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from tests.present import present
 from voice_dpki.codec import cbor
 from voice_dpki.errors import MalformedError
-from voice_dpki.ledger import state
+from voice_dpki.ledger import numbers, quotas, state
+from voice_dpki.ledger.admission import read_admitted
 from voice_dpki.ledger.further import NeedsNewerError, parse_further
 from voice_dpki.ledger.held_numbers import NUMBER_LEAF, NumberHolder, count_of, number_key, parse_holder
 from voice_dpki.ledger.members import Member
@@ -24,7 +26,7 @@ from voice_dpki.x509.recorded import CertificateRefused, Distrust, TrustedCertif
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
 from .test_compromise import decide
-from .test_governance import CHAIN, KEYS, Ledger, member
+from .test_governance import CHAIN, KEYS, Ledger, address, member, vote
 from .version_4 import A, B, C, D, certificate, ledger_of, refusal, submission
 
 PORTED, OTHER = Tn("49301500"), Tn("49301501")
@@ -87,7 +89,25 @@ def test_a_ported_number_is_its_new_holders_and_nobody_elses() -> None:
     urls = certificate(uris=(f"tel:+{PORTED}",))
     assert refusal(ledger, submission(urls)) == "names-outside-domains"
     assert refusal(ledger, submission(certificate(common_name=f"+{PORTED}"))) == "common-name"
-    assert refusal(ledger, submission(certificate(organization=B, common_name=f"+{PORTED}"), B)) == "ok"
+    named = of_number(PORTED, B, common_name=f"+{PORTED}")
+    assert refusal(ledger, submission(named, B)) == "ok"
+
+
+def test_a_number_as_common_name_is_named_elsewhere_too() -> None:
+    """Else the ledger would not find the certificate when the number goes."""
+    common = f"+{PORTED}"
+    near = TnAuthList(tns=(OTHER,), ranges=(TnRange(PORTED, 3),))
+    alone, beside = certificate(common_name=common), certificate(common_name=common, tn_auth_list=near)
+    by_list = of_number(PORTED, A, common_name=common)
+    by_uri = certificate(common_name=common, uris=(f"tel:{common}",))
+    ledger = ledger_of(V5)
+    take_part(ledger, B)
+    for der, wanted in ((alone, "common-name"), (beside, "common-name"), (by_list, "ok"), (by_uri, "ok")):
+        assert refusal(ledger, submission(der)) == wanted
+    assert refusal(ledger_of(V4), submission(alone)) == "ok"
+    assert ledger.block(submission(by_list), submission(by_uri)) == ["ok"] * 2
+    assert ledger.block(given(ledger, A, B, PORTED)) == ["ok"]
+    assert {record_of(ledger, der).status for der in (by_list, by_uri)} == {CertStatus.REVOKED}
 
 
 def test_it_goes_on_to_a_third_and_comes_back_without_a_leaf() -> None:
@@ -124,6 +144,47 @@ def test_certificates_that_name_it_are_revoked_when_it_goes() -> None:
     assert record_of(ledger, mine).status is CertStatus.VALID
     assert ledger.block(given(ledger, B, C, PORTED)) == ["ok"]
     assert record_of(ledger, mine).status is CertStatus.REVOKED
+
+
+def test_each_certificate_that_is_listed_takes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that stay, for they are read; and where a number is not held, none is read."""
+    ledger = ledger_of(V5)
+    take_part(ledger, B)
+    wide = [certificate(tn_auth_list=TnAuthList(ranges=(TnRange(PORTED, 3),))) for _ in range(3)]
+    assert ledger.block(*map(submission, wide)) == ["ok"] * 3
+    read = MagicMock(side_effect=read_admitted)
+    monkeypatch.setattr(numbers, "read_admitted", read)
+    assert refusal(ledger, given(ledger, A, B, PORTED, Tn("49309999"))) == "number-not-held"
+    monkeypatch.setattr(quotas, "MAX_BLOCK_CERTIFICATES", 3)
+    assert refusal(ledger, given(ledger, A, B, PORTED)) == "block-full"
+    read.assert_not_called()
+    monkeypatch.setattr(quotas, "MAX_BLOCK_CERTIFICATES", 4)
+    assert ledger.block(given(ledger, A, B, PORTED)) == ["ok"]
+    assert read.call_count == 3
+
+
+def test_a_leaf_stays_as_long_as_certificates_may_name_it() -> None:
+    """A member that has the number in its ranges, too, cannot keep it in a certificate when the range goes."""
+    ledger = ported()
+    mine = of_number(PORTED, B)
+    assert ledger.block(submission(mine, B)) == ["ok"]
+    half = (TnRange(Tn("49301000"), 500), TnRange(Tn("49301500"), 500))
+    move(ledger, A, half[0])
+    move(ledger, B, *member(B, 2).ranges, half[1])
+    assert ledger.block(given(ledger, B, B, PORTED)) == ["ok"]
+    assert (holder(ledger, PORTED), record_of(ledger, mine).status) == (B, CertStatus.VALID)
+    move(ledger, B, *member(B, 2).ranges)
+    move(ledger, C, *member(C, 3).ranges, half[1])
+    assert refusal(ledger, submission(of_number(PORTED, C), C)) == "numbers-outside-ranges"
+    assert ledger.block(given(ledger, B, C, PORTED)) == ["ok"]
+    assert (holder(ledger, PORTED), record_of(ledger, mine).status) == (None, CertStatus.REVOKED)
+    assert refusal(ledger, submission(of_number(PORTED, C), C)) == "ok"
+
+
+def move(ledger: Ledger, name: str, *ranges: TnRange) -> None:
+    """Have the operators set a member's ranges."""
+    old = known(ledger, name)
+    assert decide(ledger, SetMember(replace(old, ranges=ranges), old.revision)) == (ProposalState.DONE, None)
 
 
 def test_a_certificate_of_an_earlier_holder_does_not_come_back() -> None:
@@ -323,16 +384,44 @@ def test_a_members_mark_has_one_form(mark: Any) -> None:
         Member.parse(cbor.encode([*decoded, {"!by-number": mark}]))
 
 
-def test_a_full_record_has_room_for_the_mark() -> None:
+def full_record() -> Member:
     singles = tuple(TnRange(Tn(f"{10**14 + number}"), 1) for number in range(240))
-    full = replace(member(A, 1), ranges=(*member(A, 1).ranges, *singles))
-    assert Member.parse(replace(full, by_number=True).serialize()).by_number
+    return replace(member(A, 1), ranges=(*member(A, 1).ranges, *singles))
+
+
+def with_a_full_record() -> Ledger:
+    """Return a ledger on which the record of A has no room for the mark."""
+    full, ledger = full_record(), ledger_of(V5)
     longest = max((url for length in range(100, 200) if fits(full, url := "https://" + "a" * length)), key=len)
-    ledger = ledger_of(V5)
     assert decide(ledger, SetMember(replace(full, cps=longest), 0)) == (ProposalState.DONE, None)
+    assert known(ledger, A).cps == longest
+    return ledger
+
+
+def test_a_full_record_has_room_for_the_mark() -> None:
+    assert Member.parse(replace(full_record(), by_number=True).serialize()).by_number
+    ledger = with_a_full_record()
     assert refusal(ledger, given(ledger, A, A)) == "no-room-for-numbers"
     take_part(ledger, B)
     assert refusal(ledger, given(ledger, A, B, PORTED)) == "no-room-for-numbers"
+
+
+def test_a_member_with_a_full_record_is_suspended() -> None:
+    """The mark that it then needs takes the place of its URL."""
+    ledger = with_a_full_record()
+    take_part(ledger, B)
+    raw = ledger.propose(SuspendMember(A), by=B, until_s=ledger.time_s + 10_000)
+    assert ledger.block(raw, vote(raw, C), vote(raw, D)) == ["ok"] * 3
+    changed = known(ledger, A)
+    assert (changed.suspended, changed.by_number, changed.cps) == (True, True, "")
+
+
+def test_a_member_with_a_full_record_loses_a_validator_that_signed_twice() -> None:
+    ledger = with_a_full_record()
+    take_part(ledger, B)
+    ledger.block(misbehaving=(address(1),))
+    changed = known(ledger, A)
+    assert (changed.validators, changed.by_number, changed.cps) == ((), True, "")
 
 
 def fits(full: Member, url: str) -> bool:

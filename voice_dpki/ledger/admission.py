@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from voice_dpki.errors import MalformedError
-from voice_dpki.ledger.certificate_names import check_names
-from voice_dpki.ledger.held_numbers import allotment_for
+from voice_dpki.ledger.certificate_names import check_common_number, check_names
+from voice_dpki.ledger.held_numbers import allotment_for, numbers_in
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.refusals import PROFILE_REFUSALS, Refusal, Refused
 from voice_dpki.ledger.rules import Rules
@@ -43,6 +43,8 @@ def check_certificate(view: StateView, der: bytes, member: Member, time_s: int, 
     allotment = allotment_for(view, member, profile)
     if rules.reads_all_names:
         check_names(profile, allotment)
+    if rules.lists_common_numbers:
+        check_common_number(profile, numbers_in(profile))
     if rules.reads_constraints:
         _check_constraints(profile)
     check_authority(profile, allotment)

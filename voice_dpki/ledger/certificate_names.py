@@ -8,6 +8,7 @@ docs/spec/state.md#names-in-a-certificate specifies it.
 """
 
 import re
+from collections.abc import Collection
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -80,6 +81,16 @@ def check_names(profile: CertificateProfile, allotment: Allotment) -> None:
     if profile.common_name is not None:
         _check_written(profile.common_name)
         _check_common_name(profile.common_name, allotment)
+
+
+def check_common_number(profile: CertificateProfile, named: Collection[Tn]) -> None:
+    """Check that a common name of `+` and digits is one of the numbers that a certificate names elsewhere, `named`.
+
+    By those alone the ledger finds the certificate when the number goes to another member. Raises Refused.
+    """
+    number = _NAMED_NUMBER.match(profile.common_name or "")
+    if number and number["number"] not in named:
+        raise Refused(Refusal.COMMON_NAME)
 
 
 @lru_cache(_CACHED_NAMES)

@@ -68,12 +68,15 @@ def begin(draft: Draft, members: Sequence[Member]) -> None:
 
 
 def install(draft: Draft, member: Member) -> None:
-    """Admit a member, or replace its record; raises Refused if the invariants would not hold."""
+    """Admit a member, or replace its record; raises Refused if the invariants would not hold.
+
+    If the record has no room for a mark that it needs, the URL of its call placement service gives way.
+    """
     old = draft.member(member.organization)
     others = [other for other in members_of(draft) if other.organization != member.organization]
     was_marked = old is not None and old.by_number
     if was_marked or (member.ranges and any(other.by_number for other in others)):
-        member = held_numbers.marked(member)
+        member = _marked(member)
     _check_together([*others, member])
     for key_id in sorted(old.key_ids - member.key_ids if old else ()):
         owners.release(draft, key_id)
@@ -90,6 +93,17 @@ def install(draft: Draft, member: Member) -> None:
     if old is None:
         _write(draft, sorted([*organizations(draft), member.organization]))
     _check_capable(draft)
+
+
+def _marked(member: Member) -> Member:
+    """Return the record with the mark that numbers' own leaves count, and its URL only if there is room for both.
+
+    Otherwise a member with a full record could not be suspended, and would keep a validator that signed twice.
+    """
+    try:
+        return held_numbers.marked(member)
+    except Refused:
+        return held_numbers.marked(replace(member, cps=""))
 
 
 def remove(draft: Draft, organization: str) -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from voice_dpki.codec import cbor
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.draft import Draft
-from voice_dpki.ledger.leaf import Leaf, Lookup, number_of, numbered
+from voice_dpki.ledger.leaf import Leaf, Lookup, numbered
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.records import MAX_NUMBERS
 from voice_dpki.ledger.refusals import Refusal, Refused
@@ -109,7 +109,14 @@ def is_held(view: StateView, member: Member, tn: Tn) -> bool:
 
 
 def put_holder(draft: Draft, tn: Tn, member: Member) -> None:
-    """Let a member hold a number: by a leaf, or, if the number lies in one of its ranges, without one."""
+    """Let a member hold a number: by a leaf, or, if the number lies in one of its ranges, without one.
+
+    A leaf that names it already stays: its certificates say that they hold the number by it (`!numbers`), whoever
+    gets the range later.
+    """
+    named = _named(draft, tn)
+    if named is not None and named.is_of(member):
+        return
     if member.allotment.holds_number(tn):
         draft.put(number_key(tn), None)
     else:
@@ -147,18 +154,12 @@ def allotment_for(view: StateView, member: Member, profile: CertificateProfile) 
     found = member.allotment
     if not member.by_number:
         return found
-    common = (profile.common_name or "").removeprefix("+")
-    wanted = numbers_in(profile) | ({number_of(common)} if _is_number(common) else set())
-    for tn in sorted(wanted):
+    for tn in sorted(numbers_in(profile)):
         named = _named(view, tn)
         found = found.told(tn, holds=None if named is None else named.is_of(member))
     if len(found.singles) > MAX_NUMBERS:
         raise Refused(Refusal.MANY_NUMBERS)
     return found
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 15
 
 
 def _named(view: StateView, tn: Tn) -> NumberHolder | None:

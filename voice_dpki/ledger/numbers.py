@@ -63,9 +63,9 @@ def _execute(draft: Draft, block: Block, member: Member, signed: SignedBody[Numb
     quotas.take_room(draft, len(body.numbers))
     quotas.enter_other(draft, member.organization, block.time_s, len(body.numbers) - 1)  # one counts already
     held_numbers.mark(draft, member)
+    if not all(held_numbers.is_held(draft, member, tn) for tn in body.numbers):
+        raise Refused(Refusal.NOT_HELD)  # before any certificate is read
     for tn in body.numbers:
-        if not held_numbers.is_held(draft, member, tn):
-            raise Refused(Refusal.NOT_HELD)
         _revoke_others(draft, block, tn, to.organization)
         held_numbers.put_holder(draft, tn, to)
 
@@ -78,12 +78,16 @@ def _take_part(draft: Draft, member: Member, to: str) -> None:
 
 
 def _revoke_others(draft: Draft, block: Block, tn: Tn, organization: str) -> None:
-    """Revoke all certificates that name a number itself and are not those of its new holder; raises Refused."""
-    for digest in names.listed_for_number(draft, tn, but=organization):
+    """Revoke all certificates that name a number itself and are not those of its new holder; raises Refused.
+
+    Each that is listed takes room of the block, revoked or not, because it is read.
+    """
+    listed = names.listed_for_number(draft, tn, but=organization)
+    quotas.take_room(draft, len(listed))
+    for digest in listed:
         record = draft.record(digest)
         if record is None or record.status is CertStatus.REVOKED or not _names(draft, digest, tn):
             continue
-        quotas.take_room(draft, 1)
         changed = replace(
             record,
             status=CertStatus.REVOKED,

@@ -194,7 +194,8 @@ class Refusal(Enum):
     COMMON_NAME = (
         157,
         "common-name",
-        "The certificate's common name is a URI, or a host or number that its organisation does not hold.",
+        "The certificate's common name is a URI, a host or number that its organisation does not hold, or a number "
+        "that the certificate does not name elsewhere.",
     )
     NAME_FORM = (
         158,

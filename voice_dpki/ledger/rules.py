@@ -50,6 +50,8 @@ class Rules:
     """Whether an anonymous certificate must say which member may record it."""
     reads_constraints: bool = False
     """Whether the claim constraints of a certificate with a TNAuthList must be well-formed."""
+    lists_common_numbers: bool = False
+    """Whether a number that is the common name must be one that the certificate is listed under, too."""
 
 
 V1 = Rules(1, admits_refused=True, one_signature=False, counts_all=False)
@@ -65,7 +67,7 @@ V4 = replace(
     binds_anonymous=True,
     reads_constraints=True,
 )
-V5 = replace(V4, version=5)
+V5 = replace(V4, version=5, lists_common_numbers=True)
 """Members give numbers to one another (`voice_dpki.ledger.numbers`)."""
 
 NEWEST = V5
