@@ -4,6 +4,7 @@ Both sides show self-signed certificates, and the call's SDP says whose: the han
 matches every fingerprint there. OpenSSL has its own randomness and clock, so this is no core, but it does no I/O.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -51,6 +52,10 @@ _SUITES: Final = (
 
 class DtlsError(PeerError):
     """The handshake failed, or the peer is not whom the SDP names."""
+
+
+class WrongPeerError(DtlsError):
+    """The handshake is done, but not with whom the SDP names, or without a suite. No forged record does that."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -104,14 +109,23 @@ class DtlsSrtp:
     at least one. All methods raise DtlsError, after which the connection is of no use.
     """
 
-    def __init__(self, identity: DtlsIdentity, fingerprints: Sequence[Fingerprint], *, client: bool) -> None:
+    def __init__(
+        self,
+        identity: DtlsIdentity,
+        fingerprints: Sequence[Fingerprint],
+        *,
+        client: bool,
+        context: SSL.Context | None = None,
+    ) -> None:
         self.keys: DtlsKeys | None = None
         self.closed = False
         """Whether the peer has ended the connection."""
+        self.greeted = False
+        """Whether the peer has shown by a cookie that it receives at its address; see `greet`."""
         self._fingerprints = tuple(fingerprints)
         self._client = client
         self._taken = 0
-        self._connection = SSL.Connection(identity.context(), None)
+        self._connection = SSL.Connection(context or identity.context(), None)
         self._connection.set_ciphertext_mtu(MTU_BYTES)
         if client:
             self._connection.set_connect_state()
@@ -121,6 +135,28 @@ class DtlsSrtp:
     def start(self) -> list[bytes]:
         """Return the first datagrams: those of a client, for a server waits."""
         return self._step()
+
+    def greet(self, hello: bytes, source: tuple[str, int]) -> list[bytes]:
+        """Take the first datagram of a client at `source`; our context makes cookies of the connection's app data.
+
+        With the right cookie, the connection is `greeted`, and to be started. Else it is of no further use: what is
+        returned, if anything, is a HelloVerifyRequest (RFC 6347 §4.2.1).
+        """
+        self._taken += len(hello)
+        self._connection.set_app_data(source)
+        self._connection.bio_write(hello)
+        try:
+            self._connection.DTLSv1_listen()
+        except SSL.Error:  # also that there is no cookie yet
+            return self._refused()
+        self.greeted = True
+        return []
+
+    def _refused(self) -> list[bytes]:
+        answer = self._output()
+        with contextlib.suppress(SSL.Error):
+            self._connection.do_handshake()  # empties OpenSSL's queue of errors, or the next to fail tells of them
+        return answer
 
     def receive(self, datagram: bytes) -> list[bytes]:
         """Take a datagram of the peer."""
@@ -175,10 +211,10 @@ class DtlsSrtp:
         """Check the peer's certificate against all fingerprints of its SDP (RFC 5763 §5); raises DtlsError."""
         shown = self._connection.get_peer_certificate(as_cryptography=True)
         if shown is None or not self._fingerprints:
-            raise DtlsError("the peer shows no certificate, or its SDP names none")
+            raise WrongPeerError("the peer shows no certificate, or its SDP names none")
         for wanted in self._fingerprints:
             if shown.fingerprint(_HASHES[wanted.hash_name]) != wanted.digest:
-                raise DtlsError(
+                raise WrongPeerError(
                     "the certificate of the DTLS handshake is not that of the SDP's fingerprint (RFC 5763)"
                 )
 
@@ -187,7 +223,7 @@ class DtlsSrtp:
         chosen = self._connection.get_selected_srtp_profile()
         suite = next((each for each in _SUITES if each.openssl == chosen), None)
         if suite is None:
-            raise DtlsError("the DTLS handshake agreed no SRTP suite (RFC 5764 §4.1)")
+            raise WrongPeerError("the DTLS handshake agreed no SRTP suite (RFC 5764 §4.1)")
         size = 2 * (suite.key_bytes + suite.salt_bytes)
         made = self._connection.export_keying_material(_LABEL, size)
         salts = 2 * suite.key_bytes

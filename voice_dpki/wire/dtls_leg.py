@@ -1,7 +1,7 @@
 """A leg of a relayed call that DTLS-SRTP keys, with ICE where the peer does it: one port for all (RFC 7983).
 
 ICE is its lite form. Without ICE a telephone may be behind a NAT: whoever completes the handshake with the SDP's
-certificate is the peer, wherever that comes from, and a few may try.
+certificate is the peer, wherever that comes from, and a few may try, each once it has returned a cookie.
 """
 
 import asyncio
@@ -10,8 +10,9 @@ from typing import Final
 
 from voice_dpki.media.any_source import AnySourceSrtp
 from voice_dpki.media.rtcp import is_rtcp
-from voice_dpki.sip.dtls_sdp import DtlsDescription, Fingerprint
-from voice_dpki.wire.dtls import DtlsError, DtlsIdentity, DtlsKeys, DtlsSrtp
+from voice_dpki.sip.dtls_sdp import DtlsDescription
+from voice_dpki.wire.dtls import DtlsError, DtlsIdentity, DtlsKeys, DtlsSrtp, WrongPeerError
+from voice_dpki.wire.dtls_listener import DtlsListener
 from voice_dpki.wire.early import Address
 from voice_dpki.wire.ice_lite import IceLite
 from voice_dpki.wire.media_peer import check_address
@@ -21,7 +22,7 @@ HANDSHAKE_S: Final = 20.0
 """Longest time from the answer to the end of the handshake."""
 
 MAX_OTHERS: Final = 4
-"""Most sources beside the SDP's address whose handshakes are taken up."""
+"""Most sources beside the SDP's address whose handshakes are taken up at once."""
 
 
 class DtlsLeg(Leg):
@@ -39,11 +40,13 @@ class DtlsLeg(Leg):
         self.ended = asyncio.Event()
         """Set once the peer has ended the DTLS connection."""
         self._dtls: DtlsSrtp | None = None
-        self._fingerprints: tuple[Fingerprint, ...] = ()
-        self._begun = self._does_ice = self._nominated = self._takes_others = self._client = False
+        """The connection with the peer; while a listener waits, None until one is keyed."""
+        self._begun = self._nominated = False
         self._peer: Address | None = None
-        self._others: dict[Address, DtlsSrtp] = {}
-        """Handshakes with other sources than the SDP's address."""
+        self._listener: DtlsListener | None = None
+        """What answers whoever may be the peer: there is one if the peer begins, and does no ICE."""
+        self._open: dict[Address, DtlsSrtp] = {}
+        """Handshakes with those that the listener has greeted."""
         self._error: DtlsError | None = None
         """What was wrong with the latest of them."""
         self._limit: asyncio.TimerHandle | None = None
@@ -55,21 +58,22 @@ class DtlsLeg(Leg):
         With ICE, that is where a valid check has come or will come from. Raises MalformedError for an address that
         nothing can be sent to.
         """
-        self._does_ice = described.ice is not None
-        if not self._does_ice:
+        if described.ice is None:
             check_address(self.host, *remote)
             self._peer = remote
-        self._fingerprints, self._client = described.fingerprints, client
-        self._takes_others = not (self._does_ice or client)
-        self._dtls = self._connection()
         self._limit = asyncio.get_running_loop().call_later(HANDSHAKE_S, self._overdue)
+        if described.ice is None and not client:
+            self._listener = DtlsListener(self.identity, described.fingerprints)
+            return
+        self._dtls = DtlsSrtp(self.identity, described.fingerprints, client=client)
         self._begin(self._dtls)
 
     async def close(self) -> None:
         """End the DTLS connection, and close the port."""
         if self._dtls is not None and self._dtls.keys is not None:
             self._transmit(self._dtls.close(), self._peer)
-        self._dtls = None
+        self._dtls = self._listener = None
+        self._open.clear()
         self._stop_timers()
         self.keyed.cancel()
         await super().close()
@@ -107,22 +111,34 @@ class DtlsLeg(Leg):
 
     def _take_dtls(self, data: bytes, source: Address) -> None:
         dtls = None if self._failed else self._connection_with(source)
-        if dtls is None:
+        if dtls is not None:
+            self._drive(dtls, lambda: dtls.receive(data), source)
+        elif self._listener is not None and self._may_begin(source):
+            self._greet(self._listener, data, source)
+        else:
             self.dropped[UNAUTHENTIC] += 1
-            return
-        self._drive(dtls, lambda: dtls.receive(data), source)
-
-    def _connection(self) -> DtlsSrtp:
-        return DtlsSrtp(self.identity, self._fingerprints, client=self._client)
 
     def _connection_with(self, source: Address) -> DtlsSrtp | None:
-        """Return the connection with `source`; None if it has none, and may begin none."""
-        if self._dtls is None or source == self._peer:
-            return self._dtls
-        may_begin = self._takes_others and not self.is_keyed and len(self._others) < MAX_OTHERS
-        if source not in self._others and may_begin:
-            self._others[source] = self._connection()
-        return self._others.get(source)
+        """Return the connection with `source`; None if it has none."""
+        if self._dtls is not None:
+            return self._dtls if source == self._peer else None
+        return self._open.get(source)
+
+    def _may_begin(self, source: Address) -> bool:
+        """Return whether a handshake with `source` may begin: a place is kept for the SDP's address."""
+        others = self._open.keys() - {self._peer}
+        return not self.keyed.done() and (source == self._peer or len(others) < MAX_OTHERS)
+
+    def _greet(self, listener: DtlsListener, data: bytes, source: Address) -> None:
+        """Answer a ClientHello, and begin a handshake once it has the cookie; drop all else."""
+        dtls, answer = listener.receive(data, source)
+        if dtls is not None:
+            self._open[source] = dtls
+            self._drive(dtls, dtls.start, source)
+        elif answer:
+            self._transmit(answer, source)
+        else:
+            self.dropped[UNAUTHENTIC] += 1
 
     @property
     def _failed(self) -> bool:
@@ -133,7 +149,7 @@ class DtlsLeg(Leg):
         try:
             self._transmit(step(), peer)
         except DtlsError as error:
-            self._broke(dtls, error)
+            self._broke(dtls, error, peer)
             return
         if dtls.keys is not None and not self.keyed.done():
             self._dtls, self._peer = dtls, peer
@@ -144,7 +160,7 @@ class DtlsLeg(Leg):
 
     def _start_media(self, keys: DtlsKeys, peer: Address) -> None:
         self._stop_timers()
-        self._others.clear()
+        self._open.clear()
         self.start(AnySourceSrtp(keys.suite, send=keys.send, receive=keys.receive), peer, peer)
         self.keyed.set_result(keys.suite)
 
@@ -158,12 +174,22 @@ class DtlsLeg(Leg):
             loop = asyncio.get_running_loop()
             self._retries[dtls] = loop.call_later(due_s, self._drive, dtls, dtls.handle_timeout, peer)
 
-    def _broke(self, dtls: DtlsSrtp, error: DtlsError) -> None:
-        """End the handshake if it is that with the SDP's address; others may be a stranger's."""
+    def _broke(self, dtls: DtlsSrtp, error: DtlsError, peer: Address) -> None:
+        """End the call's handshake if there is but one; others give their place back.
+
+        Who has broken one of several cannot be told, for a record that does needs no key, unless it was done with
+        the SDP's address.
+        """
+        timer = self._retries.pop(dtls, None)
+        if timer is not None:
+            timer.cancel()
         if dtls is self._dtls:
             self._fail(error)
-        else:
-            self._error = error
+            return
+        self._open.pop(peer, None)
+        self._error = error
+        if peer == self._peer and isinstance(error, WrongPeerError):
+            self._fail(error)
 
     def _overdue(self) -> None:
         self._fail(self._error or DtlsError(f"no DTLS handshake within {HANDSHAKE_S:g} s"))
@@ -171,6 +197,7 @@ class DtlsLeg(Leg):
     def _fail(self, error: DtlsError) -> None:
         """End the handshake without keys; what was keyed before stays."""
         self._stop_timers()
+        self._open.clear()
         if not self.keyed.done():
             self.keyed.set_exception(error)
 
