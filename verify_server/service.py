@@ -25,7 +25,7 @@ from voice_dpki.stir.forms import Asked, read_verification
 from voice_dpki.stir.handling import Handling, treatment_of
 from voice_dpki.stir.national import Country
 from voice_dpki.stir.replay import ReplayCache, Uses, settle
-from voice_dpki.stir.several import Found, Records, examine_all, judging, numbers_of
+from voice_dpki.stir.several import Found, Records, examine_all, judging, numbers_of, signed_numbers
 from voice_dpki.stir.treatment import Act
 from voice_dpki.stir.unverified import NO_CALLER, NO_IDENTITY
 from voice_dpki.stir.verdict import SdpBinding, Step, Trust, Verdict, VerificationFailed, Verstat, overall
@@ -163,7 +163,7 @@ class VerifyService:
     async def _found(self, case: "_Case") -> Sequence[Verdict]:
         """Return the verdicts on a call, whose signers the ledger may have to be asked about."""
         for digest in case.unknown:
-            case.records[digest] = await self._looked_up(digest, case.numbers.get(digest, frozenset()))
+            case.records[digest] = await self._looked_up(digest, case)
         if self._shared is None:
             return self._folded(case, settle(self._judging(case), self._replays, self._clock.steady_s()))
         return self._folded(case, await self._shared.settle(self._judging(case)))
@@ -234,11 +234,19 @@ class VerifyService:
         self._tell(verdict, ms)
         return verdicts
 
-    async def _looked_up(
-        self, digest: CertDigest, numbers: Collection[Tn]
-    ) -> RecordedCertificate | VerificationFailed:
+    async def _looked_up(self, digest: CertDigest, case: "_Case") -> RecordedCertificate | VerificationFailed:
+        """Return what the ledger says of a signer, and of the numbers in those tokens that it has signed.
+
+        Anybody can name a member's certificate beside any number, and each question costs the node work and the
+        memory of held numbers a place.
+        """
         try:
-            return await self._resolver.ask_numbers(await self._resolver.look_up(digest), numbers)
+            found = await self._resolver.look_up(digest)
+            told = self._resolver.with_numbers(found, case.numbers.get(digest, frozenset()))
+            if told is not None:
+                return told
+            numbers = signed_numbers(case.found, found, self._clock.now_s())
+            return await self._resolver.ask_numbers(found, numbers) if numbers else found
         except VerificationFailed as failure:
             return failure
 

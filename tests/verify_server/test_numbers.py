@@ -8,6 +8,7 @@ import pytest
 
 from tests.recorded import recorded
 from verify_server.service import VerifyService
+from voice_dpki.codec import base64url
 from voice_dpki.effects import SystemClock
 from voice_dpki.ledger.held_numbers import NumberHolder
 from voice_dpki.ledger.standing import told_of
@@ -17,7 +18,8 @@ from voice_dpki.stir.examine import Policy
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.verdict import Step, VerificationFailed
 from voice_dpki.x509.allotment import Allotment
-from voice_dpki.x509.recorded import RecordedCertificate
+from voice_dpki.x509.keys import generate_es256
+from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
 
 from .conftest import RANGE_A, Caller, verification
 from .cps_site import CALLED, Site
@@ -62,9 +64,9 @@ class Ledger:
         return recorded
 
 
-async def verdict(ledger: Ledger) -> tuple[str, str]:
+async def verdict(ledger: Ledger, identity: str = "") -> tuple[str, str]:
     service = VerifyService(ledger, Policy(60), ReplayCache(9, 120), SystemClock(), Tracer(None, "verify"))
-    body = json.dumps(verification(ledger.caller.identity(ledger.der))).encode()
+    body = json.dumps(verification(identity or ledger.caller.identity(ledger.der))).encode()
     answer = service.verify(body)
     found = json.loads(answer if isinstance(answer, bytes) else await answer)["verificationResponse"]
     return found["verstat"], found.get("reasondesc", "")
@@ -101,6 +103,33 @@ async def test_where_the_leaf_is_held_nobody_is_asked(caller: Caller) -> None:
 async def test_where_the_ledger_does_not_tell_the_call_is_not_verified(caller: Caller) -> None:
     verstat, why = await verdict(Ledger(caller, None, is_silent=True))
     assert (verstat != VALID, "does not answer" in why) == (True, True)
+
+
+def forged(identity: str) -> str:
+    """The same Identity with a signature of another key."""
+    head, payload, rest = identity.split(".", 2)
+    _signature, parameters = rest.split(";", 1)
+    signature = generate_es256().sign(f"{head}.{payload}".encode())
+    return f"{head}.{payload}.{base64url.encode(signature)};{parameters}"
+
+
+@pytest.mark.parametrize("holds_signer", [True, False])
+async def test_nobody_asks_the_ledger_on_behalf_of_a_forged_token(caller: Caller, holds_signer: bool) -> None:
+    ledger = Ledger(caller, A, holds_signer)
+    assert await verdict(ledger, forged(caller.identity(ledger.der))) == (
+        "TN-Validation-Failed",
+        "The signature does not verify under the signer's key.",
+    )
+    assert ledger.asked == []
+    assert await verdict(ledger) == (VALID, "")
+    assert ledger.asked == [CALLING]
+
+
+async def test_nobody_asks_the_ledger_for_a_signer_that_is_revoked(caller: Caller) -> None:
+    ledger = Ledger(caller, A)
+    ledger.record = replace(ledger.record, status=CertStatus.REVOKED)
+    verstat, why = await verdict(ledger)
+    assert (verstat, "was revoked" in why, ledger.asked) == ("TN-Validation-Failed", True, [])
 
 
 class PortedSite(Site):

@@ -6,6 +6,7 @@ between it and the target has passed (RFC 8946 §4.2).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.stir.call import Call
@@ -13,7 +14,8 @@ from voice_dpki.stir.diversion import Way, find_ways
 from voice_dpki.stir.examine import Examined, Policy, examine, examine_token
 from voice_dpki.stir.replay import ReplayCache, Uses, settle
 from voice_dpki.stir.verdict import Step, Verdict, VerificationFailed, verdict_of
-from voice_dpki.stir.verify import Vouched, prove, remember, share_of, trust_of
+from voice_dpki.stir.verify import Vouched, check_signed, prove, remember, share_of, trust_of
+from voice_dpki.x509.recorded import RecordedCertificate
 
 Found = Examined | VerificationFailed
 """What the steps without the ledger made of one Identity."""
@@ -51,6 +53,17 @@ def numbers_of(found: Iterable[Found]) -> dict[CertDigest, frozenset[Tn]]:
         if isinstance(each, Examined) and (number := each.kind.authority.number) is not None:
             needed[each.digest] = needed.get(each.digest, frozenset()) | {number(each.claims)}
     return needed
+
+
+def signed_numbers(found: Iterable[Found], recorded: RecordedCertificate, now_s: float) -> frozenset[Tn]:
+    """Return the numbers over which a signer needs authority, by those tokens alone that it has signed."""
+    signed = []
+    for each in found:
+        if isinstance(each, Examined) and each.digest == recorded.digest:
+            with suppress(VerificationFailed):
+                check_signed(each, recorded, now_s)
+                signed.append(each)
+    return numbers_of(signed).get(recorded.digest, frozenset())
 
 
 def judge_all(

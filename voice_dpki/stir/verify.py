@@ -20,7 +20,7 @@ from voice_dpki.x509.keys import SignatureError
 from voice_dpki.x509.listed import ListedError
 from voice_dpki.x509.p256 import verify_es256
 from voice_dpki.x509.profile import CertificateProfile
-from voice_dpki.x509.recorded import CertificateRefused, Distrust, RecordedCertificate, Use
+from voice_dpki.x509.recorded import CertificateRefused, Distrust, RecordedCertificate, Use, check_usable
 from voice_dpki.x509.recorded import judge as judge_certificate
 
 Vouched = RecordedCertificate | OutsideSigner
@@ -67,6 +67,7 @@ def judge(
 def prove(examined: Examined, vouched: Vouched, policy: Policy, now_s: float) -> Verdict:
     """Run the steps that need what vouches for the signer, but for E21; raises VerificationFailed."""
     kind = examined.kind
+    _check_settled(examined, vouched, now_s)
     trusted = _certificate(examined, vouched, now_s)
     _authority(examined, trusted, policy)
     _constraints(examined.passport, trusted)
@@ -85,6 +86,27 @@ def prove(examined: Examined, vouched: Vouched, policy: Policy, now_s: float) ->
         about_caller=proves,
         trust=trust_of(vouched),
     )
+
+
+def check_signed(examined: Examined, recorded: RecordedCertificate, now_s: float) -> None:
+    """Check that a certificate on the ledger may sign calls, and has signed this; raises VerificationFailed.
+
+    The ledger is asked for numbers only on behalf of such a token: a forged one could name any number.
+    """
+    try:
+        profile = check_usable(recorded, Use.SIGN_CALLS, now_s)
+    except CertificateRefused as refused:
+        raise _distrusted(refused) from None
+    _signature(examined.passport, profile)
+
+
+def _check_settled(examined: Examined, vouched: Vouched, now_s: float) -> None:
+    """E18 goes before E17 where the ledger was not asked about the number, as it is not for a forged token."""
+    number_of = examined.kind.authority.number
+    if number_of is None or not isinstance(vouched, RecordedCertificate) or vouched.allotment is None:
+        return
+    if not vouched.allotment.is_settled(number_of(examined.claims)):
+        check_signed(examined, vouched, now_s)
 
 
 def trust_of(vouched: Vouched) -> Trust:

@@ -308,6 +308,18 @@ def check_fitness(profile: CertificateProfile, use: Use) -> None:
             rule.check(_Case(use, profile, "", Allotment()))
 
 
+def check_usable(recorded: RecordedCertificate, use: Use, now_s: float) -> CertificateProfile:
+    """Check what needs no comparison with what its organisation holds, and return the certificate.
+
+    These are rules 1 to 4, and 6 to 9, for those who must know whose signature it is before they ask the ledger for
+    more. Raises CertificateRefused. It replaces no judgement.
+    """
+    check_standing(recorded, now_s)
+    profile = _given(recorded)
+    check_fitness(profile, use)
+    return profile
+
+
 class _Claiming(Protocol):
     """What the rules about allotments look at."""
 
