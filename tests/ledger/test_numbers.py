@@ -214,7 +214,16 @@ def test_an_old_transaction_does_not_take_effect_again() -> None:
     assert ledger.block(*pair) == ["ok", "ok"]
 
 
-def test_only_a_member_that_said_so_takes_numbers() -> None:
+def test_a_change_of_a_member_with_ranges_marks_it_as_taking_numbers() -> None:
+    ledger = ledger_of(V5)
+    take_part(ledger, B)
+    move(ledger, C, *member(C, 3).ranges)
+    assert known(ledger, C).by_number
+    assert refusal(ledger, given(ledger, C, C)) == "no-recipient", "it need not say so any more"
+    assert ledger.block(given(ledger, A, C, PORTED)) == ["ok"]
+
+
+def test_only_a_marked_member_takes_numbers() -> None:
     ledger = ledger_of(V5)
     assert refusal(ledger, given(ledger, A, B, PORTED)) == "no-recipient"
     assert refusal(ledger, given(ledger, A, B)) == "no-recipient", "nobody says it for another"
@@ -272,6 +281,7 @@ def test_a_removed_members_numbers_fall_back_to_whose_range_they_are() -> None:
     assert status_of(record_of(ledger, mine), ledger.state.member(B), ledger.time_s) is CertStatus.REVOKED
     assert ledger.block(given(ledger, A, A, PORTED)) == ["ok"]
     assert holder(ledger, PORTED) is None
+    assert refusal(ledger, submission(of_number(PORTED, A))) == "ok"
 
 
 def test_a_member_of_the_same_name_does_not_hold_an_earlier_ones_numbers() -> None:

@@ -2,10 +2,11 @@
 
 "numbers"       "to": text, "sequence": uint, "numbers": [* number]         -- ascending
 
-Who holds a number gives it away; it is never nobody's. A member takes numbers only after it has said that it does,
-by such a transaction to itself without numbers. A number that comes back to the member in whose range it lies loses
-its leaf. Certificates of others that name a number itself are revoked when it goes, so relying parties need to ask
-of the caller's number only where a certificate covers it by a range or by a code.
+Who holds a number gives it away; it is never nobody's. A member takes numbers only once it is marked (`by_number`):
+by a transaction to itself without numbers, in which it says that it takes some, or by `directory.install`, where
+others are marked. So the mark alone does not tell that it agreed. A number that comes back to the member in whose
+range it lies loses its leaf. Certificates of others that name a number itself are revoked when it goes, so relying
+parties need to ask of the caller's number only where a certificate covers it by a range or by a code.
 
 `sequence` is how many such transactions the member has made before. It keeps an old one from being repeated after
 the numbers have come back.

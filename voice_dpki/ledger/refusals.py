@@ -288,8 +288,8 @@ class Refusal(Enum):
     RECIPIENT = (
         351,
         "no-recipient",
-        "The member that is to have the numbers is none, is suspended, has not said that it takes any, or says it "
-        "again.",
+        "The member that is to have the numbers is none, is suspended, is not marked as one that takes any, or "
+        "says that it does and is marked already.",
     )
     NOT_HELD = (352, "number-not-held", "The member does not hold one of the numbers.")
     NUMBERS_ROOM = (
