@@ -205,3 +205,14 @@ def test_a_block_in_which_nobody_is_on_probation_writes_nothing_of_it() -> None:
     draft = Draft(ledger.state, V4)
     advance(draft, Block(Height(ledger.height), ledger.time_s, ()))
     assert not draft.leaves
+
+
+def test_two_thirds_may_be_left_to_one_operator() -> None:
+    """It has 200 of 401 before, and 200 of 302 after the change: less than two thirds."""
+    ledger = version_3()
+    assert decided(ledger, SetMember(with_validators(MEMBERS[0], 1, 5), 0), B, C) == DONE
+    decided(ledger, BeginRules(4, 1), B, C, D)
+    ledger.block()
+    assert decided(ledger, SetMember(with_validators(MEMBERS[2], 7), 0), B, C) == DONE
+    assert sum(powers(ledger.state).values()) == 401
+    assert refused(ledger, SetMember(with_validators(MEMBERS[3], 8), 0)) == "ok"

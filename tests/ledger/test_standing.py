@@ -45,3 +45,11 @@ def test_a_certificate_is_trusted_exactly_while_its_status_is_valid(
     """It makes no difference when the ledger was asked: time goes on by itself."""
     recorded = recorded_as(DIGEST, status_of(record, member, asked_s), record, member, Height(9))
     assert trusted(recorded, now_s) is (status_of(record, member, now_s) is CertStatus.VALID)
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_what_lasts_is_told_whatever_became_of_the_member(member: Member | None) -> None:
+    """An expired or revoked certificate is not suspended with its member, nor revoked by the member's removal."""
+    revoked = replace(RECORD, status=CertStatus.REVOKED)
+    assert status_of(revoked, member, BEGIN_S) is CertStatus.REVOKED
+    assert status_of(RECORD, member, END_S + 1) is CertStatus.EXPIRED
