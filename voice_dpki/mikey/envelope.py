@@ -13,12 +13,10 @@ OAEP and SHA-256, and MIKEY-1 with PKCS #1 v1.5, which others must have (§4.2.5
 
 from typing import Final
 
-from voice_dpki.codec.cursor import Cursor
 from voice_dpki.effects import Decrypter
-from voice_dpki.errors import LocalError, MalformedError, PeerError
+from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.mikey.certified import Party
 from voice_dpki.mikey.failures import Failure, MikeyError
-from voice_dpki.mikey.message import parse_payloads
 from voice_dpki.mikey.payloads import EnvelopeKey, Identity, Kemac, KeyData, Timestamp
 from voice_dpki.mikey.registry import Cache, KeyType, PayloadType, Prf
 from voice_dpki.mikey.shared import MIN_KEY_BYTES
@@ -80,15 +78,7 @@ def unseal(kemac: Kemac, keys: MessageKeys, sender: Identity, timestamp: Timesta
     Raises MikeyError, also if the encrypted identity is not that of the `sender` (§3.2).
     """
     keys.check_alone(kemac)
-    if kemac.encr_alg != keys.encr_alg:
-        raise MikeyError(Failure.ENCRYPTION, f"encryption {kemac.encr_alg} is not that of the PRF, {keys.encr_alg}")
-    cursor = Cursor(keys.crypt(kemac.encr_data, timestamp), "MIKEY key data")
-    try:
-        sub_payloads = parse_payloads(PayloadType.ID, cursor)
-        cursor.finish()
-    except MalformedError as error:
-        raise MikeyError(Failure.MALFORMED, str(error)) from None
-    match sub_payloads:
+    match keys.opened(kemac, timestamp, PayloadType.ID):
         case (Identity() as inner, KeyData(KeyType.TGK, tgk, _, None)) if len(tgk) >= MIN_KEY_BYTES:
             if inner != sender:
                 raise MikeyError(Failure.IDENTITY, "the encrypted identity is not that of the sender")

@@ -18,15 +18,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from voice_dpki.codec.cursor import Cursor
 from voice_dpki.effects import Random
-from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.errors import LocalError
 from voice_dpki.mikey import dh, steps
 from voice_dpki.mikey.bundle import Bundle, UpdatedBy, bundle_of
 from voice_dpki.mikey.certified import KeyingAnswer
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
-from voice_dpki.mikey.message import Header, Message, parse_payloads
+from voice_dpki.mikey.message import Header, Message
 from voice_dpki.mikey.payloads import (
     DhValue,
     GeneralExtension,
@@ -296,15 +295,7 @@ class SharedResponder:
 
 def open_tgk(kemac: Kemac, keys: MessageKeys, timestamp: Timestamp) -> bytes:
     """Decrypt KEMAC, whose MAC was verified, and return the one TGK in it; raises MikeyError."""
-    if kemac.encr_alg != keys.encr_alg:
-        raise MikeyError(Failure.ENCRYPTION, f"encryption {kemac.encr_alg} is not that of the PRF, {keys.encr_alg}")
-    cursor = Cursor(keys.crypt(kemac.encr_data, timestamp), "MIKEY key data")
-    try:
-        sub_payloads = parse_payloads(PayloadType.KEY_DATA, cursor)
-        cursor.finish()
-    except MalformedError as error:
-        raise MikeyError(Failure.MALFORMED, str(error)) from None
-    match sub_payloads:
+    match keys.opened(kemac, timestamp, PayloadType.KEY_DATA):
         case (KeyData(KeyType.TGK, key, _, None),) if len(key) >= MIN_KEY_BYTES:
             return key
     raise MikeyError(Failure.PAYLOAD, f"the key data are not one TGK of {MIN_KEY_BYTES} bytes or more")

@@ -12,9 +12,11 @@ from typing import Final
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from voice_dpki.codec.cursor import Cursor
+from voice_dpki.errors import MalformedError
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import PRE_SHARED, EnvelopeConstant, Label
-from voice_dpki.mikey.message import Header, Message, serialize
+from voice_dpki.mikey.message import Header, Message, parse_payloads, serialize
 from voice_dpki.mikey.payloads import Kemac, Payload, Timestamp, Verification
 from voice_dpki.mikey.registry import EncrAlg, MacAlg, PayloadType, Prf
 
@@ -93,6 +95,22 @@ class MessageKeys:
         vector = (salt ^ bundle).to_bytes(_SALT_BYTES, "big") + bytes(2)
         key = self._derive(EnvelopeConstant.ENCRYPTION, self._suite.encr_bytes)
         return Cipher(algorithms.AES(key), modes.CTR(vector)).encryptor().update(data)
+
+    def opened(self, kemac: Kemac, timestamp: Timestamp, kind: PayloadType) -> tuple[Payload, ...]:
+        """Decrypt a KEMAC whose MAC was verified, and return what is in it, of which the first is of `kind`.
+
+        Raises MikeyError.
+        """
+        if kemac.encr_alg != self.encr_alg:
+            about = f"encryption {kemac.encr_alg} is not that of the PRF, {self.encr_alg}"
+            raise MikeyError(Failure.ENCRYPTION, about)
+        cursor = Cursor(self.crypt(kemac.encr_data, timestamp), "MIKEY key data")
+        try:
+            payloads = parse_payloads(kind, cursor)
+            cursor.finish()
+        except MalformedError as error:
+            raise MikeyError(Failure.MALFORMED, str(error)) from None
+        return payloads
 
     @property
     def _suite(self) -> _Suite:
