@@ -80,6 +80,8 @@ class LiveSas:
         self._departed = Departed(UNSEEN_S)
         self._under_way: set[SaName] = set()
         """SAs that the daemon is being told to end."""
+        self._trusted: set[SaName] = set()
+        """SAs whose peer the daemon is known to have authenticated, as the log says."""
         self._soonest_s = inf
         """No certificate of a live SA expires before this time, in Unix seconds."""
         self._held_to: Policy | None = None
@@ -122,7 +124,9 @@ class LiveSas:
         sa = self._sas.get(name)
         if sa is None:
             return
-        log.info("trusted", extra={"fields": {"sa": str(name), "identity": sa.identity}})
+        if name not in self._trusted:
+            self._trusted.add(name)
+            log.info("trusted", extra={"fields": {"sa": str(name), "identity": sa.identity}})
         self._replace_older_than(name)
 
     def _replace_older_than(self, name: SaName) -> None:
@@ -144,6 +148,7 @@ class LiveSas:
         if sa is None:
             return
         self._ending.pop(name, None)
+        self._trusted.discard(name)
         self._unlink(sa)
         LIVE.set(len(self._sas))
         if self._log is not None:
@@ -163,7 +168,7 @@ class LiveSas:
             self._rename(sa, sa.renamed(new, sa.unique_id))
 
     def reconcile(self, standing: Mapping[SaName, Standing]) -> None:
-        """Make up for events that were missed: take over SAs that were rekeyed, and end those that were replaced.
+        """Make up for events that were missed: note who is authenticated, who was rekeyed, and end the replaced.
 
         The rekeyed are the unknown SAs of a peer whose known SA is gone. Each has one predecessor: the newest one
         that is gone. One that is to be ended comes before all others, because its successor must end too.
@@ -182,7 +187,9 @@ class LiveSas:
                 self._rename(sa, *successors)
         for name, each in standing.items():
             if each.is_established:
-                self._replace_older_than(name)
+                if (sa := self._sas.get(name)) is not None and not sa.since_s:
+                    self._trusted.add(name)  # the agent before the restart has said so
+                self.established(name)
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -199,6 +206,8 @@ class LiveSas:
             self._unsure.add(old.digest)  # it may have changed while nobody looked
         for each in new:
             self._keep(each)
+            if old.name in self._trusted:
+                self._trusted.add(each.name)
             if why is not None:
                 self._ending[each.name] = why
                 self._wake.set()

@@ -200,6 +200,22 @@ def test_missed_attachments_replace_the_older_sas_too(tmp_path: Path) -> None:
     assert sas._ending.keys() == {device[0].name, device[1].name}
 
 
+def test_missed_attachments_are_told_as_trusted_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither again with charon's event, nor for a rekeyed SA, nor for those from before a restart."""
+    caplog.set_level(logging.INFO)
+    LiveLog(tmp_path / "live.jsonl").add(live(1))
+    sas = live_sas(tmp_path, live(2), live(3))
+    for sa in (live(2), live(3)):
+        sas._keep(sa)
+    sas.reconcile({live(1).name: Standing(1, "enb1"), live(2).name: Standing(2, "enb2")})
+    assert "trusted" in caplog.messages
+    sas.established(live(2).name)
+    sas.renamed(2, live(4).name, 4)
+    sas.reconcile({live(4).name: Standing(4, "enb2"), live(3).name: Standing(3, "enb3", is_established=False)})
+    said = [record.fields for record in caplog.records if record.message == "trusted"]  # type: ignore[attr-defined]
+    assert said == [{"sa": str(live(2).name), "identity": "enb2"}]
+
+
 class Listing(NoControl):
     """Lists these SAs."""
 

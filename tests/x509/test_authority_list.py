@@ -28,7 +28,7 @@ def test_pem() -> None:
     assert read_authorities(b"# ours\n" + pem_of(ONE, TWO))[0] == [ONE, TWO]
 
 
-@pytest.mark.parametrize("key", [None, ADMINISTRATOR.public_key_der])
+@pytest.mark.parametrize("key", [None, ADMINISTRATOR.public_key_der], ids=["any key", "its key"])
 def test_the_signed_list(key: bytes | None) -> None:
     listed = signed({"version": "1.0", "sequence": 7, "exp": NOW_S, "trustList": TRUST_LIST})
     assert read_authorities(listed + b"\n", key) == ([ONE, TWO], NOW_S)
