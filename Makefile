@@ -12,6 +12,7 @@ ARGS ?=
 CERTIFICATES ?= 10000
 # Options of pytest, for instance: make test PYTEST_ARGS="tests/stir -k passport". Tests run mixed, and the first lines of
 # a run tell its seed; the same order again: PYTEST_ARGS="--randomly-seed=7".
+# `make test` takes one process a core, and no more than four; all in one, to use --pdb: PYTEST_ARGS="--numprocesses=0".
 PYTEST_ARGS ?=
 
 .PHONY: call attach test long federation cometbft go strongswan lint drawing openapi spec bench fuzz mutants requirements soak soak-short peers format clean help
@@ -30,7 +31,7 @@ federation: $(VENV)/.installed cometbft ## Run four operators' validators on Com
 	@$(BIN)/voice-dpki federation check --operators 4 --certificates $(CERTIFICATES)
 
 test: $(VENV)/.installed-dev peers cometbft go strongswan ## Run all tests; peers that cannot be installed here are named and skipped
-	@$(BIN)/pytest $(PYTEST_ARGS)
+	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 long: $(VENV)/.installed-dev peers cometbft go strongswan ## Run the tests that are too long for every run
 	@$(BIN)/pytest -m long --timeout 3600 $(PYTEST_ARGS)
