@@ -39,6 +39,7 @@ PHRASES: Final = {
     180: "Ringing",
     183: "Session Progress",
     200: "OK",
+    202: "Accepted",
     300: "Multiple Choices",
     302: "Moved Temporarily",
     400: "Bad Request",
@@ -71,6 +72,8 @@ PHRASES: Final = {
     502: "Bad Gateway",
     503: "Service Unavailable",
     505: "Version Not Supported",
+    489: "Bad Event",
+    491: "Request Pending",
     603: "Decline",
 }
 """Default reason phrases (RFC 3261 §21, RFC 8224 §6.2.2)."""

@@ -68,10 +68,13 @@ def check_session_interval(request: Request) -> None:
         raise RequestRefusedError(422, (("Min-SE", str(session_timer.MIN_INTERVAL_S)),))
 
 
-def check_request(request: Request, methods: Collection[str]) -> None:
-    """Check that a telephone can serve a request, of a URI that `parse_message` knows (§8.2.2.1)."""
+def check_request(request: Request, methods: Collection[str], options: Collection[str] = ()) -> None:
+    """Check that a telephone can serve a request, of a URI that `parse_message` knows (§8.2.2.1).
+
+    `options` are the extensions that it supports beside those that all our telephones do.
+    """
     check_method(request, methods)
-    check_require(request, (session_timer.OPTION,))
+    check_require(request, (session_timer.OPTION, *options))
     if request.method == "INVITE":
         check_body(request)
         check_accept(request)

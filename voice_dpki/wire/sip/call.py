@@ -17,7 +17,8 @@ from voice_dpki.sip.sdp import CONTENT_TYPE
 from voice_dpki.sip.transaction import RequestReceived, TransactionKey
 from voice_dpki.wire.sip.changes import Changes, Reinvite, UnchangedError
 from voice_dpki.wire.sip.invitation import Invitation
-from voice_dpki.wire.sip.line import ALLOW, MAX_TRIES, FinalAnswer, Line, answer_of, set_headers, verstat_in
+from voice_dpki.wire.sip.line import MAX_TRIES, FinalAnswer, Line, answer_of, set_headers, verstat_in
+from voice_dpki.wire.sip.referral import Referrals
 
 MAX_RING_S: Final = 180.0
 """An incoming call that is not answered within this time is refused with 480."""
@@ -38,6 +39,13 @@ class Leg:
         self.end_headers = Headers()
         """Header fields of the received BYE, such as Reason."""
         self._changes = Changes(line, self.ended, self.bye)
+        self.referrals = Referrals(line, self)
+        """Transfers of the call by REFER."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the call was answered, and has not ended."""
+        return self.dialog is not None and not self.ended.is_set()
 
     async def reinvite(self, offer: Callable[[], bytes]) -> FinalAnswer:
         """Offer a change of the session by re-INVITE, and return the final answer.
@@ -85,6 +93,25 @@ class Leg:
         for name, value in headers:
             request.headers.add(name, value)
         await self._line.exchange.ask(request, self.dialog.next_hop())
+
+    async def ask(self, method: str, headers: Sequence[tuple[str, str]], body: bytes = b"") -> Response:
+        """Send a request within the call, again if it needs credentials, and return the final response.
+
+        `headers` include the Content-Type of a `body`. Raises LocalError if the call was never up.
+        """
+        if self.dialog is None:
+            raise LocalError("a call that is not up has no dialog")
+        request = self.dialog.request(method)
+        for name, value in headers:
+            request.headers.add(name, value)
+        request.body = body
+        for _ in range(MAX_TRIES):
+            response = await self._line.exchange.ask(request, self.dialog.next_hop())
+            if not self._line.account.authorize(request, response, self._line.exchange.random):
+                break
+            self.dialog.local_sequence += 1
+            request.headers.set("CSeq", f"{self.dialog.local_sequence} {method}")
+        return response
 
     def hang_up(self) -> None:
         """End the call without waiting for an answer."""
@@ -206,8 +233,10 @@ class Call(Leg):
 class IncomingCall(Leg):
     """A call that this user agent receives."""
 
-    def __init__(self, line: Line, event: RequestReceived) -> None:
+    def __init__(self, line: Line, event: RequestReceived, replaced: Leg | None = None) -> None:
         super().__init__(line)
+        self.replaced = replaced
+        """The call whose place this one is to take (RFC 3891), which its owner must end if it answers."""
         self._invitation = Invitation(line.exchange, event)
         self.call_id = event.envelope.call_id
         self._from_proxy = event.source.is_from(line.proxy)
@@ -219,6 +248,11 @@ class IncomingCall(Leg):
         """Set once the caller has acknowledged the answer."""
         self._changes.note(received=True)
         self._patience = asyncio.get_running_loop().call_later(MAX_RING_S, self._refuse, 480, None, ())
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the caller has acknowledged our answer, and the call has not ended."""
+        return self.established.is_set() and super().is_up
 
     @property
     def ack_sdp(self) -> bytes:
@@ -262,7 +296,7 @@ class IncomingCall(Leg):
         `headers` are added to it.
         """
         response = self._in_dialog(200)
-        response.headers.set("Allow", ALLOW)
+        response.headers.set("Allow", self._line.allow)
         set_headers(response, self._changes.timer.answer_headers(self.request))
         for name, value in headers:
             response.headers.add(name, value)

@@ -16,7 +16,7 @@ from voice_dpki.sip.session_timer import SessionTimer
 from voice_dpki.sip.transaction import RequestReceived, TransactionKey
 from voice_dpki.sip.uas import RequestRefusedError
 from voice_dpki.wire.sip.invitation import Invitation
-from voice_dpki.wire.sip.line import ALLOW, MAX_TRIES, FinalAnswer, Line, answer_of, set_headers
+from voice_dpki.wire.sip.line import MAX_TRIES, FinalAnswer, Line, answer_of, set_headers
 from voice_dpki.wire.sip.refreshing import Refreshing
 from voice_dpki.wire.tasks import first_of
 
@@ -84,7 +84,7 @@ class Changes:
             raise LocalError("a call that is over cannot be changed")
         request = dialog.request("INVITE")
         request.headers.set("Contact", self._line.contact)
-        request.headers.set("Allow", ALLOW)
+        request.headers.set("Allow", self._line.allow)
         set_body(request, offer(), CONTENT_TYPE)
         self.note(sent=True)
         try:
@@ -171,7 +171,7 @@ class Reinvite:
             self.refuse(400, f"Bad Request: {error}")
             raise UnchangedError(f"its Contact cannot be used: {error}") from None
         timed = self._changes.timer.answer_headers(self._invitation.request)
-        headers = [("Contact", self._line.contact), ("Allow", ALLOW), *timed]
+        headers = [("Contact", self._line.contact), ("Allow", self._line.allow), *timed]
         response = make_response(self._invitation.request, 200, headers=headers)
         set_body(response, sdp, CONTENT_TYPE)
         if apply is not None:

@@ -63,6 +63,8 @@ class Line:
     closed: Callable[["Leg"], None]
     session_s: int | None = None
     """The session interval that our calls ask for (RFC 4028); without it none is asked for."""
+    allow: str = ALLOW
+    """The methods that we take within calls."""
 
 
 def verstat_in(uri: str) -> str | None:

@@ -19,12 +19,14 @@ from voice_dpki.sip.hosts import bare_host
 from voice_dpki.sip.keepalive import KeepAliveTimes
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop, make_response, parse_uri, set_body
+from voice_dpki.sip.refer import REPLACES, replaces_in
 from voice_dpki.sip.sdp import CONTENT_TYPE
 from voice_dpki.sip.transaction import UDP_MAX_BYTES, AckReceived, RequestReceived
 from voice_dpki.sip.uas import RequestRefusedError, check_request
 from voice_dpki.wire.sip.call import Call, IncomingCall, Leg
 from voice_dpki.wire.sip.exchange import Exchange
-from voice_dpki.wire.sip.line import ALLOW, FinalAnswer, Line
+from voice_dpki.wire.sip.line import ALLOW as ALLOW_OF_CALLS
+from voice_dpki.wire.sip.line import FinalAnswer, Line
 from voice_dpki.wire.sip.registration import Backoff, Registration, RegistrationError
 from voice_dpki.wire.sip.transport import SipTracer, Tls
 
@@ -33,6 +35,8 @@ __all__ = ["Account", "Call", "FinalAnswer", "IncomingCall", "Leg", "Registratio
 log = logging.getLogger(__name__)
 
 MAX_CALLS: Final = 256
+
+ALLOW: Final = f"{ALLOW_OF_CALLS}, REFER, NOTIFY"
 
 
 class UserAgent:
@@ -149,7 +153,14 @@ class UserAgent:
     def _line(self, request: Request) -> Line:
         contact = self._contact if request.uri.scheme == "sips" else self._contact.replace("<sips:", "<sip:")
         return Line(
-            self._account, self._exchange, self._proxy, contact, self._opened, self._closed, self._session_s
+            self._account,
+            self._exchange,
+            self._proxy,
+            contact,
+            self._opened,
+            self._closed,
+            self._session_s,
+            ALLOW,
         )
 
     def _opened(self, leg: Leg) -> None:
@@ -187,7 +198,7 @@ class UserAgent:
             self._cancel(event)
         else:
             try:
-                check_request(event.request, ALLOW.split(", "))
+                check_request(event.request, ALLOW.split(", "), (REPLACES,))
             except RequestRefusedError as refusal:
                 self._answer(event, refusal.status, headers=refusal.headers)
             else:
@@ -201,6 +212,8 @@ class UserAgent:
             self._in_dialog(leg, event)
         elif event.request.method == "INVITE":
             self._invited(event)
+        elif event.request.method == "REFER":
+            self._answer(event, 403, "Forbidden: only the other side of a call may pass us on")
         else:
             self._answer(event, 200 if event.request.method == "OPTIONS" else 481)
 
@@ -218,20 +231,31 @@ class UserAgent:
         return own and self._account.is_named_by(uri)
 
     def _in_dialog(self, leg: Leg, event: RequestReceived) -> None:
-        """Answer a request within a call: BYE ends it, and INVITE may change it."""
+        """Answer a request within a call: BYE ends it, INVITE may change it, and REFER transfer it."""
         method = event.request.method
         if leg.dialog is None or not leg.dialog.accept(event.envelope):
             self._answer(event, 500, "Server Internal Error: CSeq out of order")
         elif method == "BYE":
             self._answer(event, 200)
             leg.bye_received(event.request.headers)
-        elif method == "INVITE":
+        elif method in ("INVITE", "REFER", "NOTIFY"):
             try:
-                leg.reinvite_received(event)
+                self._change(leg, event)
             except RequestRefusedError as refusal:
                 self._answer(event, refusal.status, headers=refusal.headers)
         else:
             self._answer(event, 200 if method == "OPTIONS" else 405)
+
+    def _change(self, leg: Leg, event: RequestReceived) -> None:
+        """Let a call process a change, a transfer, or what is told of one; raises RequestRefusedError."""
+        match event.request.method:
+            case "INVITE":
+                leg.reinvite_received(event)
+            case "REFER":
+                leg.referrals.receive(event)
+            case _:
+                leg.referrals.notified(event)
+                self._answer(event, 200)
 
     def _invited(self, event: RequestReceived) -> None:
         """Accept a new call for processing, unless it is a duplicate (RFC 3261 §8.2.2.2, §13.3.1)."""
@@ -243,12 +267,33 @@ class UserAgent:
             self._answer(event, 480)
         else:
             try:
-                call = IncomingCall(self._line(event.request), event)
+                replaced = self._replaced(event.request)
+                call = IncomingCall(self._line(event.request), event, replaced)
             except MalformedError as error:
                 self._answer(event, 400, f"Bad Request: {error}")
                 return
+            except RequestRefusedError as refusal:
+                self._answer(event, refusal.status)
+                return
             self._opened(call)
             self._exchange.run(self._serve(self.on_invite, call))
+
+    def _replaced(self, request: Request) -> Leg | None:
+        """Return the call that an INVITE is to replace, if any (RFC 3891 §3).
+
+        Raises RequestRefusedError if there is no such call, or it is up and only an early one is meant. A call that
+        rings here is none: who calls may be replaced, and not who is called.
+        """
+        wanted = replaces_in(request)
+        if wanted is None:
+            return None
+        leg = self._legs.get((wanted.call_id, wanted.to_tag))
+        dialog = None if leg is None else leg.dialog
+        if leg is None or not leg.is_up or dialog is None or dialog.remote_tag != wanted.from_tag:
+            raise RequestRefusedError(481)
+        if wanted.early_only:
+            raise RequestRefusedError(486)
+        return leg
 
     async def _serve(self, on_invite: Callable[[IncomingCall], Awaitable[None]], call: IncomingCall) -> None:
         """Let the owner handle a call; if it raises, end the call."""
@@ -282,7 +327,7 @@ class UserAgent:
         headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
         if status == 200:
-            headers = (*headers, ("Allow", ALLOW), ("Supported", session_timer.OPTION))
+            headers = (*headers, ("Allow", ALLOW), ("Supported", f"{session_timer.OPTION}, {REPLACES}"))
         tag = self._exchange.token()
         self._exchange.respond(event.key, make_response(event.request, status, phrase, to_tag=tag, headers=headers))
 
