@@ -187,7 +187,8 @@ class LiveSas:
                 self._rename(sa, *successors)
         for name, each in standing.items():
             if each.is_established:
-                if (sa := self._sas.get(name)) is not None and not sa.since_s:
+                before = self._sas.get(name)
+                if before is not None and not before.since_s:
                     self._trusted.add(name)  # the agent before the restart has said so
                 self.established(name)
 

@@ -92,7 +92,7 @@ class ReferTo:
         if len(named) < len(pairs) or not named.keys() <= {"replaces", "require"}:
             raise MalformedError("Refer-To has headers other than Replaces, or one twice")
         replaces = named.get("replaces")
-        bare = re.sub(r";method=[A-Za-z]+", "", str(uri), flags=re.IGNORECASE)
+        bare = re.sub(r";method=[A-Za-z]+", "", str(uri), flags=re.IGNORECASE | re.ASCII)
         return cls(str(parse_uri(bare)), None if replaces is None else Replaces.parse(replaces))
 
     def serialize(self) -> str:
