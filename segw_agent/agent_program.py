@@ -23,6 +23,7 @@ from voice_dpki.shell.config import Listen, resolve
 from voice_dpki.shell.files import take_lock
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.shell.notify import tell_ready
 from voice_dpki.shell.predecessor import Predecessor
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.unix_socket import claim
@@ -69,6 +70,7 @@ class AgentProgram:
             gc.freeze()  # objects made so far stay alive; scanning them repeatedly would only delay inquiries
             log.info("ready", extra={"fields": {"socket": str(self.socket)}})
             self._tracer.ready(socket=str(self.socket))
+            tell_ready(socket=str(self.socket))
             await stop.wait()
 
     async def _begin(self, stack: AsyncExitStack, serving: AsyncExitStack) -> None:

@@ -30,6 +30,7 @@ from voice_dpki.ikev2.events import (
     Trusted,
 )
 from voice_dpki.ikev2.responder import Responder
+from voice_dpki.shell.notify import tell_ready
 from voice_dpki.shell.reload import Live
 from voice_dpki.wire.tasks import Background
 
@@ -79,6 +80,7 @@ class Gateway:
                 addresses = {"ike": str(self._ports.plain), "natt": str(self._ports.marked)}
                 log.info("ready", extra={"fields": addresses})
                 self._tracer.ready(**addresses)
+                tell_ready(**addresses)
                 yield self
         finally:
             await self._close()

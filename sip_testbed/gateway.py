@@ -13,6 +13,7 @@ from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.names import Tn
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.shell.notify import tell_ready
 from voice_dpki.shell.program import StoppedError, describe_configured, indented, start, unless_stopped
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.message import Hop
@@ -63,6 +64,7 @@ async def _serve(setup: GatewaySetup, stop: asyncio.Event) -> None:
             await unless_stopped(gateway.register(), stop)
         log.info("ready", extra={"fields": {**addresses, "telephones": len(setup.telephones)}})
         tracer.ready(**addresses)
+        tell_ready(**addresses)
         await stop.wait()
 
 

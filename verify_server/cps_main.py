@@ -11,6 +11,7 @@ from verify_server.cps_config import EXAMPLE, CpsSetup, load_setup
 from verify_server.resolver import LedgerResolver
 from voice_dpki.effects import SystemClock
 from voice_dpki.shell.http import serve
+from voice_dpki.shell.notify import tell_ready
 from voice_dpki.shell.program import ServiceParser, indented, spare_the_collector, start
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.cps import CALL_PATH, PUBLISHER_PATH
@@ -70,6 +71,7 @@ async def _serve(setup: CpsSetup, stop: asyncio.Event) -> None:
         address = f"{config.listen.host}:{port}"
         log.info("ready", extra={"fields": {"http": address, "chain": ledger.genesis.chain_id}})
         tracer.ready(http=address)
+        tell_ready(http=address)
         await stop.wait()
 
 

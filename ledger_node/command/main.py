@@ -43,6 +43,7 @@ from voice_dpki.shell.credentials import read_signer
 from voice_dpki.shell.files import make_folder
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.log import setup_logging
+from voice_dpki.shell.notify import tell_ready
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.program import Parser, ignore_hangup, run, run_subcommand
 from voice_dpki.shell.reload import Options
@@ -222,6 +223,7 @@ async def _serve(path: Path, options: _Options, genesis: Genesis, stop: asyncio.
                 await chain.wait_for(1, FIRST_BLOCK_WAIT_S)
                 address = f"{config.listen.host}:{port}"
                 tracer.ready(http=address)
+                tell_ready(http=address)
                 log.info("ready", extra={"fields": {"address": address, "height": chain.height}})
                 await first_of(stop.wait(), asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED))
                 chain.stop_waiting()
@@ -271,6 +273,7 @@ async def _serve_edge(
             async with running(edge.run()) as work, served as port:
                 address = f"{config.listen.host}:{port}"
                 tracer.ready(http=address)
+                tell_ready(http=address)
                 log.info("ready", extra={"fields": {"address": address}})
                 await first_of(stop.wait(), asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED))
                 edge.stop_waiting()

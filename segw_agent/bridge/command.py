@@ -27,6 +27,7 @@ from voice_dpki.shell.config import read_file
 from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, make_folder, write_all_new, write_new, write_private
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.log import setup_logging
+from voice_dpki.shell.notify import tell_ready
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.program import Parser, run, run_command
 from voice_dpki.x509.keys import generate_es256, to_pem
@@ -167,6 +168,7 @@ async def _serve(bridge: Bridge, signer: AnswerSigner, setup: SegwSetup, stop: a
                 address = f"{config.listen.host}:{port}"
                 log.info("ready", extra={"fields": {"address": address}})
                 tracer.ready(address=address)
+                tell_ready(address=address)
                 await stop.wait()
 
 

@@ -17,6 +17,7 @@ from voice_dpki.shell.clock import watch_clock
 from voice_dpki.shell.ending import EXIT_USAGE, guarded
 from voice_dpki.shell.interrupts import interruptible
 from voice_dpki.shell.log import setup_logging
+from voice_dpki.shell.notify import STOPPING, notify, reloading, stay_alive
 from voice_dpki.shell.reload import reload_all
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ def run(main: Main, *, hangup_stops: bool = False) -> int:
 
     SIGINT stays ignored where it was ignored at the start, as in the background of a script. SIGHUP reloads what is
     reloadable (`voice_dpki.shell.reload`); with `hangup_stops` it sets `stop`, for commands that end with their
-    terminal. Returns what `main` returned; raises what it raised, and KeyboardInterrupt if a signal cancelled it.
+    terminal. systemd is told of all of them, and that the event loop is alive (`voice_dpki.shell.notify`).
+    Returns what `main` returned; raises what it raised, and KeyboardInterrupt if a signal cancelled it.
     """
 
     interrupted = False
@@ -49,6 +51,7 @@ def run(main: Main, *, hangup_stops: bool = False) -> int:
             if stop.is_set():
                 interrupted = True
                 work.cancel()
+            notify(STOPPING)
             stop.set()
 
         loop.add_signal_handler(signal.SIGTERM, stopped)
@@ -58,11 +61,12 @@ def run(main: Main, *, hangup_stops: bool = False) -> int:
             loop.add_signal_handler(signal.SIGHUP, _hang_up)
         elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             loop.add_signal_handler(signal.SIGHUP, stopped)
-        watching = loop.create_task(watch_clock())
+        beside = [loop.create_task(watch_clock()), loop.create_task(stay_alive())]
         try:
             return await main(stop) or 0
         finally:
-            watching.cancel()
+            for each in beside:
+                each.cancel()
 
     try:
         return uvloop.run(supervised())
@@ -108,8 +112,9 @@ def ignore_hangup() -> None:
 
 
 def _hang_up() -> None:
-    if not reload_all():
-        _say_hangup()
+    with reloading():
+        if not reload_all():
+            _say_hangup()
 
 
 def _say_hangup() -> None:

@@ -22,6 +22,7 @@ from voice_dpki.shell.http import HttpApp, Request, Response, Route, bearer_toke
 from voice_dpki.shell.http_app import AnyHandler
 from voice_dpki.shell.limits import Limits
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.shell.notify import tell_ready
 from voice_dpki.shell.reload import RELOADABLE, Live
 from voice_dpki.shell.tls import ServerSide, ServerTls
 from voice_dpki.shell.trace import CallTraceConfig, Tracer
@@ -284,6 +285,7 @@ async def serve_stir(
         addresses = {"http": f"{listen.host}:{port}", **addresses}
         log.info("ready", extra={"fields": {**addresses, **facts}})
         tracer.ready(**addresses)
+        tell_ready(**addresses)
         await stop.wait()
 
 

@@ -17,7 +17,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -28,9 +28,12 @@ from voice_dpki.shell.config import Listen
 from voice_dpki.shell.ending import EXIT_USAGE
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.metrics import forget_process
+from voice_dpki.shell.notify import reloading
 from voice_dpki.shell.program import run
 from voice_dpki.shell.tether import tied_module
 from voice_dpki.shell.worker import WORKER
+from voice_dpki.shell.worker_signs import WorkerSigns
+from voice_dpki.wire.tasks import running
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +105,13 @@ class _Workers:
 
     async def run(self, count: int, stop: asyncio.Event) -> int:
         """Keep `count` workers running until `stop`, and return when all have ended."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._tell, signal.SIGHUP)
-        keeping = [asyncio.create_task(self._keep(number, stop)) for number in range(count)]
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
+        with closing(WorkerSigns(count, self._folder)) as signs:
+            async with running(signs.watch(self._kill)):
+                return await self._run(count, signs, stop)
+
+    async def _run(self, count: int, signs: WorkerSigns, stop: asyncio.Event) -> int:
+        keeping = [asyncio.create_task(self._keep(number, signs, stop)) for number in range(count)]
         try:
             await stop.wait()
             self._stop()
@@ -113,12 +121,12 @@ class _Workers:
             await asyncio.gather(*keeping)
         return self._status
 
-    async def _keep(self, number: int, stop: asyncio.Event) -> None:
+    async def _keep(self, number: int, signs: WorkerSigns, stop: asyncio.Event) -> None:
         """Run one worker, and the next one when it has ended unasked."""
         failures = 0
         while not stop.is_set():
             began_s = monotonic()
-            status = await self._run_one(number)
+            status = await self._run_one(number, signs)
             if stop.is_set():
                 return
             if status == EXIT_USAGE:  # it has said why; the next one would say the same
@@ -131,9 +139,9 @@ class _Workers:
             log.error("a worker has ended", extra={"fields": fields})
             await _passed(stop, pause_s)
 
-    async def _run_one(self, number: int) -> int:
+    async def _run_one(self, number: int, signs: WorkerSigns) -> int:
         """Run a worker and return the status with which it ended."""
-        environment = {**os.environ, WORKER: str(number), METRICS_FOLDER: str(self._folder)}
+        environment = {**signs.environment(number), WORKER: str(number), METRICS_FOLDER: str(self._folder)}
         process = await asyncio.create_subprocess_exec(
             *self._command, env=environment, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
         )
@@ -144,11 +152,20 @@ class _Workers:
             return await process.wait()
         finally:
             del self._running[number]
+            signs.forget(number)
             forget_process(process.pid, self._folder)
 
     def _stop(self) -> None:
         self._stops = True
         self._tell(signal.SIGTERM)
+
+    def _hang_up(self) -> None:
+        with reloading():
+            self._tell(signal.SIGHUP)
+
+    def _kill(self, number: int) -> None:
+        if process := self._running.get(number):
+            process.kill()
 
     def _tell(self, number: signal.Signals) -> None:
         """Send a signal to all workers."""

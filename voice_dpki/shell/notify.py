@@ -1,0 +1,72 @@
+"""Tells systemd how a service is: ready, alive, reading its configuration again, ending (sd_notify(3)).
+
+Without NOTIFY_SOCKET in the environment, which systemd sets for units of Type=notify, nothing is told to anybody.
+Own code, because what PyPI has for this is these lines, too, and has not been kept since 2017.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic_ns
+
+log = logging.getLogger(__name__)
+
+SOCKET = "NOTIFY_SOCKET"
+WATCHDOG_US = "WATCHDOG_USEC"
+WATCHDOG_PID = "WATCHDOG_PID"
+
+READY = "READY=1"
+ALIVE = "WATCHDOG=1"
+STOPPING = "STOPPING=1"
+
+MAX_BYTES = 4096
+"""Longest message, as in systemd."""
+
+
+def notify(*lines: str) -> None:
+    """Send lines such as `READY=1` to systemd; a message that cannot be sent is logged, and lost."""
+    address = os.environ.get(SOCKET, "")
+    if address[:1] not in ("/", "@"):
+        return
+    message = "\n".join(lines).encode("utf-8")[:MAX_BYTES]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sending:
+            sending.sendto(message, f"\0{address[1:]}" if address.startswith("@") else address)
+    except OSError as error:
+        log.warning("systemd cannot be told", extra={"fields": {"lines": lines, "reason": error.strerror}})
+
+
+def tell_ready(**addresses: str) -> None:
+    """Say that the service can be used, and where."""
+    told = ", ".join(f"{name} {address}" for name, address in addresses.items())
+    notify(READY, f"STATUS=Ready: {told}")
+
+
+@contextmanager
+def reloading() -> Iterator[None]:
+    """Say that the configuration is read again inside the context, and afterwards that the service is ready."""
+    notify("RELOADING=1", f"MONOTONIC_USEC={monotonic_ns() // 1000}")
+    try:
+        yield
+    finally:
+        notify(READY)
+
+
+def watchdog_s() -> float:
+    """Return within how many seconds a sign of life is expected of this process; 0 if none is."""
+    of = os.environ.get(WATCHDOG_PID)
+    expected_us = os.environ.get(WATCHDOG_US, "")
+    if of not in (None, str(os.getpid())) or not (expected_us.isascii() and expected_us.isdigit()):
+        return 0.0
+    return int(expected_us) / 1e6
+
+
+async def stay_alive() -> None:
+    """Give the signs of life that systemd expects, until cancelled; an event loop that hangs gives none."""
+    every_s = watchdog_s() / 2
+    while every_s:
+        notify(ALIVE)
+        await asyncio.sleep(every_s)
