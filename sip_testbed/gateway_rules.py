@@ -10,7 +10,7 @@ from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.sip.account import Account
 from voice_dpki.sip.message import Hop, parse_address, reason_value
 from voice_dpki.sip.sdp import SECURE_PROTOCOLS, RtpMap, SessionDescription, same_encoding
-from voice_dpki.wire.sip.call import IncomingCall
+from voice_dpki.wire.sip.incoming_call import IncomingCall
 from voice_dpki.wire.sip.line import FinalAnswer
 
 NOT_ACCEPTABLE: Final = 488

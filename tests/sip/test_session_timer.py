@@ -62,7 +62,7 @@ def test_who_asks_for_no_timer_gets_none(invite: Callable[[str], Request]) -> No
         ("Session-Expires: 1800, 90\r\n", 400),
         ("Session-Expires: 99999999999\r\n", 400),
         ("Require: timer\r\n", None),
-        ("Require: timer, 100rel\r\n", 420),
+        ("Require: timer, preconditions\r\n", 420),
     ],
 )
 def test_what_is_refused(invite: Callable[[str], Request], headers: str, status: int | None) -> None:
@@ -72,7 +72,7 @@ def test_what_is_refused(invite: Callable[[str], Request], headers: str, status:
     with pytest.raises(RequestRefusedError) as refused:
         check_request(invite(headers), ["INVITE"])
     assert refused.value.status == status
-    named = {422: (("Min-SE", "90"),), 420: (("Unsupported", "100rel"),), 400: ()}[status]
+    named = {422: (("Min-SE", "90"),), 420: (("Unsupported", "preconditions"),), 400: ()}[status]
     assert refused.value.headers == named
 
 

@@ -6,7 +6,7 @@ from typing import Final
 from sipmessage import Request
 
 from voice_dpki.errors import MalformedError, PeerError
-from voice_dpki.sip import session_timer
+from voice_dpki.sip import reliable, session_timer
 from voice_dpki.sip.message import METHODS, header_values
 from voice_dpki.sip.sdp import CONTENT_TYPE
 
@@ -74,7 +74,8 @@ def check_request(request: Request, methods: Collection[str], options: Collectio
     `options` are the extensions that it supports beside those that all our telephones do.
     """
     check_method(request, methods)
-    check_require(request, (session_timer.OPTION, *options))
+    acknowledged = (reliable.OPTION,) if request.method == "INVITE" else ()
+    check_require(request, (session_timer.OPTION, *acknowledged, *options))
     if request.method == "INVITE":
         check_body(request)
         check_accept(request)

@@ -1,27 +1,22 @@
-"""Calls of a user agent: placed and incoming ones."""
+"""Calls of a user agent: what placed and incoming ones share, and the placed ones."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter
-from typing import Final
 
 from sipmessage import Headers, Request, Response
 
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.sip import session_timer
 from voice_dpki.sip.dialog import Dialog
-from voice_dpki.sip.message import Envelope, header_values, make_response, parse_address, set_body
-from voice_dpki.sip.sdp import CONTENT_TYPE
+from voice_dpki.sip.message import Envelope
 from voice_dpki.sip.transaction import RequestReceived, TransactionKey
-from voice_dpki.wire.sip.changes import Changes, Reinvite, UnchangedError
-from voice_dpki.wire.sip.invitation import Invitation
-from voice_dpki.wire.sip.line import MAX_TRIES, FinalAnswer, Line, answer_of, set_headers, verstat_in
+from voice_dpki.sip.uas import RequestRefusedError
+from voice_dpki.wire.sip.changes import Changes, Reinvite
+from voice_dpki.wire.sip.early_dialogs import EarlyAnswer, EarlyDialogs
+from voice_dpki.wire.sip.line import MAX_TRIES, SUPPORTED, FinalAnswer, Line, answer_of, set_headers
 from voice_dpki.wire.sip.referral import Referrals
-
-MAX_RING_S: Final = 180.0
-"""An incoming call that is not answered within this time is refused with 480."""
 
 
 class Leg:
@@ -79,6 +74,10 @@ class Leg:
     def cancel_received(self, key: TransactionKey) -> None:
         """Refuse the INVITE that the other side cancels, unless it was answered before."""
         self._changes.cancel_received(key)
+
+    def prack_received(self, event: RequestReceived) -> None:
+        """Answer a PRACK whose CSeq is in order; raises RequestRefusedError if it acknowledges nothing of ours."""
+        raise RequestRefusedError(481)
 
     async def bye(self, headers: Sequence[tuple[str, str]] = ()) -> None:
         """End the call: send BYE and wait for its answer or timeout. A second call does nothing.
@@ -150,11 +149,16 @@ class Call(Leg):
         self._ack: Request | None = None
         self._cancelled = False
         self._tries = 0
+        self._early = EarlyDialogs(line)
         self._send()
 
     async def answered(self) -> FinalAnswer:
         """Wait for the final answer: 2xx, or the status that refused the call (408 or 503 if none came)."""
         return await asyncio.shield(self._answer)
+
+    def on_early(self, callback: Callable[[EarlyAnswer], None]) -> None:
+        """Have `callback` called with the answer that each telephone gives before the final one (RFC 3262 §5)."""
+        self._early.on_answer = callback
 
     @property
     def is_answered(self) -> bool:
@@ -172,13 +176,14 @@ class Call(Leg):
 
     def _send(self) -> None:
         self._tries += 1
-        set_headers(self._invite, self._changes.timer.request_headers())
+        set_headers(self._invite, (*self._changes.timer.request_headers(), ("Supported", SUPPORTED)))
         self._key = self._line.exchange.send(self._invite, self._line.proxy, self._response)
 
     def _response(self, response: Response, envelope: Envelope | None) -> None:
         if response.code < 200:
-            if response.code > 100:
+            if response.code > 100 and envelope is not None:
                 self.ringing.set()
+                self._early.receive(self._invite, response, envelope)
         elif response.code < 300 and envelope is not None:
             self._accepted(response, envelope)
         elif self._authorize(response) or self._lengthen(response):
@@ -215,10 +220,12 @@ class Call(Leg):
             self._line.exchange.run(self._line.exchange.ask(dialog.request("BYE"), hop))
             return
         self.dialog, self._ack = dialog, ack
+        early_sdp = self._early.confirm(dialog, envelope.to_tag)
         self._line.opened(self)
         self._changes.timer.take_answer(response)
         self._changes.refreshing.restart()
-        self._finish(answer_of(response))
+        answer = answer_of(response)
+        self._finish(replace(answer, sdp=early_sdp or answer.sdp, tag=envelope.to_tag))
         if self._cancelled:
             self.hang_up()
 
@@ -228,127 +235,3 @@ class Call(Leg):
             self._answer.set_result(replace(answer, setup_ms=round(setup_ms, 3)))
         if answer.status >= 300:
             self.ended.set()
-
-
-class IncomingCall(Leg):
-    """A call that this user agent receives."""
-
-    def __init__(self, line: Line, event: RequestReceived, replaced: Leg | None = None) -> None:
-        super().__init__(line)
-        self.replaced = replaced
-        """The call whose place this one is to take (RFC 3891), which its owner must end if it answers."""
-        self._invitation = Invitation(line.exchange, event)
-        self.call_id = event.envelope.call_id
-        self._from_proxy = event.source.is_from(line.proxy)
-        self._to_tag = line.exchange.token()
-        self.dialog: Dialog = Dialog.of_callee(event.request, event.envelope, self._to_tag)
-        self.request = event.request
-        self.sdp = event.request.body
-        self.established = self._invitation.acknowledged
-        """Set once the caller has acknowledged the answer."""
-        self._changes.note(received=True)
-        self._patience = asyncio.get_running_loop().call_later(MAX_RING_S, self._refuse, 480, None, ())
-
-    @property
-    def is_up(self) -> bool:
-        """Whether the caller has acknowledged our answer, and the call has not ended."""
-        return self.established.is_set() and super().is_up
-
-    @property
-    def ack_sdp(self) -> bytes:
-        """What the ACK holds: the caller's answer, if the INVITE had no offer (RFC 3261 §13.2.1)."""
-        return self._invitation.ack_body
-
-    @property
-    def from_(self) -> str:
-        """The From value, which is not authenticated."""
-        return self.request.headers["From"]
-
-    @property
-    def identity(self) -> list[str]:
-        """The Identity header fields (RFC 8224)."""
-        return list(self.request.headers.getlist("Identity"))
-
-    @property
-    def asserted_identity(self) -> str | None:
-        """The URI that our domain's proxy asserts for the caller, or None.
-
-        A header field of a request that did not come from that proxy is ignored (RFC 3325 §5).
-        """
-        values = header_values(self.request, "P-Asserted-Identity") if self._from_proxy else []
-        try:
-            return str(parse_address(values[0]).uri) if values else None
-        except MalformedError:
-            return None
-
-    @property
-    def verstat(self) -> str | None:
-        """Our domain's verdict about the caller's number, such as "TN-Validation-Passed", or None."""
-        return verstat_in(self.asserted_identity or "")
-
-    async def ring(self) -> None:
-        """Send 180 Ringing."""
-        self._respond(self._in_dialog(180))
-
-    async def answer(self, sdp: bytes, headers: Sequence[tuple[str, str]] = ()) -> None:
-        """Accept the call: send 200 with `sdp`, again until the caller's ACK arrives (RFC 3261 §13.3.1.4).
-
-        `headers` are added to it.
-        """
-        response = self._in_dialog(200)
-        response.headers.set("Allow", self._line.allow)
-        set_headers(response, self._changes.timer.answer_headers(self.request))
-        for name, value in headers:
-            response.headers.add(name, value)
-        set_body(response, sdp, CONTENT_TYPE)
-        if self._respond(response):
-            self._changes.refreshing.restart()
-            self._line.exchange.run(self._repeat(response))
-
-    async def _repeat(self, response: Response) -> None:
-        with suppress(UnchangedError):  # the call is over then
-            await self._changes.acknowledged(self._invitation, response)
-
-    async def reject(self, status: int, reason: str | None = None, headers: Sequence[tuple[str, str]] = ()) -> None:
-        """Refuse the call with a status from 300 to 699."""
-        self._refuse(status, reason, headers)
-
-    async def bye(self, headers: Sequence[tuple[str, str]] = ()) -> None:
-        """End the call; refuse it if it was not answered yet (RFC 3261 §15)."""
-        self._refuse(480, None, headers)
-        await super().bye(headers)
-
-    def cancel_received(self, key: TransactionKey) -> None:
-        """End the call after its caller's CANCEL of the INVITE, unless that was answered before."""
-        super().cancel_received(key)
-        if key == self._invitation.key and not self._invitation.is_answered:
-            self.ended_by_peer = True
-            self._refuse(487, None, ())
-
-    def bye_received(self, headers: Headers) -> None:
-        """End the call; if it was not answered yet, as if it were cancelled (RFC 3261 §15.1.2)."""
-        self.cancel_received(self._invitation.key)
-        super().bye_received(headers)
-
-    def ack_received(self, sequence: int, body: bytes) -> None:
-        """Process the ACK of the answer to the call, or of that to a re-INVITE."""
-        if sequence == self._invitation.sequence:
-            self._invitation.ack_received(body)
-        else:
-            super().ack_received(sequence, body)
-
-    def _refuse(self, status: int, reason: str | None, headers: Sequence[tuple[str, str]]) -> None:
-        if self._respond(make_response(self.request, status, reason, to_tag=self._to_tag, headers=headers)):
-            self._end()
-
-    def _in_dialog(self, status: int) -> Response:
-        routes = [("Record-Route", value) for value in self.request.headers.getlist("Record-Route")]
-        headers = [*routes, ("Contact", self._line.contact)]
-        return make_response(self.request, status, to_tag=self._to_tag, headers=headers)
-
-    def _respond(self, response: Response) -> bool:
-        """Send a response; return False if a final one was sent before."""
-        sent = self._invitation.respond(response)
-        if self._invitation.is_answered:
-            self._patience.cancel()
-        return sent

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from sipmessage import Headers, Request, Response
 
 from voice_dpki.errors import MalformedError
+from voice_dpki.sip import reliable, session_timer
 from voice_dpki.sip.account import Account
 from voice_dpki.sip.message import Hop, parse_address, split_values
 from voice_dpki.wire.sip.exchange import Exchange
@@ -14,7 +15,9 @@ from voice_dpki.wire.sip.exchange import Exchange
 if TYPE_CHECKING:
     from voice_dpki.wire.sip.call import Leg
 
-ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS"
+ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK"
+SUPPORTED: Final = f"{session_timer.OPTION}, {reliable.OPTION}"
+"""Extensions that our INVITEs support."""
 MAX_TRIES: Final = 3
 """How often one request is sent at most, retries with new credentials and after a 491 included."""
 _VERSTAT: Final = "verstat="
@@ -29,6 +32,8 @@ class FinalAnswer:
     sdp: bytes = b""
     headers: Headers = field(default_factory=Headers)
     setup_ms: float = 0.0
+    tag: str = ""
+    """The tag of the telephone that has answered, as in `EarlyAnswer`."""
 
     @property
     def reasons(self) -> list[str]:

@@ -13,7 +13,6 @@ from sipmessage import URI, Request
 from voice_dpki.effects import Random, SystemRandom
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.names import ascii_lower
-from voice_dpki.sip import session_timer
 from voice_dpki.sip.account import Account
 from voice_dpki.sip.hosts import bare_host
 from voice_dpki.sip.keepalive import KeepAliveTimes
@@ -23,10 +22,11 @@ from voice_dpki.sip.refer import REPLACES, replaces_in
 from voice_dpki.sip.sdp import CONTENT_TYPE
 from voice_dpki.sip.transaction import UDP_MAX_BYTES, AckReceived, RequestReceived
 from voice_dpki.sip.uas import RequestRefusedError, check_request
-from voice_dpki.wire.sip.call import Call, IncomingCall, Leg
+from voice_dpki.wire.sip.call import Call, Leg
 from voice_dpki.wire.sip.exchange import Exchange
+from voice_dpki.wire.sip.incoming_call import IncomingCall
 from voice_dpki.wire.sip.line import ALLOW as ALLOW_OF_CALLS
-from voice_dpki.wire.sip.line import FinalAnswer, Line
+from voice_dpki.wire.sip.line import SUPPORTED, FinalAnswer, Line
 from voice_dpki.wire.sip.registration import Backoff, Registration, RegistrationError
 from voice_dpki.wire.sip.transport import SipTracer, Tls
 
@@ -238,7 +238,7 @@ class UserAgent:
         elif method == "BYE":
             self._answer(event, 200)
             leg.bye_received(event.request.headers)
-        elif method in ("INVITE", "REFER", "NOTIFY"):
+        elif method in ("INVITE", "PRACK", "REFER", "NOTIFY"):
             try:
                 self._change(leg, event)
             except RequestRefusedError as refusal:
@@ -247,10 +247,12 @@ class UserAgent:
             self._answer(event, 200 if method == "OPTIONS" else 405)
 
     def _change(self, leg: Leg, event: RequestReceived) -> None:
-        """Let a call process a change, a transfer, or what is told of one; raises RequestRefusedError."""
+        """Let a call process a change, a PRACK, a transfer, or what is told of one; raises RequestRefusedError."""
         match event.request.method:
             case "INVITE":
                 leg.reinvite_received(event)
+            case "PRACK":
+                leg.prack_received(event)
             case "REFER":
                 leg.referrals.receive(event)
             case _:
@@ -327,7 +329,7 @@ class UserAgent:
         headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
         if status == 200:
-            headers = (*headers, ("Allow", ALLOW), ("Supported", f"{session_timer.OPTION}, {REPLACES}"))
+            headers = (*headers, ("Allow", ALLOW), ("Supported", f"{SUPPORTED}, {REPLACES}"))
         tag = self._exchange.token()
         self._exchange.respond(event.key, make_response(event.request, status, phrase, to_tag=tag, headers=headers))
 
