@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from sip_testbed.events import RtpEvent, SipEvent
-from voice_dpki.stage.events import Event
+from voice_dpki.stage.events import Event, HttpEvent
 from voice_dpki.stage.pcap import Connection, Endpoint, datagram, endpoint, pcap
 
 
@@ -39,14 +39,14 @@ _CONTENT_LENGTH = re.compile(rb"^((?:content-length|l)[ \t]*:[ \t]*)\d+", re.IGN
 def _packets(events: Iterable[Event], *, clear: bool) -> Iterator[tuple[float, bytes]]:
     connections: dict[frozenset[Endpoint], Connection] = {}
     for event in events:
-        if not isinstance(event, SipEvent | RtpEvent):
+        if not isinstance(event, SipEvent | RtpEvent | HttpEvent):
             continue
         src, dst = endpoint(event.src), endpoint(event.dst)
         if isinstance(event, RtpEvent):
             yield event.time_s, datagram(src, dst, event.clear if clear else event.wire)
             continue
-        data = as_plain_media(event.data) if clear else event.data
-        if event.transport == "udp":
+        data = as_plain_media(event.data) if clear and isinstance(event, SipEvent) else event.data
+        if isinstance(event, SipEvent) and event.transport == "udp":
             yield event.time_s, datagram(src, dst, data)
             continue
         connection = connections.get(frozenset((src, dst)))

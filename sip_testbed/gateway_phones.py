@@ -25,8 +25,8 @@ from voice_dpki.sip.transaction import UDP_MAX_BYTES
 from voice_dpki.sip.uas import RequestRefusedError, check_request
 from voice_dpki.stir.tn import canonical_tn
 from voice_dpki.wire.sip.call import Call, Leg
-from voice_dpki.wire.sip.incoming_call import IncomingCall
 from voice_dpki.wire.sip.exchange import Exchange, OnResponse
+from voice_dpki.wire.sip.incoming_call import IncomingCall
 from voice_dpki.wire.sip.invite import caller_uri, number_of
 from voice_dpki.wire.sip.line import ALLOW, Line
 

@@ -70,7 +70,7 @@ FILES: Mapping[str, str] = {
     "report.html": "this report, in one file",
     "report.json": "its figures for programs; sip_testbed/report.schema.json describes them",
     "ladder.txt": "the ladder as text",
-    "call.pcap": "every SIP message and RTP packet as sent; open it with Wireshark or sngrep",
+    "call.pcap": "every SIP message and RTP packet as sent, and HTTP; open it with Wireshark or sngrep",
     "call.decrypted.pcap": "the same with RTP in clear: Telephony, RTP, RTP Player plays it",
     "caller.said.wav": "what the caller said",
     "callee.heard.wav": "what arrived at the callee",

@@ -66,7 +66,7 @@ async def _serve(setup: CpsSetup, stop: asyncio.Event) -> None:
         client = await opened.enter_async_context(ledger.client(clock, config.ledger_timeout_s, keeps_trust=False))
         await opened.enter_async_context(members.kept(client))
         service = CallPlacementService(config, resolver, members, clock, tracer)
-        serving = serve(service.app(), config.listen, tls=setup.tls, limits=config.limits)
+        serving = serve(service.app(), config.listen, tls=setup.tls, limits=config.limits, tracer=tracer)
         port = await opened.enter_async_context(serving)
         address = f"{config.listen.host}:{port}"
         log.info("ready", extra={"fields": {"http": address, "chain": ledger.genesis.chain_id}})

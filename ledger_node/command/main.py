@@ -217,7 +217,7 @@ async def _serve(path: Path, options: _Options, genesis: Genesis, stop: asyncio.
     with contextlib.closing(Tracer(trace, config.node.name)) as tracer:
         async with _chain(folder, genesis, configuration.retention(config)) as chain:
             orderer, feed = UntilOutdated(_orderer(path, config, chain), chain), Feed(chain)
-            served = _served(path, options, _api(path, options, chain, orderer, feed, tracer).app())
+            served = _served(path, options, _api(path, options, chain, orderer, feed, tracer).app(), tracer)
             space = Space(configuration.folders(path, config))
             async with running(orderer.run(), feed.run(), space.run()) as work, served as port:
                 await chain.wait_for(1, FIRST_BLOCK_WAIT_S)
@@ -269,7 +269,7 @@ async def _serve_edge(
                 clock=CLOCK,
                 tracer=tracer,
             )
-            served = _served(path, options, edge.app())
+            served = _served(path, options, edge.app(), tracer)
             async with running(edge.run()) as work, served as port:
                 address = f"{config.listen.host}:{port}"
                 tracer.ready(http=address)
@@ -279,11 +279,11 @@ async def _serve_edge(
                 edge.stop_waiting()
 
 
-def _served(path: Path, options: _Options, app: HttpApp) -> AbstractAsyncContextManager[int]:
+def _served(path: Path, options: _Options, app: HttpApp, tracer: Tracer) -> AbstractAsyncContextManager[int]:
     """Prepare to serve `app`; raises LocalError for unusable TLS files before anything is started."""
     config = options.config
     tls = live_server_side(path, options, lambda config: config.tls)
-    return serve(app, config.listen, tls=tls, limits=config.limits)
+    return serve(app, config.listen, tls=tls, limits=config.limits, tracer=tracer)
 
 
 def _api(path: Path, options: _Options, chain: Chain, orderer: UntilOutdated, feed: Feed, tracer: Tracer) -> Api:

@@ -1,10 +1,12 @@
-"""A trace and a log on a full disk: what is lost is counted and said, and nothing stops."""
+"""A trace, and a trace and a log on a full disk: what is lost is counted and said, and nothing stops."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,11 @@ import pytest
 from tests.disks import fill
 from voice_dpki.errors import LocalError
 from voice_dpki.shell import trace as trace_module
+from voice_dpki.shell.config import Listen
+from voice_dpki.shell.http import HttpApp, Request, Response, Route, serve
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.shortfalls import SHORTFALLS
+from voice_dpki.stage.events import COMMON_KINDS, HttpEvent, parse_lines
 
 
 def test_events_without_room_are_lost_whole_and_said_once(
@@ -37,6 +42,43 @@ def test_events_without_room_are_lost_whole_and_said_once(
     texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
     assert (texts[0], texts[-1], len(texts)) == ("first", "last", 302 - lost)
     assert [record.message for record in caplog.records] == ["trace event lost"]
+
+
+async def test_the_octets_of_http_are_traced_by_the_server_without_tokens(tmp_path: Path) -> None:
+    """One client sends a request in two parts, and one so little HTTP that it is refused."""
+
+    async def answer(_request: Request) -> Response:
+        return Response(200, b"here", "text/plain")
+
+    app, path = HttpApp([Route("POST", "/ask", answer)]), tmp_path / "a.jsonl"
+    with closing(Tracer(path, "a")) as tracer:
+        async with serve(app, Listen(port=0), tracer=tracer) as port:
+            head = b"POST /ask HTTP/1.1\r\nHost: a\r\nauthorization: Bearer secret\r\nContent-Length: 2\r\n\r\n"
+            ours, first = await _exchanged(port, head, b"ok")
+            other, second = await _exchanged(port, b"nonsense\r\n\r\n")
+    events = [event for event in parse_lines(path.read_bytes(), COMMON_KINDS) if isinstance(event, HttpEvent)]
+    sent = b"".join(event.data for event in events if event.src == ours)
+    assert sent == head.replace(b"Bearer secret", b"*" * 13) + b"ok"
+    assert b"".join(event.data for event in events if event.dst == ours) == first
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert b"".join(event.data for event in events if event.dst == other) == second
+    assert second.startswith(b"HTTP/1.1 400 ")
+    assert {event.dst for event in events if event.src in (ours, other)} == {f"127.0.0.1:{port}"}
+
+
+async def _exchanged(port: int, *parts: bytes) -> tuple[str, bytes]:
+    """Send parts, and return our address and all that the server sends."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    host, own_port = writer.get_extra_info("sockname")
+    for part in parts:
+        writer.write(part)
+        await writer.drain()
+        await asyncio.sleep(0.01)
+    writer.write_eof()
+    try:
+        return f"{host}:{own_port}", await reader.read()
+    finally:
+        writer.close()
 
 
 def test_a_trace_that_cannot_be_opened_is_said(tmp_path: Path) -> None:

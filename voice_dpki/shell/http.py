@@ -32,9 +32,11 @@ from voice_dpki.shell.http_app import (
 )
 from voice_dpki.shell.http_connection import Connection
 from voice_dpki.shell.http_handshake import Handshakes
+from voice_dpki.shell.http_traced import TracedConnection
 from voice_dpki.shell.limits import DISPLACED, FULL, SAID, UNREAD, Account, Door, Limits, TooManyError
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.tls import ServerSide
+from voice_dpki.shell.trace import Tracer
 from voice_dpki.shell.worker import is_worker
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.tasks import running
@@ -223,11 +225,17 @@ def _allow_sockets() -> None:
 
 @asynccontextmanager
 async def serve(
-    app: HttpApp, listen: Listen, *, tls: Live[ServerSide] | None = None, limits: Limits | None = None
+    app: HttpApp,
+    listen: Listen,
+    *,
+    tls: Live[ServerSide] | None = None,
+    limits: Limits | None = None,
+    tracer: Tracer | None = None,
 ) -> AsyncIterator[int]:
     """Serve `app` while the context lasts, and yield the port; at its end, requests under way are finished.
 
-    `limits` bounds the use by one client. Raises LocalError if the address cannot be bound.
+    `limits` bounds the use by one client. A `tracer` with a file records what is received and sent. Raises
+    LocalError if the address cannot be bound.
     """
     sock = _bind(listen)
     if tls is None and not listen.is_loopback:
@@ -240,11 +248,19 @@ async def serve(
     door = Door(limits)
     server = _Server(app, door, tls)
     try:
-        async with _listening(sock, partial(Connection, server, loop), tls, door.knock):
+        async with _listening(sock, _connections(server, loop, tracer), tls, door.knock):
             yield int(sock.getsockname()[1])
     finally:
         await server.stop()
         sock.close()
+
+
+def _connections(
+    server: _Server, loop: asyncio.AbstractEventLoop, tracer: Tracer | None
+) -> Callable[[], Connection]:
+    if tracer is not None and tracer.writes:
+        return partial(TracedConnection, tracer, server, loop)
+    return partial(Connection, server, loop)
 
 
 @asynccontextmanager

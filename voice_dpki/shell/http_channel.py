@@ -92,6 +92,10 @@ class Channel(asyncio.Protocol):
         except LocalError as error:
             _SAID.error("response cannot be sent", error)
             data = encode_response(500, "text/plain", b"", (), date, close=close, head_only=head_only)
+        self._send(data)
+
+    def _send(self, data: bytes) -> None:
+        """Send octets to the client."""
         self._transport.write(data)
 
     def _hold(self) -> None:

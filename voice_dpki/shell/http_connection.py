@@ -256,7 +256,7 @@ class Connection(Channel):
         self._expect(BODY_TIMEOUT_S)
         most = admitted.route.max_body_bytes
         if expects_continue and not self._reader.buffered and (length is None or length <= most):
-            self._transport.write(CONTINUE)
+            self._send(CONTINUE)
 
     def _take_body(self) -> bool:
         """Pass a request to its handler; return False if the body is not complete yet."""

@@ -281,7 +281,10 @@ async def serve_stir(
 
     Log and trace say when and where the server listens; the log has `facts` too.
     """
-    async with serve(route.app(), listen, tls=tls, limits=limits) as port, _started(sip) as addresses:
+    async with (
+        serve(route.app(), listen, tls=tls, limits=limits, tracer=tracer) as port,
+        _started(sip) as addresses,
+    ):
         addresses = {"http": f"{listen.host}:{port}", **addresses}
         log.info("ready", extra={"fields": {**addresses, **facts}})
         tracer.ready(**addresses)

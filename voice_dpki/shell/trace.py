@@ -3,6 +3,7 @@
 Each line is an object with `t` (Unix time in seconds), `actor`, `kind`, and by kind:
 
 - `sip`: transport, src, dst ("host:port"), data (base64): a SIP message, written by its sender only;
+- `http`: src, dst, data (base64): octets of an HTTP connection, written by the server, without TLS;
 - `rtp`: src, dst, wire (base64), clear (base64): an RTP or RTCP packet, as sent and before encryption;
 - `note`: text, and if known ms, step, ok and other data: a row of the ladder;
 - `ready`: the addresses that a server listens on;
@@ -41,6 +42,9 @@ log = logging.getLogger(__name__)
 
 _SDES_KEY = re.compile(rb"(?i)(inline:)([^|\s;]+)")
 """A key with its salt in `a=crypto` (RFC 4568 §9.1). As many stars take its place, so Content-Length stays true."""
+
+_AUTHORIZATION = re.compile(rb"(?i)(\r\nauthorization:[ \t]*)([^\r\n]+)")
+"""A client's token (RFC 9110 §11.6.2). As many stars take its place."""
 
 _ZONE = re.compile(r"%[^\]]*")
 """The zone of a link-local address (RFC 4007 §11), which no packet of HEP has."""
@@ -110,6 +114,17 @@ class Tracer:
         if self._hep is not None:
             self._hep.sip(self._clock.now_s(), Flow(transport, _end(src), _end(dst)), data)
         self.write("sip", transport=transport, src=src, dst=dst, data=_base64(data))
+
+    @property
+    def writes(self) -> bool:
+        """Whether events go to a file."""
+        return self._file is not None
+
+    def http(self, src: str, dst: str, data: bytes) -> None:
+        """Record what is sent from `src` to `dst` on an HTTP connection, without tokens."""
+        if self._file is not None:
+            hidden = _AUTHORIZATION.sub(lambda found: found[1] + b"*" * len(found[2]), data)
+            self.write("http", src=src, dst=dst, data=_base64(hidden))
 
     def rtp(self, src: str, dst: str, wire: bytes, clear: bytes) -> None:
         """Record an RTP or RTCP packet that this actor sends, as on the wire and in clear."""

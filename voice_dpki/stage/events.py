@@ -51,6 +51,15 @@ class NoteEvent(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class HttpEvent(Event):
+    """Octets of an HTTP connection, as its server received or sent them."""
+
+    src: str
+    dst: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ReadyEvent(Event):
     """A server listens at `addresses` (name of the listener to "host:port")."""
 
@@ -121,6 +130,10 @@ def _note(time_s: float, actor: str, members: dict[str, object]) -> Event:
     return NoteEvent(time_s, actor, str(members.pop("text")), members)
 
 
+def _http(time_s: float, actor: str, members: dict[str, object]) -> Event:
+    return HttpEvent(time_s, actor, *ends(members), octets(members["data"]))
+
+
 def _ready(time_s: float, actor: str, members: dict[str, object]) -> Event:
     return ReadyEvent(time_s, actor, {name: str(address) for name, address in members.items()})
 
@@ -129,5 +142,5 @@ def _result(time_s: float, actor: str, members: dict[str, object]) -> Event:
     return ResultEvent(time_s, actor, members)
 
 
-COMMON_KINDS: Kinds = {"note": _note, "ready": _ready, "result": _result}
+COMMON_KINDS: Kinds = {"note": _note, "http": _http, "ready": _ready, "result": _result}
 """The kinds of events that every program may write."""
