@@ -42,14 +42,18 @@ class PkeKeying(CertifiedKeying):
             del self._met[next(iter(self._met))]
         self._met[responder_uri] = found
 
-    def offer(self, responder_uri: str) -> PkeOffer:
-        """Return the offer of a call, with its I_MESSAGE; raises MikeyError for a party that was not met."""
+    def offer(self, responder_uri: str, lines: int = 1) -> PkeOffer:
+        """Return the offer of a call, with its I_MESSAGE, for `lines` m-lines.
+
+        Raises MikeyError for a party that was not met.
+        """
         began_s = time.perf_counter()
         found = self._met.get(responder_uri)
         if found is None:
             raise MikeyError(Failure.CERTIFICATE, "the Responder's certificate was not looked up")
-        now_s = self._clock.now_s()
-        offer = self._initiator.offer(found[0], profile=self.profile, random=self._random, now_s=now_s)
+        offer = self._initiator.offer(
+            found[0], profile=self.profile, random=self._random, now_s=self._clock.now_s(), lines=lines
+        )
         self._offered_to[offer.csb_id] = found
         self._offered(began_s)
         return offer
@@ -80,11 +84,15 @@ class ReverseKeying(CertifiedKeying):
         self._initiator = ReverseInitiator(credentials.party, _decrypter(credentials))
         self._answer_too(ReverseResponder(credentials.party, self._replays, [credentials.profile]))
 
-    def offer(self, responder_uri: str) -> ReverseOffer:
-        """Return the offer of a call, with its I_MESSAGE."""
+    def offer(self, responder_uri: str, lines: int = 1) -> ReverseOffer:
+        """Return the offer of a call, with its I_MESSAGE, for `lines` m-lines."""
         began_s = time.perf_counter()
         offer = self._initiator.offer(
-            responder_uri=responder_uri, profile=self.profile, random=self._random, now_s=self._clock.now_s()
+            responder_uri=responder_uri,
+            profile=self.profile,
+            random=self._random,
+            now_s=self._clock.now_s(),
+            lines=lines,
         )
         self._offered(began_s)
         return offer

@@ -37,6 +37,7 @@ from sip_testbed.gateway_rules import (
 )
 from sip_testbed.gateway_sides import Side, side_for
 from sip_testbed.keying import KeyAgreement, offer_to
+from sip_testbed.media_policy import Refusal, keys_of
 from sip_testbed.user_agent import AnyKeying
 from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError, MalformedError
@@ -46,6 +47,7 @@ from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.sdp import key_mgmt_value
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.sip.keyed import keyed_with
 from voice_dpki.sip.location import Binding
 from voice_dpki.sip.message import Hop, parse_uri
 from voice_dpki.sip.offer_answer import answer_to, check_answer
@@ -266,7 +268,9 @@ class _Inwards(_Passing):
         try:
             self._binding()  # before keys are agreed for nothing
             offer = Offer.read(call.sdp, SECURE_PROTOCOLS)
-            answer = await self._inside.keying.accept(offer.audio.audio_key_mgmt, caller_of(call))
+            lines = len(keyed_with(offer.whole, offer.taken))
+            answer = await self._inside.keying.accept(offer.audio.audio_key_mgmt, caller_of(call), lines)
+            keys = keys_of(answer.keys, offer.whole, offer.taken)
             binding = self._binding()  # the telephone may have registered elsewhere meanwhile
             ours = side.offer(offer.payloads, offer.audio.audio_direction)
             told = notice(self._setup.name, self._inside.telephone.media, binding.target.hop)
@@ -274,16 +278,16 @@ class _Inwards(_Passing):
             placed = self._phones.ring(self._inside.telephone, binding, account_of(call), ours.serialize(), headers)
         except NotRegisteredError as error:
             raise GatewayRefusal(str(error), 480) from None
-        except (MalformedError, MikeyError) as error:
+        except (MalformedError, MikeyError, Refusal) as error:
             raise GatewayRefusal(str(error)) from None
         try:
             answered = await self._answer_of(placed)
             side.confirm(answered)
             common = agreed(offer.payloads, payloads_of(answered))
             suite = await side.begin()
-            inner.start(Srtp(answer.keys), *offer.remotes)
+            inner.start(Srtp(keys), *offer.remotes)
             own = self._inside_sdp(inner, common, answered.audio_direction, answer.message)
-            both = self._translations(answer.keys, common, offer.payloads, offer.payloads, payloads_of(answered))
+            both = self._translations(keys, common, offer.payloads, offer.payloads, payloads_of(answered))
         except (MalformedError, LocalError, DtlsError) as error:
             await placed.bye(reasons(str(error), self._setup.name))
             raise GatewayRefusal(str(error)) from None
@@ -291,7 +295,7 @@ class _Inwards(_Passing):
         await call.answer(answer_sdp.serialize(), [told])
         keep_up(call, Described(answer_sdp, offer.whole, offer.audio), self._setup.name)
         keep_up(placed, side.settled(ours, answered, answered), self._setup.name)
-        return _Placed(placed, answer.keys, self._keyed(suite, binding.target.hop), both)
+        return _Placed(placed, keys, self._keyed(suite, binding.target.hop), both)
 
     def _binding(self) -> Binding:
         """Return where to call the telephone; raises NotRegisteredError, and GatewayRefusal as check_flow does."""

@@ -70,12 +70,15 @@ class KeyAgreement(Protocol[_O]):
         """Begin a call with a `party`: whose key the first agreement shows must have all others of this call."""
         ...
 
-    def offer(self, responder_uri: str) -> _O:
-        """Return the offer of a call, with its I_MESSAGE; raises MikeyError without what `meet` finds out."""
+    def offer(self, responder_uri: str, lines: int = 1) -> _O:
+        """Return the offer of a call, with its I_MESSAGE, for `lines` m-lines.
+
+        Raises MikeyError without what `meet` finds out.
+        """
         ...
 
-    async def accept(self, key_mgmt: Sequence[str], initiator_uri: str) -> KeyingAnswer:
-        """Verify an offer and answer it; raises MikeyError."""
+    async def accept(self, key_mgmt: Sequence[str], initiator_uri: str, lines: int = 1) -> KeyingAnswer:
+        """Verify an offer that may key up to `lines` m-lines, and answer it; raises MikeyError."""
         ...
 
     async def confirm(self, offer: _O, key_mgmt: Sequence[str]) -> SrtpKeys:
@@ -91,15 +94,15 @@ class KeyAgreement(Protocol[_O]):
         ...
 
 
-async def offer_to(keying: KeyAgreement[_O] | None, responder_uri: str) -> _O | None:
-    """Return the offer of a call, and before it find out what it needs; None for media in clear.
+async def offer_to(keying: KeyAgreement[_O] | None, responder_uri: str, lines: int = 1) -> _O | None:
+    """Return the offer of a call for `lines` m-lines, and before it find out what it needs; raises MikeyError.
 
-    Raises MikeyError.
+    Returns None for media in clear.
     """
     if keying is None:
         return None
     await keying.meet(responder_uri)
-    return keying.offer(responder_uri)
+    return keying.offer(responder_uri, lines)
 
 
 class CertifiedKeying:
@@ -165,8 +168,8 @@ class CertifiedKeying:
     async def meet(self, responder_uri: str) -> None:
         """Find nothing out: an offer needs no more than the Responder's URI."""
 
-    async def accept(self, key_mgmt: Sequence[str], initiator_uri: str) -> KeyingAnswer:
-        """Verify an offer and answer it; raises MikeyError."""
+    async def accept(self, key_mgmt: Sequence[str], initiator_uri: str, lines: int = 1) -> KeyingAnswer:
+        """Verify an offer that may key up to `lines` m-lines, and answer it; raises MikeyError."""
         began_s = time.perf_counter()
         octets, ids = mikey_message(key_mgmt), protocol_ids(key_mgmt)
         responder = self._responder_of(octets)
@@ -176,6 +179,7 @@ class CertifiedKeying:
             key_mgmt_ids=ids,
             now_s=self._clock.now_s(),
             steady_s=self._clock.steady_s(),
+            lines=lines,
         )
         prepared, found = await self._vouched(partial(self._prepared_by, responder), claim)
         now_s, steady_s = self._clock.now_s(), self._clock.steady_s()
@@ -284,8 +288,8 @@ class Keying(CertifiedKeying):
         super().__init__(credentials, tracer, clock, random, domains)
         self._initiator = Initiator(credentials.party)
 
-    def offer(self, responder_uri: str) -> Offer:
-        """Return the offer of a call, with its I_MESSAGE."""
+    def offer(self, responder_uri: str, lines: int = 1) -> Offer:
+        """Return the offer of a call, with its I_MESSAGE, for `lines` m-lines."""
         began_s = time.perf_counter()
         offer = self._initiator.offer(
             responder_uri=responder_uri,
@@ -293,6 +297,7 @@ class Keying(CertifiedKeying):
             random=self._random,
             now_s=self._clock.now_s(),
             pair=self._take_pair(),
+            lines=lines,
         )
         self._offered(began_s)
         return offer

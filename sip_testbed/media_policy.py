@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from voice_dpki.errors import PeerError
 from voice_dpki.media.codecs import CODECS, Codec
+from voice_dpki.mikey.keys import SrtpKeys
+from voice_dpki.sip.keyed import keyed_with
 from voice_dpki.sip.sdp import (
     PLAIN_PROTOCOLS,
     SECURE,
@@ -38,6 +40,18 @@ def check_protected(described: SessionDescription, *, keyed: bool) -> None:
         raise Refusal("SDP key-mgmt", f"the SDP has {missing}: media in clear are refused")
     if not keyed and (not fits or described.key_mgmt):
         raise Refusal("SDP key-mgmt", "the SDP wants SRTP, and this user agent is set to media in clear")
+
+
+def keys_of(keys: SrtpKeys, described: SessionDescription, at: int) -> SrtpKeys:
+    """Return the keys of section `at` of a description, whose key management gave `keys`; raises Refusal.
+
+    A message may key fewer sections than the description has: then the last of these are not keyed.
+    """
+    sections = keyed_with(described, at)
+    place = sections.index(at) if at in sections else len(keys.lines)
+    if place >= len(keys.lines):
+        raise Refusal("SDP key-mgmt", f"the key management does not key media section {at + 1} of the SDP")
+    return keys.lines[place]
 
 
 def payload_type_of(described: SessionDescription, codec: Codec) -> int:

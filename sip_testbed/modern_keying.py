@@ -87,11 +87,11 @@ class ModernKeying:
         if self._standard is not None:
             self._standard.begin_call(party)
 
-    def offer(self, responder_uri: str) -> AnyModernOffer:
-        """Return the offer of a call, with its I_MESSAGE."""
+    def offer(self, responder_uri: str, lines: int = 1) -> AnyModernOffer:
+        """Return the offer of a call, with its I_MESSAGE, for `lines` m-lines."""
         standard = self._standard_for(responder_uri)
         if standard is not None:
-            offer = standard.offer(responder_uri)
+            offer = standard.offer(responder_uri, lines)
             self.ms = standard.ms
             return offer
         began_s = time.perf_counter()
@@ -101,19 +101,20 @@ class ModernKeying:
             random=self._random,
             now_s=self._clock.now_s(),
             strength=self._credentials.strength,
+            lines=lines,
         )
         self.ms = ms_since(began_s)
         text = f"MIKEY {_NAMES[modern.strength]} offered ({self.profile})"
         self._tracer.note(text, step="MIKEY", ms=self.ms)
         return modern
 
-    async def accept(self, key_mgmt: Sequence[str], initiator_uri: str) -> KeyingAnswer:
-        """Verify an offer and answer it; raises MikeyError."""
+    async def accept(self, key_mgmt: Sequence[str], initiator_uri: str, lines: int = 1) -> KeyingAnswer:
+        """Verify an offer that may key up to `lines` m-lines, and answer it; raises MikeyError."""
         began_s = time.perf_counter()
         octets = mikey_message(key_mgmt)
         standard = self._standard_for(initiator_uri)
         if standard is not None and not is_modern(octets):
-            answer = await standard.accept(key_mgmt, initiator_uri)
+            answer = await standard.accept(key_mgmt, initiator_uri, lines)
             self._go_by(standard)
             self.ms, self.peer_key, self.elements = standard.ms, standard.peer_key, standard.elements
             return answer
@@ -123,6 +124,7 @@ class ModernKeying:
             key_mgmt_ids=protocol_ids(key_mgmt),
             now_s=self._clock.now_s(),
             steady_s=self._clock.steady_s(),
+            lines=lines,
         )
         found = await self._resolve(claim)
         now_s, steady_s = self._clock.now_s(), self._clock.steady_s()

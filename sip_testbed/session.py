@@ -17,6 +17,7 @@ from sip_testbed.media_policy import (
     Refusal,
     check_protected,
     codec_of,
+    keys_of,
     payload_type_of,
     protocols,
     reasons,
@@ -31,6 +32,7 @@ from voice_dpki.mikey.sdp import key_mgmt_value
 from voice_dpki.names import ascii_lower
 from voice_dpki.shell.current import work_on
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.sip.keyed import keyed_with
 from voice_dpki.sip.offer_answer import answer_to, audio_to_take, check_answer, check_next_offer
 from voice_dpki.sip.sdp import Direction, RtpMap, SessionDescription, audio_description
 from voice_dpki.wire.media import MediaSession
@@ -251,8 +253,10 @@ class Session:
         agreed = Agreed(offer, taken, codec, now.own_keys, described.audio_key_mgmt)
         keys = None
         if self._keying and agreed.their_keys != now.their_keys:
-            accepted = await self._keying.accept(agreed.their_keys, self.peer_uri)
-            keys, agreed = accepted.keys, replace(agreed, own_keys=(key_mgmt_value(accepted.message),))
+            lines = len(keyed_with(offer, taken))
+            accepted = await self._keying.accept(agreed.their_keys, self.peer_uri, lines)
+            keys = keys_of(accepted.keys, offer, taken)
+            agreed = replace(agreed, own_keys=(key_mgmt_value(accepted.message),))
         direction = described.audio_direction.answered_by(self._wanted)
         own = self.describe(codec, payload_type, agreed.own_keys, direction)
 

@@ -47,8 +47,11 @@ class SharedKeying:
     def begin_call(self, party: Party) -> None:
         """Do nothing: whoever has the shared key is the party."""
 
-    def offer(self, responder_uri: str) -> SharedOffer:
-        """Return the offer of a call; raises LocalError if no key is shared with the Responder."""
+    def offer(self, responder_uri: str, lines: int = 1) -> SharedOffer:
+        """Return the offer of a call for `lines` m-lines.
+
+        Raises LocalError if no key is shared with the Responder.
+        """
         began_s = time.perf_counter()
         is_psk = self._credentials.mode == "psk"
         make = self._initiator.offer_psk if is_psk else self._initiator.offer_dhhmac
@@ -57,13 +60,14 @@ class SharedKeying:
             profile=self.profile,
             random=self._random,
             now_s=self._clock.now_s(),
+            lines=lines,
         )
         self.ms = ms_since(began_s)
         self._tracer.note(f"MIKEY {self._name} offered ({self.profile})", step="MIKEY", ms=self.ms)
         return offer
 
-    async def accept(self, key_mgmt: Sequence[str], initiator_uri: str) -> KeyingAnswer:
-        """Verify an offer and answer it; raises MikeyError."""
+    async def accept(self, key_mgmt: Sequence[str], initiator_uri: str, lines: int = 1) -> KeyingAnswer:
+        """Verify an offer that may key up to `lines` m-lines, and answer it; raises MikeyError."""
         began_s = time.perf_counter()
         answer = self._responder.accept(
             mikey_message(key_mgmt),
@@ -72,6 +76,7 @@ class SharedKeying:
             random=self._random,
             now_s=self._clock.now_s(),
             steady_s=self._clock.steady_s(),
+            lines=lines,
         )
         self._agreed(began_s)
         return answer

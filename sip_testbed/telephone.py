@@ -16,6 +16,7 @@ from sip_testbed.media_policy import (
     NOT_ACCEPTABLE,
     Refusal,
     check_protected,
+    keys_of,
     payload_type_of,
     protocols,
     reasons,
@@ -33,6 +34,7 @@ from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.sdp import key_mgmt_value
 from voice_dpki.shell.current import work_on
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.sip.keyed import keyed_with
 from voice_dpki.sip.message import parse_address
 from voice_dpki.sip.offer_answer import answer_to, audio_to_take, check_answer
 from voice_dpki.sip.sdp import SessionDescription
@@ -225,8 +227,10 @@ class Telephone:
             payload_type = payload_type_of(described, codec)
             result.remarks += _media_elsewhere("caller", described, call)
             values = described.audio_key_mgmt
-            answer = await self._keying.accept(values, session.peer_uri) if self._keying else None
-            self._start(media, described, answer.keys if answer else None, result, receives=payload_type)
+            lines = len(keyed_with(offer, taken))
+            answer = await self._keying.accept(values, session.peer_uri, lines) if self._keying else None
+            keys = keys_of(answer.keys, offer, taken) if answer else None
+            self._start(media, described, keys, result, receives=payload_type)
         except REFUSED as error:
             self._refused(result, error)
             result.status = NOT_ACCEPTABLE

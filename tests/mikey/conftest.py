@@ -72,9 +72,8 @@ class Call:
         )
 
     def receive(self, octets: bytes, *, ids: tuple[str, ...] = ("mikey",), now_s: float = NOW_S) -> PeerClaim:
-        claim = self.responder.receive(
-            octets, initiator_uri=self.caller.uri, key_mgmt_ids=ids, **self.clocks(now_s)
-        )
+        clocks: dict[str, Any] = self.clocks(now_s)
+        claim = self.responder.receive(octets, initiator_uri=self.caller.uri, key_mgmt_ids=ids, **clocks)
         assert isinstance(claim, PeerClaim)
         return claim
 

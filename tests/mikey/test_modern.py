@@ -19,8 +19,9 @@ from voice_dpki.errors import LocalError
 from voice_dpki.mikey.agreement import Strength
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
+from voice_dpki.mikey.mark import MARK
 from voice_dpki.mikey.message import Message, SrtpId
-from voice_dpki.mikey.modern import MARK, ModernParty, is_modern
+from voice_dpki.mikey.modern import ModernParty, is_modern
 from voice_dpki.mikey.payloads import (
     Certificate,
     CertificateHash,

@@ -118,7 +118,7 @@ def test_our_code_makes_the_same_octets_and_keys(vector: Any) -> None:
         assert len(key) == 1184
         return bytes.fromhex(vector["callee"]["mlkem_secret"]), bytes.fromhex(vector["callee"]["mlkem_ciphertext"])
 
-    clocks = {"now_s": NOW_S, "steady_s": NOW_S}
+    clocks: dict[str, Any] = {"now_s": NOW_S, "steady_s": NOW_S}
     responder = ModernResponder(callee, ReplayCache(NOW_S - 10), encapsulate=encapsulate)
     claim = responder.receive(offer.message, initiator_uri=caller.uri, key_mgmt_ids=("mikey",), **clocks)
     random = Drawn(answering.x25519, answering.ssrc.to_bytes(4, "big"))
@@ -142,7 +142,8 @@ def test_octets_made_by_hand_are_accepted_with_the_signers_of_every_day(vector: 
         ModernParty(vector[role]["uri"], certificate_of(role), LocalSigner(key_of(role)))
         for role in ("caller", "callee")
     )
-    clocks, offer = {"now_s": NOW_S, "steady_s": NOW_S}, bytes.fromhex(vector["offer"])
+    clocks: dict[str, Any] = {"now_s": NOW_S, "steady_s": NOW_S}
+    offer = bytes.fromhex(vector["offer"])
     responder = ModernResponder(callee, ReplayCache(NOW_S - 10))
     claim = responder.receive(offer, initiator_uri=caller.uri, key_mgmt_ids=("mikey",), **clocks)
     answer = responder.complete(claim, vouched(caller), random=Anything(), **clocks)

@@ -77,11 +77,11 @@ class Keying:
 
     async def accept(self, *_: object) -> object:
         self.accepted += 1
-        return SimpleNamespace(keys=None, message=b"\x01")
+        return SimpleNamespace(keys=SimpleNamespace(lines=(None,)), message=b"\x01")
 
     async def meet(self, _: str) -> None: ...
 
-    def offer(self, _: str) -> object:
+    def offer(self, *_: object) -> object:
         self.offered += 1
         return SimpleNamespace(message=b"\x01")
 

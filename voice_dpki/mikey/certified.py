@@ -134,10 +134,17 @@ class CertifiedInitiator:
         self._bundles.close(csb_id)
 
     def _begin(
-        self, kind: DataType, responder_uri: str, profile: SrtpProfile, prf: Prf, random: Random, now_s: float
+        self,
+        kind: DataType,
+        responder_uri: str,
+        profile: SrtpProfile,
+        prf: Prf,
+        random: Random,
+        now_s: float,
+        lines: int,
     ) -> tuple[Header, Beginning]:
         """Return header and first payloads of an offer."""
-        sessions = offered_sessions(random)
+        sessions = offered_sessions(random, lines)
         header = Header(kind, self._bundles.open(random), prf, sessions, respond=True)
         payloads = (
             self._bundles.timestamp(now_s),
@@ -166,15 +173,23 @@ class CertifiedResponder(ABC):
         self._profiles = tuple(profiles)
 
     def receive(
-        self, octets: bytes, *, initiator_uri: str, key_mgmt_ids: Sequence[str], now_s: float, steady_s: float
+        self,
+        octets: bytes,
+        *,
+        initiator_uri: str,
+        key_mgmt_ids: Sequence[str],
+        now_s: float,
+        steady_s: float,
+        lines: int = 1,
     ) -> AnyClaim:
         """Make the checks on an I_MESSAGE that need no ledger; raises MikeyError.
 
         `initiator_uri` is the caller's URI according to SIP; `key_mgmt_ids` are the protocol identifiers of the SDP
-        that carried the message, in its order. `now_s` is of the wall clock, `steady_s` of the monotonic one.
+        that carried the message, in its order, and `lines` the number of m-lines there that the message may key.
+        `now_s` is of the wall clock, `steady_s` of the monotonic one.
         """
         message = Message.parse(octets)
-        steps.check_offer_header(message.header, self.kind)
+        steps.check_offer_header(message.header, self.kind, lines)
         steps.check_group(message)
         steps.check_payloads(message, self.counts)
         self._replays.check(octets, message.one(Timestamp), now_s=now_s, steady_s=steady_s)

@@ -2,7 +2,7 @@
 
 import hmac
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import reduce
 from hashlib import sha1, sha256
@@ -96,8 +96,18 @@ class StreamKey:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SrtpKeys:
-    """The result of a MIKEY exchange for SRTP: the profile, and the keys for the holder's two directions."""
+    """The result of a MIKEY exchange for SRTP: the profile, and the keys for the holder's two directions.
+
+    They are those of the first m-line that the exchange keys.
+    """
 
     profile: SrtpProfile
     send: StreamKey
     receive: StreamKey
+    further: tuple["SrtpKeys", ...] = ()
+    """The keys of the m-lines after the first, in their order; they have none further themselves."""
+
+    @property
+    def lines(self) -> tuple["SrtpKeys", ...]:
+        """The keys of each m-line, in the order of the session description."""
+        return (replace(self, further=()), *self.further)

@@ -27,6 +27,7 @@ from voice_dpki.mikey.agreement import Encapsulate, Exchange, Strength, encapsul
 from voice_dpki.mikey.certified import KeyingAnswer, Party
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
+from voice_dpki.mikey.mark import MARK, check_mark
 from voice_dpki.mikey.message import Header, Message, serialize
 from voice_dpki.mikey.payloads import (
     CertificateHash,
@@ -41,19 +42,13 @@ from voice_dpki.mikey.payloads import (
 )
 from voice_dpki.mikey.policy import SrtpProfile, short_policy_for
 from voice_dpki.mikey.refusal import error_message
-from voice_dpki.mikey.registry import DataType, DhGroup, ExtensionType, HashFunc, Prf, SignatureType
+from voice_dpki.mikey.registry import DataType, DhGroup, HashFunc, Prf, SignatureType
 from voice_dpki.mikey.replay import ReplayCache
-from voice_dpki.mikey.sessions import Bundles, accept_policy, answer_header, offered_sessions, stream_keys
+from voice_dpki.mikey.sessions import Bundles, accept_policy, answer_header, offered_sessions, srtp_keys
 from voice_dpki.mikey.steps import Counts, PeerClaim
 from voice_dpki.names import CertDigest
 from voice_dpki.x509.keys import KeyKindError, SignatureError, verify_signature
 from voice_dpki.x509.recorded import CertificateRefused, RecordedCertificate, TrustedCertificate, Use, judge
-
-VENDOR: Final = b"vDPKI"
-"""Begins the data of the General extension that marks our messages, of whatever version."""
-
-MARK: Final = GeneralExtension(ExtensionType.VENDOR_ID, VENDOR + b"\x01")
-"""Marks the messages of this version: private numbers mean something else to others."""
 
 SIGNATURE_ALGORITHM: Final = "ES256"
 
@@ -153,7 +148,7 @@ class ModernOffer:
         Raises MikeyError, for an error message of the Responder with the failure PEER_ERROR.
         """
         message = steps.read_answer(self.sent, octets, DataType.DH_RESP, R_MESSAGE)
-        _check_mark(message)
+        check_mark(message)
         group = _value(message).group
         if group != self.strength.answered:
             raise MikeyError(Failure.DH_GROUP, f"the answer is in group {group}, not in that of the offer")
@@ -165,8 +160,7 @@ class ModernOffer:
         _check_signature(claim, _trusted(claim, recorded, now_s), _ANSWER_DOMAIN + offered)
         value = message.one(DhValue).value
         tgk = _tgk(self._exchange.finish(value), offered, value)
-        ours, theirs = stream_keys(tgk, message.header, self.sent.one(Rand).rand, self.profile)
-        return SrtpKeys(self.profile, send=ours, receive=theirs)
+        return srtp_keys(tgk, message.header, self.sent.one(Rand).rand, self.profile, initiates=True)
 
 
 class ModernInitiator:
@@ -185,13 +179,14 @@ class ModernInitiator:
         now_s: float,
         strength: Strength,
         key_mgmt_ids: Sequence[str] = ("mikey",),
+        lines: int = 1,
     ) -> ModernOffer:
-        """Make an I_MESSAGE for a call to `responder_uri`, with a random SSRC for the stream that we send.
+        """Make an I_MESSAGE for a call to `responder_uri` that keys `lines` m-lines, with random SSRCs of ours.
 
         `key_mgmt_ids` are all protocol identifiers that the SDP will offer, in its order (RFC 4567 §4.1.4).
         """
         exchange = Exchange.begin(strength, random)
-        sessions = offered_sessions(random)
+        sessions = offered_sessions(random, lines)
         csb_id = self._bundles.open(random)
         header = Header(DataType.DH_INIT, csb_id, Prf.HMAC_SHA_256, sessions, respond=True)
         payloads = (
@@ -235,19 +230,26 @@ class ModernResponder:
         self._encapsulate = encapsulate
 
     def receive(
-        self, octets: bytes, *, initiator_uri: str, key_mgmt_ids: Sequence[str], now_s: float, steady_s: float
+        self,
+        octets: bytes,
+        *,
+        initiator_uri: str,
+        key_mgmt_ids: Sequence[str],
+        now_s: float,
+        steady_s: float,
+        lines: int = 1,
     ) -> ModernClaim:
         """Make the checks on an I_MESSAGE that need no ledger; raises MikeyError.
 
         The arguments are those of `voice_dpki.mikey.certified.CertifiedResponder.receive`.
         """
         message = Message.parse(octets)
-        steps.check_offer_header(message.header)
+        steps.check_offer_header(message.header, lines=lines)
         if message.header.prf != Prf.HMAC_SHA_256:
             raise MikeyError(Failure.PRF, f"PRF {message.header.prf} is not HMAC-SHA-256")
         self._check_strength(message)
         steps.check_payloads(message, I_MESSAGE)
-        _check_mark(message)
+        check_mark(message)
         self._replays.check(message.signed_octets(), message.one(Timestamp), now_s=now_s, steady_s=steady_s)
         steps.check_sdp_ids(message, key_mgmt_ids)
         steps.check_rand(message)
@@ -261,7 +263,7 @@ class ModernResponder:
     ) -> KeyingAnswer:
         """Return the answer if the ledger vouches for the Initiator's certificate, which signed; raises MikeyError.
 
-        The SSRC of our stream is random. Only a message that passes every check enters the replay cache
+        The SSRCs of our streams are random. Only a message that passes every check enters the replay cache
         (RFC 3830 §5.3).
         """
         trusted = _trusted(claim, recorded, now_s)
@@ -300,8 +302,8 @@ class ModernResponder:
         )
         offered = _hash(message)
         octets = _sign(header, payloads, self._party.signer, _ANSWER_DOMAIN + offered).octets
-        theirs, ours = stream_keys(_tgk(secret, offered, value), header, message.one(Rand).rand, profile)
-        return KeyingAnswer(octets, SrtpKeys(profile, send=ours, receive=theirs))
+        tgk, rand = _tgk(secret, offered, value), message.one(Rand).rand
+        return KeyingAnswer(octets, srtp_keys(tgk, header, rand, profile, initiates=False))
 
 
 def _hash(message: Message) -> bytes:
@@ -335,17 +337,6 @@ def _value(message: Message) -> DhValue:
     if value.validity is not None:
         raise MikeyError(Failure.PAYLOAD, "the public value has a validity, which the modern mode does not have")
     return value
-
-
-def _check_mark(message: Message) -> None:
-    """Check that the message is marked as ours, and as one of this version."""
-    marks = [
-        extension
-        for extension in message.all(GeneralExtension)
-        if extension.ext_type == ExtensionType.VENDOR_ID and extension.data.startswith(VENDOR)
-    ]
-    if marks != [MARK]:
-        raise MikeyError(Failure.VERSION, "the message is not marked as one of version 1 of the modern mode")
 
 
 def _claim(message: Message, role: str, identity: Identity, uri: str) -> ModernClaim:

@@ -38,7 +38,7 @@ from voice_dpki.mikey.payloads import (
 )
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.registry import DataType, DhGroup, Prf
-from voice_dpki.mikey.sessions import accept_policy, answer_header, stream_keys
+from voice_dpki.mikey.sessions import accept_policy, answer_header, srtp_keys
 from voice_dpki.mikey.steps import AnyClaim, PeerClaim
 from voice_dpki.x509.recorded import RecordedCertificate
 
@@ -74,8 +74,8 @@ class Offer:
         """Verify the Responder's signature and compute the Initiator's keys; raises MikeyError."""
         steps.check_signature(claim)
         tgk = dh.shared_value(self.pair.secret, claim.message.all(DhValue)[0].value)
-        ours, theirs = stream_keys(tgk, claim.message.header, self.sent.one(Rand).rand, self.profile)
-        return Prepared(claim, SrtpKeys(self.profile, send=ours, receive=theirs))
+        header, rand = claim.message.header, self.sent.one(Rand).rand
+        return Prepared(claim, srtp_keys(tgk, header, rand, self.profile, initiates=True))
 
     def complete(self, prepared: Prepared[SrtpKeys], recorded: RecordedCertificate, *, now_s: float) -> SrtpKeys:
         """Return the keys if the ledger vouches for the Responder's certificate; raises MikeyError."""
@@ -95,14 +95,15 @@ class Initiator(CertifiedInitiator):
         key_mgmt_ids: Sequence[str] = ("mikey",),
         prf: Prf = Prf.HMAC_SHA_256,
         pair: dh.KeyPair | None = None,
+        lines: int = 1,
     ) -> Offer:
-        """Make an I_MESSAGE for a call to `responder_uri`, with a random SSRC for the stream that we send.
+        """Make an I_MESSAGE for a call to `responder_uri` that keys `lines` m-lines, with random SSRCs of ours.
 
         `key_mgmt_ids` are all protocol identifiers that the SDP will offer, in its order (RFC 4567 §4.1.4). `pair`,
         if given, is a fresh key pair that no other exchange uses.
         """
         pair = pair or dh.new_pair(random)
-        header, payloads = self._begin(DataType.DH_INIT, responder_uri, profile, prf, random, now_s)
+        header, payloads = self._begin(DataType.DH_INIT, responder_uri, profile, prf, random, now_s, lines)
         more = (DhValue(DhGroup.OAKLEY_5, pair.public_value), steps.sdp_ids_of(key_mgmt_ids))
         octets = signed(header, (*payloads, *more), self._party.signer)
         return Offer(octets, responder_uri, profile, Message.parse(octets), pair)
@@ -117,7 +118,7 @@ class Responder(CertifiedResponder):
     def prepare(
         self, claim: PeerClaim, *, random: Random, pair: dh.KeyPair | None = None
     ) -> Prepared[KeyingAnswer]:
-        """Verify the Initiator's signature and make the R_MESSAGE, with a random SSRC of ours; raises MikeyError.
+        """Verify the Initiator's signature and make the R_MESSAGE, with random SSRCs of ours; raises MikeyError.
 
         `pair`, if given, is a fresh key pair that no other exchange uses.
         """
@@ -127,9 +128,8 @@ class Responder(CertifiedResponder):
         pair = pair or dh.new_pair(random)
         tgk = dh.shared_value(pair.secret, message.one(DhValue).value)
         header = answer_header(DataType.DH_RESP, message.header, random)
-        theirs, ours = stream_keys(tgk, header, message.one(Rand).rand, profile)
-        answer = KeyingAnswer(self._answer(message, header, pair), SrtpKeys(profile, send=ours, receive=theirs))
-        return Prepared(claim, answer)
+        keys = srtp_keys(tgk, header, message.one(Rand).rand, profile, initiates=False)
+        return Prepared(claim, KeyingAnswer(self._answer(message, header, pair), keys))
 
     def _answer(self, message: Message, header: Header, pair: dh.KeyPair) -> bytes:
         idi, _ = message.all(Identity)

@@ -26,13 +26,12 @@ from voice_dpki.mikey.certified import (
 )
 from voice_dpki.mikey.envelope import ENVELOPE_KEY_BYTES, check_decrypter, is_kept, seal, unseal, unwrap, wrap
 from voice_dpki.mikey.failures import Failure, MikeyError
-from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.message import Message
 from voice_dpki.mikey.payloads import CertificateHash, EnvelopeKey, Identity, Kemac, Rand, Timestamp
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.registry import DataType, HashFunc, Prf
 from voice_dpki.mikey.replay import ReplayCache
-from voice_dpki.mikey.sessions import accept_policy, answer_header, stream_keys
+from voice_dpki.mikey.sessions import accept_policy, answer_header, srtp_keys
 from voice_dpki.mikey.shared import TGK_BYTES, PskOffer
 from voice_dpki.mikey.steps import Counts, PeerClaim
 from voice_dpki.mikey.strength import check_rsa_key
@@ -101,12 +100,13 @@ class PkeInitiator(CertifiedInitiator):
         now_s: float,
         key_mgmt_ids: Sequence[str] = ("mikey",),
         prf: Prf = Prf.HMAC_SHA_256,
+        lines: int = 1,
     ) -> PkeOffer:
-        """Make an I_MESSAGE for a call to `recipient`.
+        """Make an I_MESSAGE for a call to `recipient` that keys `lines` m-lines.
 
         `key_mgmt_ids` are all protocol identifiers that the SDP will offer, in its order (RFC 4567 §4.1.4).
         """
-        header, payloads = self._begin(DataType.PKE_INIT, recipient.uri, profile, prf, random, now_s)
+        header, payloads = self._begin(DataType.PKE_INIT, recipient.uri, profile, prf, random, now_s, lines)
         timestamp, rand, idi, *_ = payloads
         secret, tgk = random.token(ENVELOPE_KEY_BYTES), random.token(TGK_BYTES)
         keys = MessageKeys(secret, prf, header.csb_id, rand.rand)
@@ -152,11 +152,10 @@ class PkeResponder(CertifiedResponder):
         tgk = unseal(message.one(Kemac), keys, idi, timestamp)
         header = answer_header(DataType.PKE_RESP, message.header, random)
         octets = keys.verified(header, (timestamp, idr), parties_of(idi.data, idr.data, timestamp))
-        theirs, ours = stream_keys(tgk, header, message.one(Rand).rand, profile)
-        srtp_keys = SrtpKeys(profile, send=ours, receive=theirs)
+        agreed = srtp_keys(tgk, header, message.one(Rand).rand, profile, initiates=False)
         kept = is_kept(message.one(EnvelopeKey))
         bundle = bundle_of(UpdatedBy.PSK, keys, profile, message, header) if kept else None
-        return Prepared(claim, KeyingAnswer(octets, srtp_keys, bundle))
+        return Prepared(claim, KeyingAnswer(octets, agreed, bundle))
 
     def _check_hash(self, named: CertificateHash) -> None:
         if named.hash_func not in _HASHES:

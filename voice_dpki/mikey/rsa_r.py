@@ -45,7 +45,7 @@ from voice_dpki.mikey.payloads import (
 )
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.registry import DataType, ExtensionType, Prf
-from voice_dpki.mikey.sessions import accept_policy, answer_header, stream_keys
+from voice_dpki.mikey.sessions import accept_policy, answer_header, srtp_keys
 from voice_dpki.mikey.shared import TGK_BYTES
 from voice_dpki.mikey.steps import AnyClaim, Counts, PeerClaim
 from voice_dpki.mikey.transport import MessageKeys, parties_of
@@ -123,10 +123,9 @@ class ReverseOffer:
         steps.check_signature(claim, message.before_signature() + parties_of(idi.data, idr.data, timestamp))
         keys = self._keys(message)
         tgk = unseal(message.one(Kemac), keys, idr, timestamp)
-        ours, theirs = stream_keys(tgk, message.header, keys.rand, self.profile)
         bundle = Bundle(UpdatedBy.PSK, keys, self.profile, idi, idr, message.header.sessions, timestamp)
-        srtp_keys = SrtpKeys(self.profile, send=ours, receive=theirs)
-        return PreparedReverse(claim, srtp_keys, _bundle=bundle if is_kept(message.one(EnvelopeKey)) else None)
+        agreed = srtp_keys(tgk, message.header, keys.rand, self.profile, initiates=True)
+        return PreparedReverse(claim, agreed, _bundle=bundle if is_kept(message.one(EnvelopeKey)) else None)
 
     def _keys(self, message: Message) -> MessageKeys:
         prf, rand = Prf(message.header.prf), _rand_of(self.sent, message)
@@ -156,12 +155,14 @@ class ReverseInitiator(CertifiedInitiator):
         key_mgmt_ids: Sequence[str] = ("mikey",),
         prf: Prf = Prf.HMAC_SHA_256,
         retargetable: bool = False,
+        lines: int = 1,
     ) -> ReverseOffer:
         """Make an I_MESSAGE for a call to `responder_uri`, or to whomever the call is `retargetable` to.
 
+        It keys `lines` m-lines.
         `key_mgmt_ids` are all protocol identifiers that the SDP will offer, in its order (RFC 4567 §4.1.4).
         """
-        header, payloads = self._begin(DataType.RSA_R_INIT, responder_uri, profile, prf, random, now_s)
+        header, payloads = self._begin(DataType.RSA_R_INIT, responder_uri, profile, prf, random, now_s, lines)
         timestamp, rand, idi, certificate, idr, policy = payloads
         named = () if retargetable else (idr,)
         ids = steps.sdp_ids_of(key_mgmt_ids)
@@ -189,11 +190,10 @@ class ReverseResponder(CertifiedResponder):
         secret, tgk = random.token(ENVELOPE_KEY_BYTES), random.token(TGK_BYTES)
         keys = MessageKeys(secret, Prf(header.prf), header.csb_id, rand.rand)
         octets = self._answer(claim, header, ours_rand, keys, tgk)
-        theirs, ours = stream_keys(tgk, header, rand.rand, profile)
         idi, idr, timestamp = message.all(Identity)[0], self._party_id, message.one(Timestamp)
         bundle = Bundle(UpdatedBy.PSK, keys, profile, idi, idr, header.sessions, timestamp)
-        srtp_keys = SrtpKeys(profile, send=ours, receive=theirs)
-        return Prepared(claim, KeyingAnswer(octets, srtp_keys, bundle), _USES)
+        agreed = srtp_keys(tgk, header, rand.rand, profile, initiates=False)
+        return Prepared(claim, KeyingAnswer(octets, agreed, bundle), _USES)
 
     @property
     def _party_id(self) -> Identity:

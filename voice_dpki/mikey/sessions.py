@@ -1,22 +1,26 @@
-"""The crypto sessions of one m-line, and the bundles that they belong to, for all modes (RFC 3830 §4.1.3, §6.1).
+"""The crypto sessions of a message's m-lines, and the bundles that they belong to (RFC 3830 §4.1.3, §6.1).
 
-An m-line has two crypto sessions: the Initiator's stream, and the Responder's (RFC 4567 §7.1). An offer leaves the
-second's SSRC open, and the answer fills it in (RFC 3830 §6.1.1).
+Each m-line has two crypto sessions: the Initiator's stream, and the Responder's. Their IDs are 1 and 2 for the
+first m-line that the message keys, 3 and 4 for the second (RFC 4567 §7.1). An offer leaves the SSRC of each second
+one open, and the answer fills it in (RFC 3830 §6.1.1). All SSRCs of a bundle differ, whatever m-line they are of.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from voice_dpki.codec.ntp import ntp_time
 from voice_dpki.effects import Random
+from voice_dpki.errors import LocalError
 from voice_dpki.mikey.failures import Failure, MikeyError
-from voice_dpki.mikey.keys import Label, StreamKey
+from voice_dpki.mikey.keys import Label, SrtpKeys, StreamKey
 from voice_dpki.mikey.message import Header, Message, SrtpId
 from voice_dpki.mikey.payloads import SecurityPolicy, Timestamp
 from voice_dpki.mikey.policy import SrtpProfile, profile_of
 from voice_dpki.mikey.registry import DataType, Prf
 from voice_dpki.mikey.replay import timestamp_at
 
-_INITIATOR_CS, _RESPONDER_CS = 1, 2
+MAX_LINES = 4
+"""Most m-lines that one message keys."""
 
 _NTP_SECOND = 1 << 32
 
@@ -51,26 +55,37 @@ class Bundles:
         return timestamp_at(self._last_ntp)
 
 
-def offered_sessions(random: Random) -> tuple[SrtpId, SrtpId]:
-    """Return the map of an offer, with a random SSRC for the stream that we send."""
-    return SrtpId(0, _new_ssrc(random, other=0)), SrtpId(0, 0)
+def offered_sessions(random: Random, lines: int = 1) -> tuple[SrtpId, ...]:
+    """Return the map of an offer for `lines` m-lines, with random SSRCs for the streams that we send.
+
+    Raises LocalError for more than MAX_LINES.
+    """
+    if not 0 < lines <= MAX_LINES:
+        raise LocalError(f"a MIKEY message keys one m-line and at most {MAX_LINES}, not {lines}")
+    taken: set[int] = set()
+    return tuple(each for _ in range(lines) for each in (SrtpId(0, _new_ssrc(random, taken)), SrtpId(0, 0)))
 
 
 def answer_header(kind: DataType, offered: Header, random: Random) -> Header:
-    """Return the answer's header: the Initiator's values, with a random SSRC of ours filled in (§6.1.1)."""
-    first, second = offered.sessions
-    sessions = (first, SrtpId(second.policy_no, _new_ssrc(random, other=first.ssrc)))
-    return Header(kind, offered.csb_id, offered.prf, sessions)
+    """Return the answer's header: the Initiator's values, with random SSRCs of ours filled in (§6.1.1)."""
+    taken = {session.ssrc for session in offered.sessions}
+    filled = (each if each.ssrc else replace(each, ssrc=_new_ssrc(random, taken)) for each in offered.sessions)
+    return Header(kind, offered.csb_id, offered.prf, tuple(filled))
 
 
-def stream_keys(tgk: bytes, header: Header, rand: bytes, profile: SrtpProfile) -> tuple[StreamKey, StreamKey]:
-    """Derive the keys of the Initiator's stream and of the Responder's."""
+def srtp_keys(tgk: bytes, header: Header, rand: bytes, profile: SrtpProfile, *, initiates: bool) -> SrtpKeys:
+    """Derive the keys of each m-line that an answer's `header` maps, as its Initiator or its Responder has them."""
 
     def stream(cs_id: int) -> StreamKey:
         label = Label(Prf(header.prf), cs_id, header.csb_id, rand)
         return StreamKey.from_tgk(tgk, label, profile, header.sessions[cs_id - 1].ssrc)
 
-    return stream(_INITIATOR_CS), stream(_RESPONDER_CS)
+    def line(first: int) -> SrtpKeys:
+        ours, theirs = (stream(first), stream(first + 1))[:: 1 if initiates else -1]
+        return SrtpKeys(profile, send=ours, receive=theirs)
+
+    keys, *further = [line(first) for first in range(1, len(header.sessions), 2)]
+    return replace(keys, further=tuple(further))
 
 
 def accept_policy(message: Message, profiles: Iterable[SrtpProfile]) -> SrtpProfile:
@@ -84,8 +99,9 @@ def accept_policy(message: Message, profiles: Iterable[SrtpProfile]) -> SrtpProf
     return profile
 
 
-def _new_ssrc(random: Random, other: int) -> int:
-    """Draw an SSRC that is neither 0, which means none, nor the other side's."""
-    while (ssrc := int.from_bytes(random.token(4), "big")) in (0, other):
+def _new_ssrc(random: Random, taken: set[int]) -> int:
+    """Draw an SSRC that is neither 0, which means none, nor `taken`, and add it to those."""
+    while (ssrc := int.from_bytes(random.token(4), "big")) == 0 or ssrc in taken:
         pass
+    taken.add(ssrc)
     return ssrc

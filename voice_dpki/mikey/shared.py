@@ -41,7 +41,7 @@ from voice_dpki.mikey.payloads import (
 from voice_dpki.mikey.policy import SrtpProfile, policy_for
 from voice_dpki.mikey.registry import DataType, DhGroup, EncrAlg, KeyType, PayloadType, Prf
 from voice_dpki.mikey.replay import ReplayCache
-from voice_dpki.mikey.sessions import Bundles, accept_policy, answer_header, offered_sessions, stream_keys
+from voice_dpki.mikey.sessions import Bundles, accept_policy, answer_header, offered_sessions, srtp_keys
 from voice_dpki.mikey.steps import Counts
 from voice_dpki.mikey.transport import MessageKeys, parties_of
 
@@ -97,8 +97,7 @@ class SharedOffer(ABC):
         return bundle_of(mode, self._keys, self.profile, self.sent, Message.parse(answer).header)
 
     def _agreed(self, tgk: bytes, header: Header) -> SrtpKeys:
-        ours, theirs = stream_keys(tgk, header, self.sent.one(Rand).rand, self.profile)
-        return SrtpKeys(self.profile, send=ours, receive=theirs)
+        return srtp_keys(tgk, header, self.sent.one(Rand).rand, self.profile, initiates=True)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -153,12 +152,14 @@ class SharedInitiator:
         now_s: float,
         key_mgmt_ids: Sequence[str] = ("mikey",),
         prf: Prf = Prf.HMAC_SHA_256,
+        lines: int = 1,
     ) -> PskOffer:
-        """Make a PSK offer; `key_mgmt_ids` are all protocol identifiers that the SDP will offer, in its order.
+        """Make a PSK offer for `lines` m-lines.
 
+        `key_mgmt_ids` are all protocol identifiers that the SDP will offer, in its order.
         Raises LocalError if no key is shared with the Responder.
         """
-        header, payloads, keys = self._begin(DataType.PSK_INIT, responder_uri, profile, random, now_s, prf)
+        header, payloads, keys = self._begin(DataType.PSK_INIT, responder_uri, profile, random, now_s, prf, lines)
         tgk = random.token(TGK_BYTES)
         timestamp = next(payload for payload in payloads if isinstance(payload, Timestamp))
         data = keys.crypt(b"\0" + KeyData(KeyType.TGK, tgk).serialize(), timestamp)
@@ -175,9 +176,12 @@ class SharedInitiator:
         key_mgmt_ids: Sequence[str] = ("mikey",),
         prf: Prf = Prf.HMAC_SHA_256,
         pair: dh.KeyPair | None = None,
+        lines: int = 1,
     ) -> DhHmacOffer:
         """Make a DHHMAC offer like `offer_psk`; `pair`, if given, is a fresh one that no other exchange uses."""
-        header, payloads, keys = self._begin(DataType.DHHMAC_INIT, responder_uri, profile, random, now_s, prf)
+        header, payloads, keys = self._begin(
+            DataType.DHHMAC_INIT, responder_uri, profile, random, now_s, prf, lines
+        )
         pair = pair or dh.new_pair(random)
         more = (DhValue(DhGroup.OAKLEY_5, pair.public_value), steps.sdp_ids_of(key_mgmt_ids))
         octets = keys.sealed(header, (*payloads, *more), EncrAlg.NULL, b"")
@@ -192,12 +196,19 @@ class SharedInitiator:
         self._bundles.close(csb_id)
 
     def _begin(
-        self, kind: DataType, responder_uri: str, profile: SrtpProfile, random: Random, now_s: float, prf: Prf
+        self,
+        kind: DataType,
+        responder_uri: str,
+        profile: SrtpProfile,
+        random: Random,
+        now_s: float,
+        prf: Prf,
+        lines: int,
     ) -> tuple[Header, tuple[Payload, ...], MessageKeys]:
         secret = self._key_of(responder_uri)
         if secret is None or len(secret) < MIN_KEY_BYTES:
             raise LocalError(f"no key of {MIN_KEY_BYTES} bytes or more is shared with the Responder")
-        header = Header(kind, self._bundles.open(random), prf, offered_sessions(random), respond=True)
+        header = Header(kind, self._bundles.open(random), prf, offered_sessions(random, lines), respond=True)
         rand = random.token(steps.RAND_BYTES)
         payloads = (
             self._bundles.timestamp(now_s),
@@ -233,6 +244,7 @@ class SharedResponder:
         random: Random,
         now_s: float,
         steady_s: float,
+        lines: int = 1,
     ) -> KeyingAnswer:
         """Verify a PSK or DHHMAC offer and answer it; raises MikeyError.
 
@@ -240,7 +252,8 @@ class SharedResponder:
         """
         message = Message.parse(octets)
         is_psk = message.header.data_type == DataType.PSK_INIT
-        steps.check_offer_header(message.header, DataType.PSK_INIT if is_psk else DataType.DHHMAC_INIT)
+        kind = DataType.PSK_INIT if is_psk else DataType.DHHMAC_INIT
+        steps.check_offer_header(message.header, kind, lines)
         steps.check_payloads(message, _PSK_INIT if is_psk else _DHHMAC_INIT)
         steps.check_respond(message.header)
         self._replays.check(octets, message.one(Timestamp), now_s=now_s, steady_s=steady_s)
@@ -308,5 +321,5 @@ def check_no_data(kemac: Kemac) -> None:
 
 
 def _answered(octets: bytes, tgk: bytes, header: Header, message: Message, bundle: Bundle) -> KeyingAnswer:
-    theirs, ours = stream_keys(tgk, header, message.one(Rand).rand, bundle.profile)
-    return KeyingAnswer(octets, SrtpKeys(bundle.profile, send=ours, receive=theirs), bundle)
+    keys = srtp_keys(tgk, header, message.one(Rand).rand, bundle.profile, initiates=False)
+    return KeyingAnswer(octets, keys, bundle)

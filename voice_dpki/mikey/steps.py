@@ -5,7 +5,7 @@ Each returns what it read, or nothing, and raises MikeyError with the step's fai
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from voice_dpki.codec.telephone import is_same_party
@@ -163,17 +163,23 @@ def check_not_error(message: Message) -> None:
         raise MikeyError(Failure.PEER_ERROR, f"the Responder answers with an error, which is not signed: {names}")
 
 
-def check_offer_header(header: Header, kind: DataType = DataType.DH_INIT) -> None:
-    """Check that an offer's header fits its mode and one m-line: two crypto sessions, the second SSRC open."""
+def check_offer_header(header: Header, kind: DataType = DataType.DH_INIT, lines: int = 1) -> None:
+    """Check that an offer's header fits its mode, and has two crypto sessions for each m-line that it keys.
+
+    The SSRC of each second one is open. The message may key the first few alone of the SDP's `lines`.
+    """
     if header.data_type != kind:
         raise MikeyError(Failure.DATA_TYPE, f"data type {header.data_type} is not {kind.about}")
     if header.prf not in _PRFS:
         raise MikeyError(Failure.PRF, f"PRF {header.prf} is not supported")
-    if header.map_type != MapType.SRTP_ID or len(header.sessions) != 2:
-        raise MikeyError(Failure.CRYPTO_SESSIONS, "one m-line has two crypto sessions (RFC 4567 §7.1)")
-    initiator, responder = header.sessions
-    if not initiator.ssrc or responder.ssrc or initiator.roc or responder.roc:
-        raise MikeyError(Failure.CRYPTO_SESSIONS, "the offer must hold the Initiator's SSRC alone, and no ROC")
+    count = len(header.sessions)
+    if header.map_type != MapType.SRTP_ID or count % 2 or not 2 <= count <= 2 * lines:
+        about = f"{count} crypto sessions are not two for each m-line, of which there are {lines}"
+        raise MikeyError(Failure.CRYPTO_SESSIONS, f"{about} (RFC 4567 §7.1)")
+    ours, theirs = header.sessions[::2], header.sessions[1::2]
+    if not all(each.ssrc for each in ours) or any(each.ssrc for each in theirs):
+        raise MikeyError(Failure.CRYPTO_SESSIONS, "the offer must hold the Initiator's SSRCs alone")
+    _check_streams(header, len(ours))
 
 
 def check_respond(header: Header) -> None:
@@ -183,16 +189,34 @@ def check_respond(header: Header) -> None:
 
 
 def check_answer_header(sent: Header, header: Header, kind: DataType) -> None:
-    """Check that an answer's header repeats the offer's, with the SSRC that the Responder fills in (§6.1.1)."""
+    """Check that an answer's header repeats the offer's, with the SSRCs that the Responder fills in (§6.1.1)."""
     if header.data_type != kind:
         raise MikeyError(Failure.DATA_TYPE, f"data type {header.data_type} is not {kind.about}")
     check_echo(header.prf == sent.prf, Failure.PRF, "the PRF")
     check_echo(header.csb_id == sent.csb_id, Failure.CSB_ID, "the CSB ID")
-    ours, open_ = sent.sessions
-    filled = header.sessions[1].ssrc if len(header.sessions) == 2 else 0
-    check_echo(header.sessions == (ours, SrtpId(open_.policy_no, filled)), Failure.CRYPTO_SESSIONS, "the CS ID map")
-    if filled in (0, ours.ssrc):
-        raise MikeyError(Failure.CRYPTO_SESSIONS, "the Responder chose no SSRC of its own")
+    check_echo(
+        len(header.sessions) == len(sent.sessions) and all(map(_is_filled, sent.sessions, header.sessions)),
+        Failure.CRYPTO_SESSIONS,
+        "the CS ID map",
+    )
+    _check_streams(header, len(sent.sessions))
+
+
+def _is_filled(sent: SrtpId, answered: SrtpId) -> bool:
+    """Return whether an answer has a crypto session as it was sent, but for an SSRC that was left open."""
+    return answered == (sent if sent.ssrc else replace(sent, ssrc=answered.ssrc))
+
+
+def _check_streams(header: Header, chosen: int) -> None:
+    """Check that `chosen` streams have an SSRC, each another, and that none begins with a roll-over counter.
+
+    One SSRC for two streams would make their packets indistinguishable at a shared port.
+    """
+    ssrcs = {session.ssrc for session in header.sessions if session.ssrc}
+    if len(ssrcs) != chosen:
+        raise MikeyError(Failure.CRYPTO_SESSIONS, "each stream must have an SSRC of its own")
+    if any(session.roc for session in header.sessions):
+        raise MikeyError(Failure.CRYPTO_SESSIONS, "a stream that begins has no roll-over counter")
 
 
 def check_payloads(message: Message, counts: Counts) -> None:

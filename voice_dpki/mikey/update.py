@@ -23,7 +23,7 @@ from voice_dpki.mikey.message import Header, Message
 from voice_dpki.mikey.payloads import DhValue, GeneralExtension, Identity, Kemac, KeyData, Payload, Timestamp
 from voice_dpki.mikey.registry import DataType, DhGroup, EncrAlg, KeyType
 from voice_dpki.mikey.replay import ReplayCache, unix_time_s
-from voice_dpki.mikey.sessions import answer_header, offered_sessions, stream_keys
+from voice_dpki.mikey.sessions import answer_header, offered_sessions, srtp_keys
 from voice_dpki.mikey.shared import DHHMAC_RESP, PSK_RESP, TGK_BYTES, check_no_data, open_tgk
 from voice_dpki.mikey.steps import Counts
 from voice_dpki.mikey.transport import parties_of
@@ -141,7 +141,7 @@ def accept_update(
 
 def _header(bundle: Bundle, kind: DataType, random: Random) -> Header:
     """Return the header of an update: the bundle's, with new SSRCs under its policies."""
-    drawn = offered_sessions(random)
+    drawn = offered_sessions(random, len(bundle.sessions) // 2)
     sessions = tuple(replace(old, ssrc=new.ssrc) for old, new in zip(bundle.sessions, drawn, strict=True))
     return Header(kind, bundle.keys.csb_id, bundle.keys.prf, sessions, respond=True)
 
@@ -149,7 +149,7 @@ def _header(bundle: Bundle, kind: DataType, random: Random) -> Header:
 def _check_header(bundle: Bundle, message: Message, offer: tuple[DataType, Counts]) -> None:
     kind, counts = offer
     header = message.header
-    steps.check_offer_header(header, kind)
+    steps.check_offer_header(header, kind, len(bundle.sessions) // 2)
     steps.check_respond(header)
     if header.csb_id != bundle.keys.csb_id:
         raise MikeyError(Failure.CSB_ID, "the update is for another bundle")
@@ -181,7 +181,6 @@ def _answer_dhhmac(bundle: Bundle, message: Message, kemac: Kemac, random: Rando
 
 
 def _updated(bundle: Bundle, header: Header, offer: Message, tgk: bytes, *, initiates: bool) -> Updated:
-    first, second = stream_keys(tgk, header, bundle.keys.rand, bundle.profile)
-    ours, theirs = (first, second) if initiates else (second, first)
+    keys = srtp_keys(tgk, header, bundle.keys.rand, bundle.profile, initiates=initiates)
     after = replace(bundle, sessions=header.sessions, timestamp=offer.one(Timestamp))
-    return Updated(SrtpKeys(bundle.profile, send=ours, receive=theirs), after)
+    return Updated(keys, after)

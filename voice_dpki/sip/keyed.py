@@ -1,0 +1,27 @@
+"""Which media sections one key management message keys, by the levels of RFC 4567 §3.1.
+
+A message in a media section keys that section. One at the session level keys all others that are in use and
+protected: the first two of its crypto sessions belong to the first of these sections, the next two to the second
+(RFC 4567 §7.1).
+"""
+
+from voice_dpki.sip.sdp import KEY_MGMT, SECURE_PROTOCOLS, Media, SessionDescription
+
+
+def keyed_with(described: SessionDescription, at: int) -> tuple[int, ...]:
+    """Return the indices of the sections that are keyed by the message which keys section `at`, in their order.
+
+    Section `at` is among them if it is in use and protected.
+    """
+    if described.media[at].attributes(KEY_MGMT):
+        return (at,)
+    return tuple(index for index, section in enumerate(described.media) if _by_session(section))
+
+
+def key_mgmt_of(described: SessionDescription, at: int) -> tuple[str, ...]:
+    """Return the values of a=key-mgmt that apply to section `at`: its own, else the session's."""
+    return described.media[at].attributes(KEY_MGMT) or described.attributes(KEY_MGMT)
+
+
+def _by_session(section: Media) -> bool:
+    return bool(section.port) and section.protocol in SECURE_PROTOCOLS and not section.attributes(KEY_MGMT)
