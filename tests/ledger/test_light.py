@@ -496,6 +496,19 @@ def test_clock_trusting_period_and_order_of_times() -> None:
     chain.client(trusting_period_s=math.inf).verify(first, None, 1e9)
 
 
+def test_the_trusting_period_ends_at_its_last_second() -> None:
+    """Counted from a time of today, in which a billionth is more than a second."""
+    begun_s = 1_790_000_000
+    chain = Chain(0, 1, 2)
+    first, second = (chain.grow(time_ns=(begun_s + later_s) * NS) for later_s in (0, 1))
+    for now_s, code in ((begun_s + 99.75, None), (begun_s + 100.0, LightCode.TRUST_EXPIRED)):
+        client = LightClient("made", TrustPoint.at(first, chain.validators(1)), trusting_period_s=100.0)
+        if code is None:
+            assert client.verify(second, None, now_s) == second.header
+        else:
+            assert refusal(client.verify, second, None, now_s) is code
+
+
 def test_the_first_header_may_have_the_time_of_genesis_but_none_before() -> None:
     chain = Chain(0, 1, 2)
     chain.client().verify(chain.grow(time_ns=0), None, 5.0)

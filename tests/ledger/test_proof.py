@@ -147,6 +147,19 @@ def test_a_leaf_beside_the_path_proves_no_absence() -> None:
         verify_absence(root, near(bytes(32), 0), Proof((sibling,), leaf))
 
 
+@pytest.mark.parametrize("bits", [1, 8, 255])
+@pytest.mark.parametrize("first_bit", [0, 1])
+def test_another_s_leaf_in_the_key_s_place_proves_no_absence(first_bit: int, bits: int) -> None:
+    """A root that says so is of no tree that nodes agree on, whichever of the two keys is the lesser."""
+    key = bytes([first_bit << 7]) + bytes(31)
+    leaf, siblings = (near(key, 0), number(1)), tuple(number(seed) for seed in range(bits))
+    root = leaf_hash(leaf)
+    for depth, sibling in reversed([*enumerate(siblings)]):
+        root = inner_hash(sibling, root) if depth == 0 and first_bit else inner_hash(root, sibling)
+    with pytest.raises(ProofError, match="not on the key's path"):
+        verify_absence(root, key, Proof(siblings, leaf))
+
+
 def test_nothing_is_in_the_empty_tree() -> None:
     verify_absence(EMPTY, BASE, Proof((), None))
     with pytest.raises(ProofError):
