@@ -263,7 +263,7 @@ class TestCertificates:
         assert call.receive(call.offer().message).digest == digest_of(call.caller.certificate)
 
     @pytest.mark.parametrize("digest", [bytes(32), b"\xff" * 32])
-    def test_a_named_one_is_the_one_that_the_ledger_gives(self, parties: tuple[Party, Party], digest: bytes) -> None:
+    def test_a_named_one_is_what_the_ledger_gives(self, parties: tuple[Party, Party], digest: bytes) -> None:
         caller, callee = parties
         sent = Line().offer("psk").sent
         for named, given in ((caller, callee), (callee, caller)):
