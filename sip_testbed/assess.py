@@ -48,6 +48,8 @@ class Evidence:
     recordings: Mapping[str, bytes] = field(default_factory=dict)
     changes: Sequence[str] = ()
     """The changes by re-INVITE that the caller was to make."""
+    early_s: float = 0.0
+    """How many seconds of media the callee was to play before it answered."""
 
     def result(self, role: str) -> Mapping[str, Any]:
         """Return the last result of the user agent of that role; empty if it took no part."""
@@ -228,6 +230,9 @@ def _good_call(evidence: Evidence, media: Mapping[str, Direction]) -> Iterable[C
         yield _heard(name.replace("_", " "), direction)
     if evidence.changes:
         yield _changed(evidence)
+    if evidence.early_s:
+        heard_s = evidence.result("caller").get("early_s") or 0.0
+        yield Check("Media were heard before the answer", heard_s > 0, f"{heard_s:g} of {evidence.early_s:g} s")
     if evidence.scenario.protected:
         yield _bound(evidence)
         answered = connected(evidence)
@@ -302,10 +307,7 @@ def _silent_call(evidence: Evidence) -> Iterable[Check]:
 
 
 def _refused_by_caller(evidence: Evidence) -> Iterable[Check]:
-    """Yield the checks of a call whose answer the caller refused.
-
-    The callee has answered in good faith, so its speech may be on the way; nobody may hear it.
-    """
+    """Yield the checks of a call whose answer the caller refused: speech may come, and nobody may hear it."""
     sent = sum(packet.actor == "caller" for packet in evidence.rtp())
     yield Check("The caller said nothing", sent == 0, f"{sent} RTP packets")
     heard = evidence.result("caller").get("media") is not None

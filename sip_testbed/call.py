@@ -58,6 +58,7 @@ call.
   voice-dpki call                                         the good call: signed, verified, encrypted, heard
   voice-dpki call --codec opus --srtp AEAD_AES_128_GCM    with another codec and cipher
   voice-dpki call --change hold --change rekey            a hold and new keys while the call is up
+  voice-dpki call --early-media 2                         encrypted media before the call is answered
   voice-dpki call --list-scenarios                        the attacks that can be tried on it
   voice-dpki call --scenario mikey-changed                one of them
   voice-dpki call --ledger federation                     on a ledger of four operators' validators; needs CometBFT
@@ -100,6 +101,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="what the caller changes by re-INVITE in the middle of its speech: a hold, new keys, another codec; "
         "again for more than one, evenly spread",
+    )
+    how.add_argument(
+        "--early-media",
+        type=number(above=0, most=60, unit="seconds"),
+        metavar="S",
+        help="the callee plays the first S seconds of its speech before it answers, as announcements are played",
     )
     how.add_argument(
         "--say-seconds",
@@ -152,6 +159,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise LocalError(
             f"the scenario {scenario.name} is about signatures; the answers of --mikey {arguments.mikey} have none"
         )
+    if arguments.early_media and arguments.change:
+        raise LocalError("--early-media and --change: a report is about one of them at a time")
     progress = _Progress(Console(stderr=arguments.json))
     with interruptible():
         calls = _place_calls(scenario, arguments, progress)
@@ -165,8 +174,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _place_calls(scenario: Scenario, arguments: argparse.Namespace, progress: "_Progress") -> list[PlacedCall]:
-    changes = tuple(arguments.change)
-    options = CallOptions(arguments.codec, arguments.srtp, arguments.say_seconds, arguments.mikey, changes)
+    options = CallOptions(
+        arguments.codec,
+        arguments.srtp,
+        arguments.say_seconds,
+        arguments.mikey,
+        tuple(arguments.change),
+        arguments.early_media or 0.0,
+    )
     out, ledger = arguments.out, LedgerKind(arguments.ledger)
     stages = Stages(progress.begin)
     if scenario.protected:

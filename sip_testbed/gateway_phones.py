@@ -241,8 +241,8 @@ class Phones:
             self._answer(event, 200)
             leg.bye_received(event.request.headers)
             return None
-        if event.request.method == "INVITE":
-            leg.reinvite_received(event)
+        if event.request.method in ("INVITE", "PRACK"):
+            (leg.reinvite_received if event.request.method == "INVITE" else leg.prack_received)(event)
             return None
         if event.request.method == "OPTIONS":
             return ()

@@ -112,6 +112,7 @@ def user_agent_config(
     target: str | None = None,
     telephone: Credential | None = None,
     changes: Sequence[str] = (),
+    early_s: float = 0.0,
 ) -> Sections:
     """Return the configuration of the caller (with a `target`) or the callee; without `srtp` media are in clear.
 
@@ -144,6 +145,7 @@ def user_agent_config(
         "said": out / f"{role}.said.wav",
         "heard": out / f"{role}.heard.wav",
         "listen": site.listen(role),
+        **({"early_s": early_s} if early_s else {}),
         **(keyed if srtp else {}),
         **({"call": {"target": target, "changes": list(changes)}} if target else {}),
     }

@@ -91,6 +91,8 @@ class CallOptions:
     mikey: str = MODERN
     changes: tuple[str, ...] = ()
     """What the caller changes in the middle of its speech, of CHANGES."""
+    early_s: float = 0.0
+    """How much of its speech the callee plays before it answers, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,7 @@ class _Placement:
             mikey=self._options.mikey,
             say=self._speech(role),
             out=self._folder.resolve(),
+            early_s=0.0 if role == "caller" else self._options.early_s,
             **particulars,  # type: ignore[arg-type]
         )
 
@@ -245,7 +248,10 @@ class _Placement:
         recordings = self._recordings()
         shown = [event for event in events if event.time_s >= began_s] if self._listened() else events
         codec = self._options.codec
-        evidence = assess.Evidence(self._scenario, codec, self._srtp, shown, recordings, self._changes)
+        options = self._options
+        evidence = assess.Evidence(
+            self._scenario, codec, self._srtp, shown, recordings, self._changes, options.early_s
+        )
         outcome, media = assess.seen(evidence), assess.directions(evidence)
         checks = assess.checks(evidence, outcome, media)
         drawn = ladder.build(shown, _figures(media))

@@ -1,16 +1,16 @@
 """A telephone: it places or answers calls, keys them, speaks and listens, and reports how they went."""
 
-import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from sip_testbed import remarks
+from sip_testbed.answers import Answers, Taken, final_answer, why
 from sip_testbed.conversation import SILENCE, SILENCE_REASON, Flow, converse
+from sip_testbed.early_media import early_media
 from sip_testbed.keying import AnyOffer, KeyAgreement, offer_to
 from sip_testbed.media_policy import (
     NOT_ACCEPTABLE,
@@ -21,14 +21,12 @@ from sip_testbed.media_policy import (
     protocols,
     reasons,
 )
-from sip_testbed.result import Result
+from sip_testbed.result import Result, keep_recording
 from sip_testbed.rivals import Party
 from sip_testbed.session import REFUSED, Agreed, Session, make_changes
 from sip_testbed.user_agent_config import TelephoneSetup
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import MalformedError, PeerError
-from voice_dpki.media.pcm import Pcm
-from voice_dpki.media.recording import write_wav
 from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.sdp import key_mgmt_value
@@ -39,16 +37,14 @@ from voice_dpki.sip.message import parse_address
 from voice_dpki.sip.offer_answer import answer_to, audio_to_take, check_answer
 from voice_dpki.sip.sdp import SessionDescription
 from voice_dpki.wire.media import MediaSession
-from voice_dpki.wire.sip.user_agent import Call, FinalAnswer, IncomingCall, Leg, UserAgent
+from voice_dpki.wire.sip.provisional import UnacknowledgedError
+from voice_dpki.wire.sip.user_agent import Call, IncomingCall, Leg, UserAgent
 from voice_dpki.wire.tasks import first_of
 
 log = logging.getLogger(__name__)
 
 HELD = "the answer puts the call on hold at once: no media either way"
 """Why a call that was answered so is not established: nothing could be said, and silence was not looked for."""
-
-ANSWER_TIMEOUT_S = 60.0
-"""A call that is not answered within this time is cancelled."""
 
 BUSY = 486
 
@@ -113,26 +109,49 @@ class Telephone:
         codec, session = self._setup.codec, self._session(media, target, "callee")
         own_keys = (key_mgmt_value(offer.message),) if offer else ()
         sdp = session.describe(codec, codec.payload_type, own_keys)
+        answers = self._answers(sdp, offer, media, result)
         call = await self._agent.invite(target, sdp.serialize())
+        call.on_early(answers.early)
         work_on(call.call_id)
         session.await_changes(call)
-        answer = await _final_answer(call)
+        try:
+            answer = await final_answer(call)
+        finally:
+            await answers.close()
+        result.early_s = round(media.heard.duration_s, 2) if answers.is_heard else 0.0
         result.status, result.setup_ms, result.verstat = answer.status, answer.setup_ms, answer.verstat
         if not 200 <= answer.status < 300:
-            result.reason = _why(answer)
+            result.reason = why(answer)
+            if answers.is_heard:
+                await media.finish()
+                self._keep(media, result)
             return
         try:
-            described, agreed = await self._agree(call, answer.sdp, sdp, offer, media, result)
+            taken = await answers.final(answer.tag, _host(call), answer.sdp)
         except REFUSED as error:
             self._refused(result, error)
             await call.bye(reasons(str(error)))
         else:
-            flow = Flow.agreed(described)
-            session.begin(agreed)
+            flow = Flow.agreed(taken.described)
+            session.begin(taken.agreed)
             changes = self._setup.call.changes if self._setup.call else ()
             await self._converse(call, media, flow, result, session, changes)
             if flow.is_held:  # the offer asked for both ways, and anybody on the path can change the answer
                 result.established, result.reason = False, HELD
+
+    def _answers(
+        self, sdp: SessionDescription, offer: AnyOffer | None, media: MediaSession, result: Result
+    ) -> Answers:
+        async def verify(host: str, body: bytes) -> Taken:
+            if self._keying:
+                self._keying.begin_call("callee")  # each telephone of a forked call has a key of its own
+            return await self._agree(host, body, sdp, offer, "callee")
+
+        def replace(taken: Taken) -> None:
+            self._begin(media.change, taken, result)
+            media.leave()
+
+        return Answers(verify, partial(self._begin, media.start, result=result), replace, self._tracer)
 
     # The callee.
 
@@ -186,34 +205,31 @@ class Telephone:
     ) -> None:
         """Start the media by the answer in the ACK, or refuse it, which ends the call."""
         try:
-            described, agreed = await self._agree(call, call.ack_sdp, sdp, offer, media, result)
+            taken = await self._agree(_host(call), call.ack_sdp, sdp, offer, "caller")
+            self._begin(media.start, taken, result)
         except REFUSED as error:
             self._refused(result, error)
             await call.bye(reasons(str(error)))
             return
-        session.begin(agreed)
-        await self._converse(call, media, Flow.agreed(described), result, session)
+        session.begin(taken.agreed)
+        await self._converse(call, media, Flow.agreed(taken.described), result, session)
 
     async def _agree(
-        self,
-        call: Leg,
-        body: bytes,
-        sdp: SessionDescription,
-        offer: AnyOffer | None,
-        media: MediaSession,
-        result: Result,
-    ) -> tuple[SessionDescription, Agreed]:
-        """Start the media by the answer `body` to our offer `sdp`; raises one of REFUSED."""
+        self, host: str, body: bytes, sdp: SessionDescription, offer: AnyOffer | None, party: Party
+    ) -> Taken:
+        """Check the answer `body` to our offer `sdp` by the `party` at `host`, and agree on keys.
+
+        Raises one of REFUSED.
+        """
         codec, answered = self._setup.codec, SessionDescription.parse(body)
         check_answer(sdp, answered)
         described = answered.narrowed(0)
         check_protected(described, keyed=self._keying is not None)
         payload_type_of(described, codec)  # refuses before keys are agreed
-        result.remarks += _media_elsewhere("callee" if result.role == "caller" else "caller", described, call)
         values = described.audio_key_mgmt
         keys = await self._keying.confirm(offer, values) if self._keying and offer else None
-        self._start(media, described, keys, result, receives=codec.payload_type)
-        return described, Agreed(sdp, 0, codec, sdp.key_mgmt, values)
+        elsewhere = remarks.media_elsewhere(party, described.audio_address, host)
+        return Taken(described, Agreed(sdp, 0, codec, sdp.key_mgmt, values), keys, tuple(elsewhere))
 
     async def _take(self, call: IncomingCall, media: MediaSession, result: Result) -> None:
         codec = self._setup.codec
@@ -225,25 +241,36 @@ class Telephone:
             described = offer.narrowed(taken)
             check_protected(described, keyed=self._keying is not None)
             payload_type = payload_type_of(described, codec)
-            result.remarks += _media_elsewhere("caller", described, call)
+            result.remarks += remarks.media_elsewhere("caller", described.audio_address, _host(call))
             values = described.audio_key_mgmt
             lines = len(keyed_with(offer, taken))
             answer = await self._keying.accept(values, session.peer_uri, lines) if self._keying else None
             keys = keys_of(answer.keys, offer, taken) if answer else None
-            self._start(media, described, keys, result, receives=payload_type)
+            self._start(media.start, described, keys, result, receives=payload_type)
         except REFUSED as error:
             self._refused(result, error)
             result.status = NOT_ACCEPTABLE
             await call.reject(NOT_ACCEPTABLE, None, reasons(str(error)))
             return
-        await call.ring()
         own_keys = (key_mgmt_value(answer.message),) if answer else ()
         own = session.describe(codec, payload_type, own_keys, described.audio_direction.answered)
-        await call.answer(answer_to(offer, taken, own).serialize())
         session.begin(Agreed(offer, taken, codec, own_keys, values))
+        try:
+            await self._pick_up(call, media, answer_to(offer, taken, own).serialize(), result)
+        except UnacknowledgedError as error:
+            result.reason = str(error)
+            return
         result.status = 200
-        await first_of(call.established.wait(), call.ended.wait())
         await self._converse(call, media, Flow.agreed(described), result, session)
+
+    async def _pick_up(self, call: IncomingCall, media: MediaSession, body: bytes, result: Result) -> None:
+        """Ring, play early media, answer, and wait for the ACK; raises UnacknowledgedError."""
+        await call.ring()
+        setup = self._setup
+        async with early_media(call, media, setup.speech, setup.early_s, body) as early_s:
+            result.early_s = round(early_s, 2)
+            await call.answer(body)
+            await first_of(call.established.wait(), call.ended.wait())
 
     # Both sides.
 
@@ -282,17 +309,21 @@ class Telephone:
             self._keying.begin_call(party)
         return Session(self._setup, media, self._keying, self._tracer, self._random, peer_uri)
 
+    def _begin(self, start: Callable[..., None], taken: Taken, result: Result) -> None:
+        self._start(start, taken.described, taken.keys, result, receives=self._setup.codec.payload_type)
+        result.remarks += taken.remarks
+
     def _start(
         self,
-        media: MediaSession,
+        start: Callable[..., None],
         described: SessionDescription,
         keys: SrtpKeys | None,
         result: Result,
         *,
         receives: int,
     ) -> None:
-        """Start the media; `receives` is the payload type that our own description asks for."""
-        media.start(
+        """Start the media by `start`; `receives` is the payload type that our own description asks for."""
+        start(
             self._setup.codec,
             payload_type=payload_type_of(described, self._setup.codec),
             receive_type=receives,
@@ -318,7 +349,7 @@ class Telephone:
         self._tracer.note(note, step="media", ok=counted.received > 0 and not counted.unauthentic)
         for path, pcm in ((self._setup.said, media.said), (self._setup.heard, media.heard)):
             if path is not None:
-                _write_wav(path, pcm)
+                keep_recording(path, pcm)
 
     def _silent(self, result: Result, sentence: str) -> None:
         """Record that we end the call because no media arrived."""
@@ -339,18 +370,6 @@ class Telephone:
             self._setup.result.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-async def _final_answer(call: Call) -> FinalAnswer:
-    """Wait for the answer; cancel the call if that takes too long or if we are stopped."""
-    try:
-        return await asyncio.wait_for(call.answered(), ANSWER_TIMEOUT_S)
-    except TimeoutError:
-        call.cancel()
-        return await call.answered()
-    except asyncio.CancelledError:
-        call.cancel()
-        raise
-
-
 def _step(error: PeerError) -> str:
     """Return the name of the step that refused, for results and reports."""
     if isinstance(error, MikeyError):
@@ -368,20 +387,7 @@ def _caller_uri(call: IncomingCall) -> str:
     return f"sip:{asserted or claimed.user}@{claimed.host}"
 
 
-def _why(answer: FinalAnswer) -> str:
-    """Return why a call was refused, with the text of Reason or Warning if there is any."""
-    return remarks.refusal(answer.status, answer.reason, answer.headers)
-
-
-def _media_elsewhere(party: str, described: SessionDescription, call: Leg) -> list[str]:
+def _host(call: Leg) -> str:
+    """Return the host of the other side's Contact."""
     assert call.dialog is not None
-    return remarks.media_elsewhere(party, described.audio_address, call.dialog.target.host)
-
-
-def _write_wav(path: Path, pcm: Pcm) -> None:
-    """Write a recording; a failure is logged and does not change the call's result."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(write_wav(pcm))
-    except OSError as error:
-        log.error("recording cannot be written", extra={"fields": {"file": str(path), "reason": error.strerror}})
+    return call.dialog.target.host

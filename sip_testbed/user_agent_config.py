@@ -47,6 +47,7 @@ say = "caller.wav"                          # mono, 16 bits
 said = "caller.said.wav"                    # what was said and heard, at the codec's rate
 heard = "caller.heard.wav"
 result = "caller.json"                      # how the call went
+# early_s = 3                               # a callee: say so much before the call is answered (a reliable 183)
 # session_expires_s = 1800                  # have calls refreshed within this time, or end them (RFC 4028)
 silence_s = 2                               # a call on which nothing authentic comes for so long is ended
 
@@ -139,6 +140,8 @@ class UserAgentConfig(Config, frozen=True, kw_only=True):
     """How long after the ACK authentic media must arrive, if the other side is to send."""
     session_expires_s: Annotated[int, msgspec.Meta(ge=MIN_INTERVAL_S, le=86_400)] | None = None
     """The session interval that our calls ask for (RFC 4028)."""
+    early_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
+    """How many seconds of the speech a caller that can hears before its call is answered (RFC 3262)."""
     keys: KeysConfig | None = None
     shared_keys: SharedKeysConfig | None = None
     tls: ClientTls | None = None
@@ -180,6 +183,7 @@ class TelephoneSetup:
     trace: TraceTo
     silence_s: float = DEFAULT_SILENCE_S
     session_expires_s: int | None = None
+    early_s: float = 0.0
 
 
 def load_setup(path: Path) -> TelephoneSetup:
@@ -212,6 +216,7 @@ def load_setup(path: Path) -> TelephoneSetup:
         trace=config.trace.read(path),
         silence_s=config.silence_s,
         session_expires_s=config.session_expires_s,
+        early_s=config.early_s,
     )
 
 

@@ -177,22 +177,53 @@ def test_a_telephone_of_ours_takes_the_changes_of_a_caller(world: World) -> None
     assert world.sent("a", "INVITE sip:") == 7
 
 
+def test_a_telephone_of_ours_answers_before_the_answer(world: World) -> None:
+    """SIPp requires 100rel: 180 and 183 are reliable, a wrong PRACK gets 481, and the 200 has no answer."""
+    with telephone(world, early_s=0.2) as (running, result):
+        caller = world.sipp("caller_early", "caller", CALLER, "a", OURS)
+        assert caller.wait(TIMEOUT_S) == 0, world.errors("caller_early", "caller")
+        running.wait_for(lambda event: isinstance(event, ResultEvent), "end", TIMEOUT_S)
+    told = json.loads(result.read_text())
+    assert (told["status"], told["early_s"]) == (200, 0.2)
+
+
+def test_a_telephone_of_ours_acknowledges_what_sipp_answers_before_the_answer(world: World) -> None:
+    """The answer is in SIPp's reliable 183; its 200 has none."""
+    called = world.sipp("callee_early", "callee", CALLEE, "b")
+    wait_until_bound(world.hosts["callee"], world.transport)
+    try:
+        with telephone(world, role="caller", call=f"sip:{CALLEE}@b.example") as (running, result):
+            running.wait_for(lambda event: isinstance(event, ResultEvent), "end", TIMEOUT_S)
+        assert called.wait(TIMEOUT_S) == 0, world.errors("callee_early", "callee")
+    finally:
+        called.kill()
+        called.wait()
+    told = json.loads(result.read_text())
+    assert (told["status"], told["codec"]) == (200, "PCMU")
+
+
 @contextmanager
-def telephone(world: World) -> Iterator[tuple[Running, Path]]:
-    """The project's telephone in the callee's place, media in clear, and the file with how its call went."""
-    folder, result = world.folder, world.folder / "callee.json"
+def telephone(
+    world: World, role: str = "callee", early_s: float = 0.0, call: str | None = None
+) -> Iterator[tuple[Running, Path]]:
+    """The project's telephone in that role's place, media in clear, and the file with how its call went."""
+    folder, result = world.folder, world.folder / f"{role}.json"
+    letter = {"callee": "b", "caller": "a"}[role]
     (folder / "say.wav").write_bytes(write_wav(Pcm(8000, b"\1\0" * 80_000)))
-    (folder / "callee.password").write_text("password of ours")
-    (folder / "callee.toml").write_text(
-        f'aor = "sip:{OURS}@b.example"\npassword_file = "callee.password"\nsrtp = "none"\nsilence_s = 60\n'
-        f'proxy = "{world.transport}:{world.hosts["proxy-b"]}:5060"\nsay = "say.wav"\nresult = "callee.json"\n'
-        f'[listen]\nhost = "{world.hosts["callee"]}"\nport = 5060\n[trace]\nfile = "callee.jsonl"\n'
+    (folder / f"{role}.password").write_text("password of ours")
+    (folder / f"{role}.toml").write_text(
+        f'aor = "sip:{OURS}@{letter}.example"\npassword_file = "{role}.password"\nsrtp = "none"\nsilence_s = 60\n'
+        f'proxy = "{world.transport}:{world.hosts[f"proxy-{letter}"]}:5060"\nsay = "say.wav"\n'
+        f'result = "{role}.json"\nearly_s = {early_s}\n'
+        f'[listen]\nhost = "{world.hosts[role]}"\nport = 5060\n[trace]\nfile = "{role}.jsonl"\n'
+        + (f'[call]\ntarget = "{call}"\n' if call else "")
     )
-    arguments = ("user-agent", "--config", str(folder / "callee.toml"))
-    program = Program("callee", "sip_testbed.main", arguments, folder / "callee.jsonl", folder / "callee.log")
+    arguments = ("user-agent", "--config", str(folder / f"{role}.toml"))
+    program = Program(role, "sip_testbed.main", arguments, folder / f"{role}.jsonl", folder / f"{role}.log")
     running = Running(program, KINDS)
     try:
-        running.wait_ready()
+        if call is None:
+            running.wait_ready()
         yield running, result
     finally:
         stop_all([running])

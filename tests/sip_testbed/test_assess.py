@@ -247,3 +247,11 @@ def test_the_changes_of_a_call_are_those_that_were_wanted(caller: list[str], cal
     given = replace(evidence("authenticated", *events), changes=("hold", "resume"))
     checks = {check.name: check.held for check in assess.checks(given, assess.seen(given), {})}
     assert checks["Both telephones made the changes of the call"] is held
+
+
+@pytest.mark.parametrize(("heard_s", "held"), [(1.9, True), (0.0, False), (None, False)])
+def test_early_media_are_heard_where_they_were_wanted(heard_s: float | None, held: bool) -> None:
+    events = [result("caller", early_s=heard_s), result("callee", early_s=2.0)]
+    given = replace(evidence("authenticated", *events), early_s=2.0)
+    checks = {check.name: check.held for check in assess.checks(given, assess.seen(given), {})}
+    assert checks["Media were heard before the answer"] is held

@@ -67,6 +67,12 @@ def test_without_cometbft_a_federation_is_not_begun_and_the_command_that_install
     assert not (tmp_path / "call").exists()
 
 
+def test_early_media_and_changes_are_shown_one_at_a_time(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["call", "--early-media", "1", "--change", "hold", "--out", str(tmp_path / "call")]) == 2
+    assert "--early-media and --change" in capfd.readouterr().err
+    assert not (tmp_path / "call").exists()
+
+
 @pytest.mark.parametrize("name", ["call", "proxy", "user-agent", "path"])
 def test_every_command_teaches(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

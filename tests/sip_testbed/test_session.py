@@ -62,6 +62,7 @@ async def end_of(
     mode: str = "psk",
     changes: tuple[str, ...] = (),
     spoken_s: float,
+    early_s: float = 0.0,
 ) -> End:
     number, other = (CALLER, CALLEE) if name == "caller" else (CALLEE, CALLER)
     pcm = read_wav((SPEECH / f"{name}.wav").read_bytes())
@@ -74,7 +75,7 @@ async def end_of(
     (folder / f"{name}.toml").write_text(
         f'aor = "sip:+{number}@a.example"\npassword_file = "password"\nproxy = "{domain.hop}"\n'
         f'say = "{name}.wav"\nsaid = "{name}.said.wav"\nheard = "{name}.heard.wav"\nresult = "{name}.json"\n'
-        f'srtp = "{srtp}"\nsilence_s = 30\n[listen]\nhost = "127.0.0.1"\nport = 0\n'
+        f'srtp = "{srtp}"\nsilence_s = 30\nearly_s = {early_s}\n[listen]\nhost = "127.0.0.1"\nport = 0\n'
         + (keys if srtp != "none" else "")
         + (call if name == "caller" else "")
     )

@@ -170,6 +170,14 @@ class MediaSession:
             self._streams = Streams.begin(codec, payload_type, receive_type, keys, self._random)
         self._before = now
 
+    def leave(self) -> None:
+        """Leave the telephone of before, after `change` by the answer of another one of a forked call.
+
+        Its packets are a stranger's from now on, and it gets no more.
+        """
+        self._sending = self._streams
+        self._retire()
+
     def switch(self) -> None:
         """Send the streams of the newest agreement from now on; say goodbye to those of before (RFC 3550 §6.6)."""
         before, now = self._sending, self._started()

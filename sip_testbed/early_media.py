@@ -1,0 +1,38 @@
+"""Early media: what a callee lets the caller hear before it answers, such as an announcement (RFC 3960)."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
+from voice_dpki.wire.media import MediaSession
+from voice_dpki.wire.sip.user_agent import IncomingCall
+from voice_dpki.wire.tasks import first_of
+
+BRIDGE_S = 40.0
+"""Most silence between early media and speech, so that the stream goes on: the ACK may take 32 s."""
+
+
+@asynccontextmanager
+async def early_media(
+    call: IncomingCall, media: MediaSession, speech: Pcm, early_s: float, answer: bytes
+) -> AsyncIterator[float]:
+    """Say the first `early_s` seconds of `speech` before the call is answered, and silence while the context lasts.
+
+    The media have started, with the keys of `answer`, which goes out in a reliable 183. A caller that does not know
+    those hears nothing before the answer. Gives how much was said, in seconds.
+
+    Raises UnacknowledgedError if the caller does not acknowledge the 183, or gives up.
+    """
+    if not early_s or not call.takes_early:
+        yield 0.0
+        return
+    await call.progress(answer)
+    early = speech.part(0.0, early_s)
+    await first_of(media.say(early), call.ended.wait())
+    silence = Pcm(early.rate, bytes(int(BRIDGE_S * early.rate) * SAMPLE_BYTES))
+    bridge = asyncio.get_running_loop().create_task(media.say(silence))
+    try:
+        yield early.duration_s
+    finally:
+        bridge.cancel()
