@@ -18,9 +18,11 @@ from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.reload import RELOADABLE, Live, Options
 from voice_dpki.shell.rule_file import check_clients
+from voice_dpki.shell.signing import HsmConfig
 from voice_dpki.shell.stir_service import Namespace, StirConfig
 from voice_dpki.shell.stir_sip import Peers, SipPeer, SipSection, SipSetup, peer_names, sip_setup
 from voice_dpki.shell.tls import ClientTls, ServerSide, live_server_side
+from voice_dpki.shell.token_uri import key_place
 from voice_dpki.shell.trace import TraceTo
 from voice_dpki.stir.attestation import AttestationRule
 from voice_dpki.stir.national import Country
@@ -66,6 +68,11 @@ port = 8091
 # certificate = "a.pem"                                  # `ledger-node certificate` makes both
 # key = "a-key.pem"
 # clients = ["proxy.pem"]                                # certificates of the proxies, or folders of them
+
+# [hsm]                                                  # where `key` is a pkcs11: URI (docs/hsm.md)
+# threads = 4                                            # signatures that are asked for at the same time
+# waiting = 256                                          # and how many more may wait for their turn
+# timeout_s = 2                                          # a signature that takes longer is refused (503)
 
 # [sip]                                                  # INVITEs are answered with a redirect (docs/stir-sip.md)
 # listen = { host = "127.0.0.1", port = 5070 }           # UDP and TCP
@@ -130,7 +137,10 @@ class AuthnConfig(StirConfig, frozen=True, kw_only=True):
     info_url: str
     certificate: Annotated[str, RELOADABLE]
     key: Annotated[str, RELOADABLE]
-    """SIGHUP reads both again, also where their names are the same; `authn-server rotate` replaces the files."""
+    """A file, or a pkcs11: URI of a key in a token.
+
+    SIGHUP reads certificate and key again, also where their names stay; `authn-server rotate` replaces files.
+    """
     warn_days: Annotated[float, msgspec.Meta(ge=0, le=10_000)] = 14.0
     """How long before its end log and /healthz tell that the certificate expires; at most a quarter of its time."""
     max_iat_skew_s: PositiveSeconds = 60.0
@@ -144,11 +154,12 @@ class AuthnConfig(StirConfig, frozen=True, kw_only=True):
     ledger: FollowConfig | None = None
     oob: OobConfig | None = None
     sip: AuthnSip | None = None
+    hsm: HsmConfig = HsmConfig()
 
     def read_credential(self, path: Path, clock: Clock) -> Credential:
         """Read the certificate and key that the configuration at `path` names; raises LocalError."""
         profile = _profile(resolve(path, self.certificate), self.organization)
-        signer = read_signer(resolve(path, self.key))
+        signer = read_signer(key_place(self.key, path.parent))
         ranges, namespaces = _spc_ranges(self), self.priority_namespaces
         return make_credential(signer, profile, self.info_url, clock.now_s(), ranges, namespaces)
 

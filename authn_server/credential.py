@@ -7,7 +7,7 @@ from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.names import Tn
 from voice_dpki.shell.credentials import DEFAULT_DAYS, MAX_DAYS, make_signer
-from voice_dpki.shell.options import whole_number
+from voice_dpki.shell.options import key_option, whole_number
 from voice_dpki.x509.claimconstraints import BASELINE, UNCONSTRAINED, ClaimConstraints
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
@@ -46,7 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--certificate", type=Path, default=Path("authn.der"), metavar="FILE", help="default: authn.der"
     )
-    parser.add_argument("--key", type=Path, default=Path("authn.pem"), metavar="FILE", help="default: authn.pem")
+    parser.add_argument(
+        "--key",
+        type=key_option,
+        default=Path("authn.pem"),
+        metavar="FILE",
+        help="default: authn.pem; or a pkcs11: URI of a key that a token has already",
+    )
 
 
 def make_credential_files(options: argparse.Namespace, clock: Clock, random: Random) -> str:

@@ -23,6 +23,7 @@ from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.shell.ending import EXIT_USAGE
 from voice_dpki.shell.metrics import health_route
 from voice_dpki.shell.program import ServiceParser, indented, run_command, spare_the_collector, start
+from voice_dpki.shell.signing import SigningThreads
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.stir_sip import StirSip
 from voice_dpki.shell.trace import Tracer
@@ -172,8 +173,18 @@ async def _serve(setup: AuthnSetup, stop: asyncio.Event) -> None:
         await opened.enter_async_context(running(expiry.follow()))
         with closing(Tracer.named_by(setup.trace, "authn-server")) as tracer:
             publisher = await opened.enter_async_context(_publishing(setup, clock))
+            threads = SigningThreads(config.hsm)
+            await opened.enter_async_context(running(threads.watch(lambda: switch.current.credential.signer)))
             service = AuthnService(
-                switch, config.max_iat_skew_s, clock, tracer, setup.rules, setup.bypass, publisher, setup.country
+                switch,
+                config.max_iat_skew_s,
+                clock,
+                tracer,
+                setup.rules,
+                setup.bypass,
+                publisher,
+                setup.country,
+                threads,
             )
             health = health_route(service.health)
             invites = InviteSigner(service, clock, SystemRandom(), setup.country)

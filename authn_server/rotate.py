@@ -29,6 +29,7 @@ from voice_dpki.shell.files import take_lock
 from voice_dpki.shell.options import number, whole_number
 from voice_dpki.shell.program import describe_configured
 from voice_dpki.shell.tls import COMMAND_HELP, command_context
+from voice_dpki.shell.token_uri import TokenUri, key_place
 from voice_dpki.stir.sign import SigningRefused
 from voice_dpki.stir.standing import check_own_certificate
 from voice_dpki.wire.http_client import HttpClient, HttpError
@@ -86,7 +87,10 @@ def add_rotate_arguments(parser: argparse.ArgumentParser) -> None:
 async def rotate(options: argparse.Namespace, clock: Clock, random: Random, say: Say = print) -> None:
     """Rotate the key of the configuration that the arguments name; raises VoiceDpkiError."""
     config = load_config(options.config, AuthnConfig)
-    files = RotationFiles(resolve(options.config, config.certificate), resolve(options.config, config.key))
+    key = key_place(config.key, options.config.parent)
+    if isinstance(key, TokenUri):
+        raise LocalError(f"{options.config}: the {key} is replaced by hand: docs/hsm.md")
+    files = RotationFiles(resolve(options.config, config.certificate), key)
     with take_lock(files.certificate, "another rotation is under way"):
         files.mend()
         setup = load_setup(options.config, clock)

@@ -11,6 +11,7 @@ from voice_dpki.metrics import counter
 from voice_dpki.shell.current import work_on
 from voice_dpki.shell.metrics import Health
 from voice_dpki.shell.reload import Live
+from voice_dpki.shell.signing import HsmConfig, SigningThreads
 from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.stir.attestation import AttestationRule, RuleRefused, attested
 from voice_dpki.stir.call import SigningRequest
@@ -19,6 +20,7 @@ from voice_dpki.stir.forms import Asked, read_signing
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.national import Country
 from voice_dpki.stir.sign import SigningRefused, sign_call
+from voice_dpki.x509.keys import KeyUnavailableError, fault_of, is_elsewhere
 
 BYPASSED = counter("bypasses", "Calls that got a token for P-Identity-Bypass in the place of an Identity.")
 
@@ -36,13 +38,15 @@ class AuthnService:
         bypass: Live[str] | None = None,
         publisher: Publisher | None = None,
         country: Country | None = None,
+        threads: SigningThreads | None = None,
     ) -> None:
         """Without `rules`, a call gets the attestation that its proxy asks for.
 
         `bypass` is what a call is to have as P-Identity-Bypass if it is this server that cannot sign. `publisher`
         publishes the PASSporTs of calls whose path loses them. `country` is the one as whose numbers of requests
-        in JSON are read.
+        in JSON are read. `threads` sign where the key is in a token.
         """
+        self._threads = threads if threads is not None else SigningThreads(HsmConfig())
         self._publisher = publisher
         self._country = country
         self._bypass = bypass if bypass is not None else Live("")
@@ -55,11 +59,12 @@ class AuthnService:
     def sign(self, body: bytes, client: str = "") -> bytes | Awaitable[bytes]:
         """Answer the body of a signing request from the `client` of that name; raises RequestError.
 
-        The answer is there at once unless the ledger has to be asked about this server's own certificate.
+        The answer is there at once unless the ledger has to be asked about this server's own certificate, or its
+        key is in a token.
         """
         asked, signing = read_signing(body, peer=client, country=self._country), self._switch.current
         work_on(asked.what.call_id)
-        if not signing.standing.is_good:
+        if not signing.standing.is_good or is_elsewhere(signing.credential.signer):
             return self._sign_later(asked)
         try:
             return asked.answer(self._signed(asked.what, signing, perf_counter()))
@@ -81,6 +86,8 @@ class AuthnService:
             await signing.standing.check()
         except SigningRefused as refusal:
             raise self._refused(refusal, began_s) from None
+        if is_elsewhere(signing.credential.signer):
+            return await self._signed_elsewhere(call, signing, began_s)
         return self._signed(call, signing, began_s)
 
     def _signed(self, call: SigningRequest, signing: Signing, began_s: float) -> IdentityHeader:
@@ -90,6 +97,24 @@ class AuthnService:
             identity = sign_call(call, signing.credential, self._clock.now_s(), self._max_iat_skew_s)
         except SigningRefused as refusal:
             raise self._refused(refusal, began_s) from None
+        return self._told(call, identity, signing, began_s, rule)
+
+    async def _signed_elsewhere(self, call: SigningRequest, signing: Signing, began_s: float) -> IdentityHeader:
+        """Do as `_signed` with a key in a token, beside the event loop; raises RequestError."""
+        try:
+            call, rule = self._attested(call)
+            now_s, skew_s = self._clock.now_s(), self._max_iat_skew_s
+            identity = await self._threads.wait_for(lambda: sign_call(call, signing.credential, now_s, skew_s))
+        except SigningRefused as refusal:
+            raise self._refused(refusal, began_s) from None
+        except KeyUnavailableError as error:
+            raise self._refused(SigningRefused("key-unavailable", str(error)), began_s) from None
+        return self._told(call, identity, signing, began_s, rule)
+
+    def _told(
+        self, call: SigningRequest, identity: IdentityHeader, signing: Signing, began_s: float, rule: dict[str, str]
+    ) -> IdentityHeader:
+        """Return the Identity, once whoever is to know of it was told."""
         if self._publisher is not None:
             self._publisher.offer(call, identity, signing.credential)
         if self._tracer.on:
@@ -122,6 +147,8 @@ class AuthnService:
         signing = self._switch.current
         health, profile = signing.standing.health(), signing.credential.profile
         facts = health.facts | {"certificate": profile.digest.hex()}
-        if profile.valid_at(self._clock.now_s()):
-            return Health(health.ok, facts)
-        return Health(ok=False, facts={"reason": "this server's certificate is not valid now"} | facts)
+        if not profile.valid_at(self._clock.now_s()):
+            return Health(ok=False, facts={"reason": "this server's certificate is not valid now"} | facts)
+        if fault := fault_of(signing.credential.signer):
+            return Health(ok=False, facts={"reason": fault} | facts)
+        return Health(health.ok, facts)

@@ -15,6 +15,7 @@ from hypothesis import Phase, settings
 from tests import described, exchanges
 from tests.disks import NoMountsError, small_disk
 from tests.judge import build
+from tests.soft_hsm import SoftHsm
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.shortfalls import SHORTFALLS
 
@@ -40,6 +41,8 @@ PACKAGES = {
     "curl": "curl",
     "jq": "jq",
     "redis-server": "redis-server",
+    "softhsm2-util": "softhsm2",
+    "pkcs11-tool": "opensc",
     "sngrep": "sngrep",
     "baresip": "baresip-core",
 }
@@ -92,6 +95,24 @@ def _own_clock_health(monkeypatch: pytest.MonkeyPatch) -> None:
 def second_verifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program of tests/second_verifier, for tests.judge."""
     return build(tmp_path_factory.mktemp("second-verifier"))
+
+
+@pytest.fixture(scope="session")
+def _made_hsm(tmp_path_factory: pytest.TempPathFactory) -> SoftHsm:
+    hsm = SoftHsm(tmp_path_factory.mktemp("hsm"))
+    hsm.make()
+    return hsm
+
+
+@pytest.fixture
+def hsm(_made_hsm: SoftHsm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SoftHsm:
+    """An HSM with the key "sti" in the token "calls", for this process and those that it starts."""
+    (tmp_path / "hsm").mkdir()
+    hsm = _made_hsm.copy(tmp_path / "hsm")
+    for name, value in hsm.variables.items():
+        monkeypatch.setenv(name, value)
+    hsm.use_here()
+    return hsm
 
 
 @pytest.fixture(scope="session", autouse=True)

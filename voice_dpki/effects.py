@@ -51,7 +51,7 @@ class Signer(Protocol):
         """Sign `data` with SHA-256.
 
         ES256 gives the 64 bytes r ‖ s of RFC 7518 §3.4. PS256 gives RSASSA-PSS with a salt of 32 bytes
-        (RFC 7518 §3.5).
+        (RFC 7518 §3.5). A key that is elsewhere may be out of reach: that raises LocalError.
         """
         ...
 

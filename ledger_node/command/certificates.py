@@ -20,6 +20,7 @@ from voice_dpki.ledger.transactions import (
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.credentials import read_signer
 from voice_dpki.shell.files import write_file
+from voice_dpki.shell.options import key_option
 from voice_dpki.x509.profile import digest_of
 
 
@@ -34,7 +35,7 @@ def add_certificate_commands(commands: Commands) -> None:
     renew.set_defaults(work=_renew)
     renew.add_argument("old", help="the certificate to be renewed: file or H(CERT)")
     renew.add_argument("new", type=Path, help="the certificate that follows it")
-    renew.add_argument("--owner-key", type=Path, required=True, help="private key of the old certificate")
+    renew.add_argument("--owner-key", type=key_option, required=True, help="private key of the old certificate")
     add_endorser(renew)
     for name, status, reason in (
         ("revoke", CertStatus.REVOKED, "unspecified"),
@@ -45,7 +46,7 @@ def add_certificate_commands(commands: Commands) -> None:
         change.set_defaults(work=_change_status, status=status)
         change.add_argument("certificate", help="file or H(CERT)")
         change.add_argument("--reason", choices=sorted(REASONS), default=reason, help="(default: %(default)s)")
-        change.add_argument("--owner-key", type=Path, help="the certificate's private key; or:")
+        change.add_argument("--owner-key", type=key_option, help="the certificate's private key; or:")
         add_endorser(change, required=False)
     ask = commands.add_parser("status", help="tell what the ledger proves about a certificate")
     ask.set_defaults(work=_status)

@@ -54,6 +54,7 @@ from voice_dpki.shell.tls import (
     make_certificate,
     optional_client_context,
 )
+from voice_dpki.shell.token_uri import key_place
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.wire.http_client import HttpClient, tls_failure
 from voice_dpki.wire.ledger.client import LedgerClient
@@ -352,7 +353,7 @@ def _submission(path: Path, config: configuration.NodeConfig, chain: Chain, orde
     section = config.submission
     if section is None:
         return None
-    signer = read_signer(resolve(path, section.endorsing_key), "endorsing key")
+    signer = read_signer(key_place(section.endorsing_key, path.parent), "endorsing key")
     return Submission(chain, section.organization, signer, orderer.submit)
 
 

@@ -17,6 +17,7 @@ from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.transactions import Body, Transaction, endorse
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.credentials import read_signer
+from voice_dpki.shell.options import key_option
 from voice_dpki.shell.program import Parser
 from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.profile import digest_of
@@ -67,7 +68,7 @@ class Session:
 def add_endorser(parser: Parser, *, required: bool = True) -> None:
     """Add the options for the member in whose name a transaction is made."""
     parser.add_argument("--organization", required=required, help="the member in whose name this is done")
-    parser.add_argument("--key", type=Path, required=required, help="its endorsing key, PEM")
+    parser.add_argument("--key", type=key_option, required=required, help="its endorsing key, PEM or pkcs11: URI")
 
 
 def parse_digest(text: str) -> CertDigest:

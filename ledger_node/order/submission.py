@@ -16,7 +16,9 @@ from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.transactions import Body, ChangeStatus, Renew, Submit, endorse
 from voice_dpki.names import CertDigest, Height
+from voice_dpki.shell.signing import HsmConfig, SigningThreads
 from voice_dpki.shortfalls import SHORTFALLS
+from voice_dpki.x509.keys import KeyUnavailableError
 from voice_dpki.x509.profile import digest_of
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class Submission:
         self._organization = organization
         self._signer = signer
         self._order = order
+        self._threads = SigningThreads(HsmConfig())
         SHORTFALLS.watch(self)
         if lacking := self.shortfall():
             log.warning("endorses nothing yet", extra={"fields": {"reason": lacking}})
@@ -109,12 +112,19 @@ class Submission:
         return Recorded(digest, status, _height(verdict), repeated=False)
 
     async def _endorse(self, body: Body, *tolerated: int) -> TxOutcome:
-        verdict = await self._order(endorse(body, [self._signer]))
+        verdict = await self._order(await self._endorsed(body))
         if verdict.height is not None:
             await self._chain.wait_for(verdict.height, OWN_STORE_WAIT_S)
         if verdict.result.code not in (0, *tolerated):
             raise RefusedByLedgerError(verdict.result)
         return verdict
+
+    async def _endorsed(self, body: Body) -> bytes:
+        """Sign a transaction; raises UnavailableError where the key is in a token that does not sign."""
+        try:
+            return await self._threads.run(self._signer, lambda: endorse(body, [self._signer]))
+        except KeyUnavailableError as error:
+            raise UnavailableError(f"this node cannot use its endorsing key: {error}") from None
 
     async def _recorded_meanwhile(self, digest: CertDigest, verdict: TxOutcome) -> Recorded:
         """Answer for a certificate that the ledger holds but this node did not know, once its store has caught up.

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from segw_agent.bridge.serial import serial_of
-from voice_dpki.errors import PeerError
+from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.names import ascii_lower
-from voice_dpki.x509.keys import LocalSigner
+from voice_dpki.x509.keys import LocalSigner, is_elsewhere
 from voice_dpki.x509.profile import CertificateProfile
 
 DAY_S = 86_400
@@ -50,6 +50,14 @@ class Authority:
 
     certificate: x509.Certificate
     signer: LocalSigner
+
+    def __post_init__(self) -> None:
+        """Refuse a key that would sign the same certificate in two ways; raises LocalError."""
+        if is_elsewhere(self.signer) and self.signer.algorithm != "PS256":
+            raise LocalError(
+                "the key of a CA in a token must be RSA: a token's ECDSA is random, so one serial number would be "
+                "used for several certificates"
+            )
 
 
 def make_authority(signer: LocalSigner, name: str, now_s: int, days: int) -> Authority:

@@ -24,12 +24,14 @@ from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.shell.config import read_file
+from voice_dpki.shell.credentials import read_signer
 from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, make_folder, write_all_new, write_new, write_private
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.notify import tell_ready
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.program import Parser, run, run_command
+from voice_dpki.shell.token_uri import TokenUri
 from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, der_of
 from voice_dpki.x509.recorded import CertificateRefused, profile_of
@@ -83,14 +85,16 @@ def add_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 def _init(options: argparse.Namespace) -> int:
     bridge = Bridge.load(options.config)
-    section, signer = bridge.config.ca, generate_es256()
-    for name in (section.key, section.certificate):
-        if bridge.file(name).exists():
-            raise LocalError(f"{bridge.file(name)}: there is a CA already; another one has another name and files")
+    section, key, certificate = bridge.config.ca, bridge.ca_key(), bridge.file(bridge.config.ca.certificate)
+    for path in (key, certificate):
+        if isinstance(path, Path) and path.exists():
+            raise LocalError(f"{path}: there is a CA already; another one has another name and files")
+    signer = read_signer(key) if isinstance(key, TokenUri) else generate_es256()
     authority = make_authority(signer, section.name, int(CLOCK.now_s()), options.days)
-    key, certificate = bridge.file(section.key), bridge.file(section.certificate)
-    pem = authority.certificate.public_bytes(Encoding.PEM)
-    write_all_new([(key, to_pem(signer), OWNER_ONLY), (certificate, pem, FOR_ALL)])
+    made = [(certificate, authority.certificate.public_bytes(Encoding.PEM), FOR_ALL)]
+    if isinstance(key, Path):
+        made.insert(0, (key, to_pem(signer), OWNER_ONLY))
+    write_all_new(made)
     _make_responder(bridge, authority, options.responder_days)
     print(f"{bridge.file(section.certificate)}: the CA that gateways and devices must trust")
     return 0

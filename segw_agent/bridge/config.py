@@ -17,6 +17,7 @@ from voice_dpki.shell.config import Config, Listen, TraceConfig, load_config, re
 from voice_dpki.shell.credentials import read_signer
 from voice_dpki.shell.example import example_of
 from voice_dpki.shell.limits import Limits
+from voice_dpki.shell.token_uri import KeyPlace, key_place
 from voice_dpki.x509.keys import LocalSigner, spki
 
 _DEVICES_AND_GATEWAY = {
@@ -64,6 +65,7 @@ class CaSection(Config, frozen=True, kw_only=True):
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     certificate: str
     key: str
+    """A file, or a pkcs11: URI of an RSA key in a token."""
 
 
 class ResponderSection(Config, frozen=True, kw_only=True):
@@ -123,7 +125,11 @@ class Bridge:
         """Read the CA's certificate and key."""
         section = self.config.ca
         certificate = self._certificate(section.certificate)
-        return Authority(certificate, self._key(section.key, certificate))
+        return Authority(certificate, self._key(self.ca_key(), certificate))
+
+    def ca_key(self) -> KeyPlace:
+        """Return where the CA's key is."""
+        return key_place(self.config.ca.key, self.path.parent)
 
     def answer_signer(self) -> AnswerSigner:
         """Read the responder's certificate and key, and check them against the CA's certificate."""
@@ -133,7 +139,7 @@ class Bridge:
             certificate.verify_directly_issued_by(ca)
         except (ValueError, TypeError, InvalidSignature):
             raise LocalError(f"{section.certificate}: not issued by the CA: segw-agent bridge renew") from None
-        return AnswerSigner(ca, certificate, self._key(section.key, certificate))
+        return AnswerSigner(ca, certificate, self._key(self.file(section.key), certificate))
 
     def setup(self) -> SegwSetup:
         """Read the settings for inquiries."""
@@ -146,9 +152,8 @@ class Bridge:
         except ValueError:
             raise LocalError(f"{path}: not a certificate in PEM form") from None
 
-    def _key(self, name: str, certificate: x509.Certificate) -> LocalSigner:
-        path = self.file(name)
-        signer = read_signer(path, "key")
+    def _key(self, place: KeyPlace, certificate: x509.Certificate) -> LocalSigner:
+        signer = read_signer(place, "key")
         if spki(certificate.public_key()) != signer.public_key_der:  # type: ignore[arg-type]  # any kind encodes
-            raise LocalError(f"{path}: not the key of the certificate beside it")
+            raise LocalError(f"{place}: not the key of the certificate beside it")
         return signer

@@ -9,7 +9,7 @@ import pytest
 from authn_server.config import EXAMPLE
 from voice_dpki.effects import SystemRandom
 from voice_dpki.names import Tn
-from voice_dpki.x509.keys import generate_es256, to_pem
+from voice_dpki.x509.keys import LocalSigner, generate_es256, is_elsewhere, to_pem
 from voice_dpki.x509.profile import build_certificate
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
@@ -30,11 +30,21 @@ class Site:
     def config(self) -> Path:
         return self.folder / "authn.toml"
 
-    def write(self, text: str = EXAMPLE, *, listed: TnAuthList | None = LISTED, valid_s: int = 3600) -> Self:
-        """Write the example's configuration, to listen anywhere, and the files that it names."""
-        signer, now_s = generate_es256(), int(time.time())
+    def write(
+        self,
+        text: str = EXAMPLE,
+        *,
+        listed: TnAuthList | None = LISTED,
+        valid_s: int = 3600,
+        signer: LocalSigner | None = None,
+    ) -> Self:
+        """Write the example's configuration, to listen anywhere, and the files that it names.
+
+        A `signer` whose key is elsewhere gets no file.
+        """
+        own, now_s = signer or generate_es256(), int(time.time())
         der = build_certificate(
-            signer,
+            own,
             organization="Operator A",
             common_name="sti.a.example",
             tn_auth_list=listed,
@@ -43,7 +53,8 @@ class Site:
             random=SystemRandom(),
         )
         (self.folder / "authn.der").write_bytes(der)
-        (self.folder / "authn.pem").write_bytes(to_pem(signer))
+        if not is_elsewhere(own):
+            (self.folder / "authn.pem").write_bytes(to_pem(own))
         (self.folder / "proxy.tokens").write_text(f"{TOKEN}\nanother-proxy\n")
         self.config.write_text(text.replace("port = 8091", "port = 0"))
         return self

@@ -372,6 +372,7 @@ def test_an_error_before_a_service_says_why_where_its_text_does() -> None:
         ("stale-iat", False),
         ("credential-not-valid", True),
         ("not-on-ledger", True),
+        ("key-unavailable", True),
         ("no-rule", False),
         ("rule", False),
     ],

@@ -6,7 +6,9 @@ misspelt option is an error and not a silent default. Secrets are named by file,
 
 import ipaddress
 import json
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -150,6 +152,23 @@ def read_secret(path: Path) -> str:
     """Read one secret: the first line of a text file, without white space around it."""
     lines = read_secrets(path)
     return lines[0]
+
+
+def read_private_secret(path: Path) -> str:
+    """Read one secret as `read_secret`, but refuse a file that others than its owner may read; raises LocalError.
+
+    What systemd hands over as a credential is exempt: it guards those files by the folder and by ACLs, which look
+    like the rights of a group.
+    """
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not (credentials and path.resolve().is_relative_to(Path(credentials).resolve())):
+        try:
+            mode = path.stat().st_mode
+        except OSError as error:
+            raise LocalError(f"{path}: cannot read this secret file: {error.strerror}") from None
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise LocalError(f"{path}: others than its owner may read or change this secret: chmod 600")
+    return read_secret(path)
 
 
 def read_secrets(path: Path) -> tuple[str, ...]:

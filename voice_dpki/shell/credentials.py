@@ -11,6 +11,7 @@ from voice_dpki.errors import LocalError, PeerError, VoiceDpkiError
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.config import read_file
 from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, write_all_new
+from voice_dpki.shell.token_uri import KeyPlace, TokenUri
 from voice_dpki.x509.claimconstraints import ClaimConstraints
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256, to_pem
 from voice_dpki.x509.profile import (
@@ -42,13 +43,26 @@ def read_certificate(path: Path) -> CertificateProfile:
         raise LocalError(f"{path}: {error}") from None
 
 
-def read_signer(path: Path, what: str = "private key") -> LocalSigner:
-    """Read an unencrypted private key in PEM form; raises LocalError that names the file and `what` it is."""
-    data = read_file(path, what)
+def read_signer(place: KeyPlace, what: str = "private key") -> LocalSigner:
+    """Read an unencrypted private key in PEM form, or reach for one in a token.
+
+    Raises LocalError that names the file and `what` it is, or the token.
+    """
+    if isinstance(place, TokenUri):
+        return _in_token(place)
+    path, data = place, read_file(place, what)
     try:
         return from_pem(data)
     except LocalError as error:
         raise LocalError(f"{path}: {error}") from None
+
+
+def _in_token(uri: TokenUri) -> LocalSigner:
+    try:
+        from voice_dpki.shell.token_key import signer_in_token
+    except ImportError:
+        raise LocalError(f"{uri}: keys in tokens need the extra `hsm`: pip install voice-dpki[hsm]") from None
+    return signer_in_token(uri)
 
 
 def read_ed25519(path: Path, what: str) -> Ed25519PrivateKey:
@@ -70,15 +84,16 @@ def make_signer(
     constraints: ClaimConstraints | None = None,
     days: int,
     certificate: Path,
-    key: Path,
+    key: KeyPlace,
     clock: Clock,
     random: Random,
 ) -> CertDigest:
     """Make a key and a self-signed certificate for signing calls from `numbers`, in two new files; return H(CERT).
 
-    Raises LocalError where the values break the certificate profile, or where a file exists already.
+    A key in a token is there already. Raises LocalError where the values break the certificate profile, where a
+    file exists already, and where the token's key cannot be used.
     """
-    signer, now_s = generate_es256(), int(clock.now_s())
+    signer, now_s = (read_signer(key) if isinstance(key, TokenUri) else generate_es256()), int(clock.now_s())
     try:
         der = build_certificate(
             signer,
@@ -92,5 +107,6 @@ def make_signer(
         )
     except (PeerError, ValueError) as error:
         raise LocalError(f"no such certificate can be made: {error}") from None
-    write_all_new([(key, to_pem(signer), OWNER_ONLY), (certificate, der, FOR_ALL)])
+    made = [] if isinstance(key, TokenUri) else [(key, to_pem(signer), OWNER_ONLY)]
+    write_all_new([*made, (certificate, der, FOR_ALL)])
     return digest_of(der)

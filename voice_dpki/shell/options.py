@@ -1,8 +1,11 @@
-"""Numeric options of commands, checked against bounds."""
+"""Options of commands: numbers, checked against bounds, and private keys."""
 
 import argparse
 import re
 from collections.abc import Callable
+
+from voice_dpki.errors import LocalError
+from voice_dpki.shell.token_uri import KeyPlace, key_place
 
 _WHOLE = re.compile(r"[0-9]{1,18}", re.ASCII)
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
@@ -28,3 +31,11 @@ def number(*, above: float, most: float, unit: str) -> Callable[[str], float]:
         return float(text)
 
     return parse
+
+
+def key_option(text: str) -> KeyPlace:
+    """Read an option that names a private key: a file, or a pkcs11: URI."""
+    try:
+        return key_place(text)
+    except LocalError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -3,8 +3,8 @@
     {"requestError":{"serviceException"|"policyException":{messageId, text, variables}}}
 
 SVC says that the service cannot process the request, POL that it will not. 3GPP TS 24.229 V.2.4.3 has the same
-classes and statuses in another body (`voice_dpki.stir.ms`). POL4010 to POL4034, POL4080, POL4130, POL4290 and
-POL5030 are this project's own.
+classes and statuses in another body (`voice_dpki.stir.ms`). POL4010 to POL4034, POL4080, POL4130, POL4290,
+POL5030 and POL5031 are this project's own.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,6 +36,7 @@ _FAULTS: Mapping[str, tuple[int, str]] = {
     "POL4290": (429, "This client asks for too much: %1."),
     "POL5000": (500, "This server failed; its log says why."),
     "POL5030": (503, "This server has no room now: %1."),
+    "POL5031": (503, "There is no signature at this time, for the server cannot use its key: %1."),
 }
 """Message identifier to HTTP status and text; %1 and %2 stand for the variables."""
 
@@ -75,10 +76,11 @@ _OF_REFUSAL = {
     "not-on-ledger": "POL4033",
     "no-rule": "POL4034",
     "rule": "POL4034",
+    "key-unavailable": "POL5031",
 }
 
 
-SIGNERS_FAULTS = frozenset({"credential-not-valid", "not-on-ledger"})
+SIGNERS_FAULTS = frozenset({"credential-not-valid", "not-on-ledger", "key-unavailable"})
 """Refusals that are not the call's fault: the signer cannot sign any."""
 
 

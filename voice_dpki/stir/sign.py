@@ -29,8 +29,8 @@ DEFAULT_MAX_SKEW_S = 60.0
 class SigningRefused(PeerError):
     """The call gets no signature.
 
-    `code` is stable: "no-authority", "claims", "stale-iat", "credential-not-valid", "not-on-ledger", "no-rule" or
-    "rule".
+    `code` is stable: "no-authority", "claims", "stale-iat", "credential-not-valid", "not-on-ledger", "no-rule",
+    "rule" or "key-unavailable".
     """
 
     def __init__(self, code: str, message: str) -> None:

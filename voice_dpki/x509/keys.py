@@ -4,6 +4,7 @@ The names are JOSE's (RFC 7518 §3.1) and mean the signatures that our protocols
 PS256 is RSASSA-PSS with SHA-256 and a salt of 32 bytes.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TypeAlias
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from voice_dpki.effects import Signer
 from voice_dpki.errors import LocalError, PeerError
 
 MIN_RSA_BITS = 2048
@@ -48,9 +50,28 @@ class KeyKindError(PeerError):
     """A key is neither on P-256 nor RSA of an admitted size."""
 
 
+class KeyUnavailableError(LocalError):
+    """A private key that is elsewhere cannot be used now; it may come back."""
+
+
+class KeyElsewhere(ABC):
+    """What marks a key of `cryptography` that a device holds: using it waits, and it cannot be exported."""
+
+    @abstractmethod
+    def fault(self) -> str:
+        """Return in a sentence why the key cannot be used now; empty if it can, as far as is known."""
+
+    @abstractmethod
+    def probe(self) -> None:
+        """Ask the device whether the key is still there; raises KeyUnavailableError."""
+
+
 @dataclass(frozen=True)
 class LocalSigner:
-    """A private key in this process; implements effects.Signer. Its repr never shows the key."""
+    """A private key that `cryptography` uses: in this process, or a KeyElsewhere.
+
+    Implements effects.Signer. Its repr never shows the key.
+    """
 
     private_key: PrivateKey
 
@@ -68,11 +89,22 @@ class LocalSigner:
         return spki(self.private_key.public_key())
 
     def sign(self, data: bytes) -> bytes:
-        """Sign `data` with SHA-256, in the form that `algorithm` names."""
+        """Sign `data` with SHA-256, in the form that `algorithm` names; raises KeyUnavailableError."""
         if isinstance(self.private_key, rsa.RSAPrivateKey):
             return self.private_key.sign(data, _PSS, SHA256())
         r, s = decode_dss_signature(self.private_key.sign(data, _ECDSA))
         return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+
+def is_elsewhere(signer: Signer) -> bool:
+    """Tell whether a signer's key is not in this process, so that signing waits for a device."""
+    return isinstance(signer, LocalSigner) and isinstance(signer.private_key, KeyElsewhere)
+
+
+def fault_of(signer: Signer) -> str:
+    """Return why a signer's key cannot be used now; empty if it can, and for every key in this process."""
+    key = signer.private_key if isinstance(signer, LocalSigner) else None
+    return key.fault() if isinstance(key, KeyElsewhere) else ""
 
 
 def generate_es256() -> LocalSigner:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from voice_dpki.effects import Signer
-from voice_dpki.x509.keys import LocalSigner, SignatureError, check_key_is_for, verify_signature
+from voice_dpki.x509.keys import LocalSigner, SignatureError, check_key_is_for, is_elsewhere, verify_signature
 
 try:
     from awscrt.crypto import EC
@@ -58,7 +58,7 @@ class AwsLcSigner:
 
 def fastest(signer: Signer) -> Signer:
     """Return the same key with the fastest implementation that is installed; any other key as it is."""
-    if HAS_AWS_LC and isinstance(signer, LocalSigner) and signer.algorithm == "ES256":
+    if HAS_AWS_LC and isinstance(signer, LocalSigner) and signer.algorithm == "ES256" and not is_elsewhere(signer):
         return AwsLcSigner(signer)
     return signer
 

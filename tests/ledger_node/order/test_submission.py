@@ -14,14 +14,18 @@ from ledger_node.keep.store import Store
 from ledger_node.order import submission
 from ledger_node.order.orderer import RefusedByLedgerError, UnavailableError
 from ledger_node.order.submission import Submission
+from tests.soft_hsm import SoftHsm
 from voice_dpki.ledger.draft import OK, Draft
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.rules import V1
 from voice_dpki.ledger.state import TxResult
+from voice_dpki.ledger.transactions import Transaction, signed_bytes
 from voice_dpki.names import Height
+from voice_dpki.shell.credentials import read_signer
+from voice_dpki.shell.token_uri import key_place
 from voice_dpki.shortfalls import SHORTFALLS
-from voice_dpki.x509.keys import generate_es256
+from voice_dpki.x509.keys import generate_es256, verify_signature
 from voice_dpki.x509.profile import digest_of
 
 
@@ -104,3 +108,33 @@ async def test_a_node_that_does_not_know_its_member_yet_endorses_nothing(network
     assert len(ordered) == 1
     chain.close()
     assert not role.shortfall()
+
+
+@pytest.mark.peer("softhsm2-util")
+@pytest.mark.peer("pkcs11-tool")
+async def test_an_endorsing_key_in_a_token_endorses_while_it_is_there(
+    network: Any, chain: Chain, hsm: SoftHsm
+) -> None:
+    ordered: list[bytes] = []
+
+    async def order(raw: bytes) -> TxOutcome:
+        ordered.append(raw)
+        return TxOutcome(OK, Height(0))
+
+    signer = read_signer(key_place(hsm.uri("sti")))
+    with chain.snapshot() as view:
+        draft = Draft(view, V1)
+        member = network.genesis.member("Operator A")
+        draft.put_member(replace(member, endorsing_keys=(signer.public_key_der,)))
+        outcome = draft.outcome()
+    await chain.write(partial(chain.store.restore, Height(1), outcome))
+    role, der = Submission(chain, "Operator A", signer, order), network.certificate()
+    await role.submit(der)
+    transaction = Transaction.parse(ordered[0])
+    (endorsement,) = transaction.endorsements
+    signed = signed_bytes(transaction.body_bytes)
+    verify_signature(signer.public_key_der, "ES256", signed, endorsement.signature)
+    hsm.take_away()
+    with pytest.raises(UnavailableError, match="cannot use its endorsing key"):
+        await role.submit(der)
+    assert any("key 'sti' of token 'calls' cannot be used" in note for note in SHORTFALLS.notes())

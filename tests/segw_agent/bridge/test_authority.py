@@ -14,7 +14,11 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 
 from segw_agent.bridge.authority import DAY_S, Authority, IssueError, issue, make_authority
 from segw_agent.bridge.serial import serial_of
+from tests.soft_hsm import SoftHsm
 from voice_dpki.effects import SystemRandom
+from voice_dpki.errors import LocalError
+from voice_dpki.shell.credentials import read_signer
+from voice_dpki.shell.token_uri import key_place
 from voice_dpki.x509.keys import LocalSigner, generate_es256, generate_rsa
 from voice_dpki.x509.profile import CertificateProfile, build_certificate, read_profile
 
@@ -57,6 +61,24 @@ def self_signed(
     if usage is not None:
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=True)
     return read_profile(builder.sign(signer.private_key, SHA256()).public_bytes(Encoding.DER))
+
+
+@pytest.mark.peer("softhsm2-util")
+@pytest.mark.peer("pkcs11-tool")
+def test_a_ca_in_a_token_issues_the_same_certificate_each_time(hsm: SoftHsm) -> None:
+    hsm.make_key("ca", "rsa:2048", "02")
+    signer, profile = read_signer(key_place(hsm.uri("ca"))), device()
+    authority = make_authority(signer, "A bridge CA", NOW_S, 60)
+    issued = issue(authority, profile, URL)
+    issued.verify_directly_issued_by(authority.certificate)
+    assert issue(authority, profile, URL) == issued
+
+
+@pytest.mark.peer("softhsm2-util")
+@pytest.mark.peer("pkcs11-tool")
+def test_a_ca_in_a_token_cannot_be_one_of_ecdsa(hsm: SoftHsm) -> None:
+    with pytest.raises(LocalError, match="must be RSA"):
+        make_authority(read_signer(key_place(hsm.uri("sti"))), "A bridge CA", NOW_S, 60)
 
 
 @pytest.mark.parametrize("rsa", [False, True])

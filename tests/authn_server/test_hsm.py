@@ -1,0 +1,177 @@
+"""docs/hsm.md, command by command: a call is signed by keys in a token, verified, and refused while it is gone."""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from authn_server.config import EXAMPLE, load_setup
+from authn_server.main import main
+from authn_server.service import AuthnService
+from authn_server.standing import Unfollowed
+from authn_server.switching import Switch
+from tests.guides import DOCS, Reader, steps_of
+from tests.one_operator import OneOperator, Service, until
+from tests.soft_hsm import SoftHsm
+from verify_server.config import EXAMPLE as VERIFY_EXAMPLE
+from voice_dpki.effects import SystemClock
+from voice_dpki.errors import LocalError
+from voice_dpki.shell.credentials import read_signer
+from voice_dpki.shell.reload import Live
+from voice_dpki.shell.token_uri import key_place
+from voice_dpki.shell.trace import Tracer
+from voice_dpki.stir.faults import RequestError
+from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.passport import Passport
+from voice_dpki.x509.keys import verify_signature
+
+from .conftest import TOKEN, Site
+
+pytestmark = [pytest.mark.peer("softhsm2-util"), pytest.mark.peer("pkcs11-tool")]
+
+PAGE = "hsm.md"
+MakeRequest = Callable[..., dict[str, Any]]
+
+
+class Domain:
+    """Operator A's ledger and servers, whose keys are in a token that docs/hsm.md has made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.hsm = folder, SoftHsm(folder)
+        self.hsm.prepare()
+        self.ledger = OneOperator(folder, heartbeat_s=0.2)
+        (folder / "keys").mkdir()
+        shutil.copy(folder / "net/keys/endorsing-operator-a.pem", folder / "keys/endorsing.pem")
+        shutil.copy(folder / "net/genesis.json", folder)
+        words = {"http://127.0.0.1:26680": self.ledger.url, "/etc/voice-dpki": str(folder)}
+        self.reader = Reader(folder, words, dict(self.hsm.variables))
+        self.services: list[Service] = []
+
+    def follow_the_page(self) -> dict[str, str]:
+        """Do what the page says; return what each command said."""
+        (line,) = re.findall(r"^```toml\n(.*?)^```$", (DOCS / PAGE).read_text(), re.DOTALL | re.MULTILINE)
+        site = Site(self.folder)
+        (self.folder / "proxy.tokens").write_text(f"{TOKEN}\n")
+        follow = f'\n[ledger]\nurl = "{self.ledger.url}"\ngenesis = "genesis.json"\n[trace]\nfile = "authn.jsonl"\n'
+        text = re.sub(r"^key = .*$", lambda _: self.reader.own(line.strip()), EXAMPLE, count=1, flags=re.MULTILINE)
+        site.config.write_text(text.replace("port = 8091", "port = 0") + follow)
+        return {step.command: self.reader.follow(step) for step in steps_of(PAGE)}
+
+    def start(self) -> tuple[httpx.Client, httpx.Client]:
+        """Start both servers; return a client of each."""
+        verify = VERIFY_EXAMPLE.replace("http://127.0.0.1:26680", self.ledger.url).replace(
+            "port = 8092", "port = 0"
+        )
+        (self.folder / "verify.toml").write_text(f'{verify}[trace]\nfile = "verify.jsonl"\n')
+        for name in ("authn", "verify"):
+            config, trace = self.folder / f"{name}.toml", self.folder / f"{name}.jsonl"
+            self.services.append(Service(f"{name}_server.main", config, trace))
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        authn, verifier = (
+            httpx.Client(base_url=each.url, headers=headers, trust_env=False) for each in self.services
+        )
+        return authn, verifier
+
+    def stop(self) -> None:
+        assert [each.stop() for each in self.services] == [0] * len(self.services)
+        assert self.ledger.stop() == 0
+
+
+@pytest.fixture
+def domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Domain]:
+    domain = Domain(tmp_path)
+    for name, value in domain.hsm.variables.items():
+        monkeypatch.setenv(name, value)
+    yield domain
+    domain.stop()
+
+
+def _metric(client: httpx.Client, name: str) -> float:
+    text = client.get("/metrics").text
+    return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} "))
+
+
+@pytest.mark.long
+def test_a_call_passes_with_keys_in_a_token(domain: Domain, signing_request: MakeRequest) -> None:
+    said = domain.follow_the_page()
+    told = {command.split()[0] + " " + command.split()[1]: text for command, text in said.items()}
+    assert "1 recorded" in told["voice-dpki ledger"]
+    assert "this server can sign for Operator A" in told["authn-server check-config"]
+    assert "keys/endorsing-2.pub.pem: public key, ECDSA on P-256" in told["ledger-node keys"]
+    assert "the CA that gateways and devices must trust" in told["segw-agent bridge"]
+    assert not list(domain.folder.glob("authn.pem*"))
+    authn, verifier = domain.start()
+    with authn, verifier:
+        _passes(authn, verifier, signing_request)
+        _goes_and_comes_back(domain, authn, signing_request)
+        _passes(authn, verifier, signing_request)
+
+
+def _passes(authn: httpx.Client, verifier: httpx.Client, signing_request: MakeRequest) -> None:
+    answer = authn.post("/stir/v1/signing", json=signing_request())
+    identity = answer.json()["signingResponse"]["identity"]
+    request = {"from": {"tn": "493023125001"}, "to": {"tn": ["442079460001"]}, "time": int(time.time())}
+    asked = {"verificationRequest": {**request, "identity": identity}}
+    verified = verifier.post("/stir/v1/verification", json=asked).json()["verificationResponse"]
+    assert (verified["verstat"], verified["signer"]) == ("TN-Validation-Passed", "Operator A")
+    assert authn.get("/healthz").status_code == 200
+
+
+def _goes_and_comes_back(domain: Domain, authn: httpx.Client, signing_request: MakeRequest) -> None:
+    domain.hsm.take_away()
+    refused = authn.post("/stir/v1/signing", json=signing_request())
+    assert (refused.status_code, "POL5031" in refused.text) == (503, True)
+    assert domain.hsm.pin not in refused.text
+    health = authn.get("/healthz")
+    assert (health.status_code, "key 'sti' of token 'calls'" in health.json()["reason"]) == (503, True)
+    assert _metric(authn, "voice_dpki_token_keys_usable") == 0
+    domain.hsm.bring_back()
+    until(lambda: authn.get("/healthz").status_code == 200)  # without a call: the token is asked for the key
+    assert _metric(authn, "voice_dpki_token_keys_usable") == 1
+
+
+async def test_the_service_signs_in_threads_and_says_when_it_cannot(
+    hsm: SoftHsm, tmp_path: Path, signing_request: MakeRequest
+) -> None:
+    site = Site(tmp_path).write(signer=read_signer(key_place(hsm.uri("sti"))))
+    site.config.write_text(site.config.read_text().replace("authn.pem", hsm.uri("sti")))
+    setup = load_setup(site.config, SystemClock())
+    switch = Switch(setup.credential, Unfollowed())
+    service = AuthnService(switch, 60.0, SystemClock(), Tracer(None, "a"), bypass=Live("a-token"))
+
+    async def sign() -> bytes:
+        answer = service.sign(json.dumps(signing_request()).encode())
+        assert not isinstance(answer, bytes)  # nobody waits for the token in the event loop
+        return await answer
+
+    identity = json.loads(await sign())["signingResponse"]["identity"]
+    passport = Passport.parse(IdentityHeader.parse(identity).token)
+    profile = setup.credential.value.profile
+    verify_signature(profile.public_key_der, "ES256", passport.signing_input, passport.signature)
+    assert service.health().ok
+    hsm.take_away()
+    with pytest.raises(RequestError) as refused:
+        await sign()
+    assert (refused.value.message_id, refused.value.status, refused.value.bypass) == ("POL5031", 503, "a-token")
+    health = service.health()
+    assert (health.ok, "key 'sti' of token 'calls' cannot be used" in health.facts["reason"]) == (False, True)
+
+
+def test_keys_in_tokens_are_not_rotated_by_the_command(
+    hsm: SoftHsm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = Site(tmp_path).write(EXAMPLE.replace("authn.pem", hsm.uri("sti")))
+    assert main(["rotate", "--config", str(site.config), "--token", str(tmp_path / "proxy.tokens")]) == 2
+    assert "key 'sti' of token 'calls' is replaced by hand: docs/hsm.md" in capsys.readouterr().err
+
+
+def test_the_certificate_must_be_that_of_the_tokens_key(hsm: SoftHsm, tmp_path: Path) -> None:
+    site = Site(tmp_path).write(EXAMPLE.replace("authn.pem", hsm.uri("sti")))
+    with pytest.raises(LocalError, match="the private key is not the certificate's"):
+        load_setup(site.config, SystemClock())

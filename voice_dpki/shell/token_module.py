@@ -1,0 +1,176 @@
+"""One module of PKCS#11 in this process: loaded once, for several threads, logged in once for each token.
+
+A module's state belongs to the process (PKCS #11 v2.40 §5.4): who logs in does so for all sessions with the token,
+and who logs out, too. So one session, which signs nothing, holds the login. A module that has lost its token, as
+after an HSM was restarted, often finds it again only when it is initialised anew, for which nobody may be inside.
+"""
+
+import ctypes
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from threading import Condition, Lock
+from typing import Any, Final
+
+from pkcs11 import PKCS11Error, Session, Token
+from pkcs11._pkcs11 import lib
+from pkcs11.exceptions import PinIncorrect, PinLocked, UserPinNotInitialized
+
+from voice_dpki.errors import LocalError
+from voice_dpki.shell.config import read_private_secret
+from voice_dpki.shell.token_uri import TokenUri
+from voice_dpki.x509.keys import KeyUnavailableError
+
+log = logging.getLogger(__name__)
+
+RESTART_WAIT_S: Final = 1.0
+"""How long a module that is to be initialised anew waits until nobody is inside."""
+
+_OS_LOCKING_OK: Final = 2
+_ALREADY_INITIALIZED: Final = 0x191
+_USER_STATES: Final = frozenset({1, 3})
+"""CKS_RO_USER_FUNCTIONS and CKS_RW_USER_FUNCTIONS: the user is logged in."""
+
+
+class _Arguments(ctypes.Structure):
+    """CK_C_INITIALIZE_ARGS: four functions for mutexes, which the module is to find itself, flags, reserved."""
+
+    _fields_ = (("mutexes", ctypes.c_void_p * 4), ("flags", ctypes.c_ulong), ("reserved", ctypes.c_void_p))
+
+
+class _SessionInfo(ctypes.Structure):
+    """CK_SESSION_INFO."""
+
+    _fields_ = tuple((name, ctypes.c_ulong) for name in ("slot", "state", "flags", "error"))
+
+
+class _FunctionList(ctypes.Structure):
+    """The beginning of CK_FUNCTION_LIST: a version, then the functions in the order of pkcs11f.h."""
+
+    _fields_ = (("version", ctypes.c_ubyte * 2), ("functions", ctypes.c_void_p * 16))
+
+
+class _Functions:
+    """What python-pkcs11 lacks of a module: to initialise it for threads, and to ask who is logged in."""
+
+    def __init__(self, path: str) -> None:
+        table = ctypes.POINTER(_FunctionList)()
+        ctypes.CDLL(path).C_GetFunctionList(ctypes.byref(table))
+        functions, pointer = table.contents.functions, ctypes.c_void_p
+        self._initialize = ctypes.CFUNCTYPE(ctypes.c_ulong, pointer)(functions[0])
+        self._finalize = ctypes.CFUNCTYPE(ctypes.c_ulong, pointer)(functions[1])
+        self._session_info = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong, pointer)(functions[15])
+
+    def initialize(self) -> None:
+        arguments = _Arguments(flags=_OS_LOCKING_OK)
+        result = self._initialize(ctypes.addressof(arguments))
+        if result not in (0, _ALREADY_INITIALIZED):
+            raise PKCS11Error(f"C_Initialize failed with {result:#x}")
+
+    def finalize(self) -> None:
+        self._finalize(None)
+
+    def is_logged_in(self, session: Session) -> bool:
+        """Tell whether the user is logged in to the token of an open session."""
+        info = _SessionInfo()
+        handle = session.handle  # type: ignore[attr-defined]  # the type stub leaves it out
+        return self._session_info(handle, ctypes.addressof(info)) == 0 and info.state in _USER_STATES
+
+
+class _Library(lib):
+    """python-pkcs11's library, initialised for several threads; its own C_Initialize(NULL) allows one alone."""
+
+    def initialize(self) -> None:
+        """Initialise the module."""
+        _Functions(self.so).initialize()
+
+
+class TokenModule:
+    """A loaded module. `using` what was got from it before `generation` changed fails."""
+
+    def __init__(self, path: Path) -> None:
+        """Load a module; raises LocalError."""
+        try:
+            self._library: Any = _Library(str(path))
+            self._functions = _Functions(str(path))
+        except (PKCS11Error, OSError) as error:
+            raise LocalError(
+                f"{path}: this PKCS#11 module cannot be loaded: {error or type(error).__name__}"
+            ) from None
+        self._changed, self._opening = Condition(), Lock()
+        self._users, self._restarting = 0, False
+        self._logins: dict[tuple[str, bytes], Session] = {}
+        self._refused: dict[tuple[str, bytes], str] = {}
+        """PINs that tokens have refused: a token counts them, and locks itself after a few."""
+        self.generation = 0
+        """How often it was initialised anew."""
+
+    @contextmanager
+    def using(self) -> Iterator[int]:
+        """Keep the module as it is while the context lasts; yields the generation."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._restarting)
+            self._users += 1
+        try:
+            yield self.generation
+        finally:
+            with self._changed:
+                self._users -= 1
+                self._changed.notify_all()
+
+    def restart(self, generation: int) -> None:
+        """Initialise the module anew, unless that was done since `generation`, or others stay inside too long.
+
+        Raises PKCS11Error where the module refuses.
+        """
+        with self._changed:
+            if self._restarting or self.generation != generation:
+                return
+            self._restarting = True
+            try:
+                if self._changed.wait_for(lambda: not self._users, RESTART_WAIT_S):
+                    self._functions.finalize()
+                    self._logins.clear()
+                    self.generation += 1
+                    self._functions.initialize()
+            finally:
+                self._restarting = False
+                self._changed.notify_all()
+
+    def open(self, uri: TokenUri) -> Session:
+        """Open a session in which the user is logged in; raises PKCS11Error and KeyUnavailableError."""
+        serial = None if uri.serial is None else uri.serial.encode("utf-8")
+        with self._opening:  # two threads must not log in at once
+            token: Token = self._library.get_token(token_label=uri.token, token_serial=serial)
+            session = token.open()
+            try:
+                if uri.pin_file is not None and not self._functions.is_logged_in(session):
+                    self._log_in(token, uri.pin_file)
+            except BaseException:
+                close_quietly(session)
+                raise
+        return session
+
+    def _log_in(self, token: Token, pin_file: Path) -> None:
+        pin, name = read_private_secret(pin_file), (token.label, token.serial)
+        if self._refused.get(name) == pin:
+            raise KeyUnavailableError(f"the token has refused the PIN of {pin_file}, which is not tried again")
+        try:
+            self._logins[name] = token.open(user_pin=pin)
+        except (PinIncorrect, PinLocked, UserPinNotInitialized) as error:
+            self._refused[name] = pin
+            raise KeyUnavailableError(f"the token refuses the PIN of {pin_file}: {type(error).__name__}") from None
+
+
+@lru_cache(maxsize=16)
+def module_at(path: Path) -> TokenModule:
+    """Return the module of this process at `path`, loaded when it is first asked for; raises LocalError."""
+    return TokenModule(path)
+
+
+def close_quietly(session: Session) -> None:
+    """Close a session that may have ended already."""
+    with suppress(PKCS11Error):
+        session.close()
