@@ -23,5 +23,26 @@ def key_mgmt_of(described: SessionDescription, at: int) -> tuple[str, ...]:
     return described.media[at].attributes(KEY_MGMT) or described.attributes(KEY_MGMT)
 
 
+def signed_key_mgmt(described: SessionDescription) -> tuple[str, ...]:
+    """Return the key management of a description as a caller's operator signs it (docs/key-mgmt-claim.md).
+
+    Each value of several sections is told with the section that it keys, and so is a section without any: what is
+    keyed cannot be moved, added, taken away or unprotected. A description with one section has its values alone.
+    """
+    if len(described.media) < 2 or not described.key_mgmt:
+        return described.key_mgmt
+    sections = [_told(section) for section in described.media]
+    return described.attributes(KEY_MGMT) + tuple(text for told in sections for text in told)
+
+
+def _told(section: Media) -> tuple[str, ...]:
+    """Return "m=video RTP/SAVP mikey AQ..." for each value of a section, or that without a value if it has none.
+
+    Ports are left out, which may be rewritten, but for that of a section that is refused: "m=video 0 RTP/SAVP".
+    """
+    begins = f"m={section.kind} {'' if section.port else '0 '}{section.protocol}"
+    return tuple(f"{begins} {value}" for value in section.attributes(KEY_MGMT)) or (begins,)
+
+
 def _by_session(section: Media) -> bool:
     return bool(section.port) and section.protocol in SECURE_PROTOCOLS and not section.attributes(KEY_MGMT)

@@ -134,7 +134,11 @@ Identity = Annotated[
 ]
 KeyMgmt = Annotated[
     list[Annotated[str, Meta(min_length=1, max_length=MAX_KEY_MGMT_LENGTH, examples=["mikey AQAFgM3YFvMAAAAA"])]],
-    Meta(description="Own: the values of a=key-mgmt in the SDP, in order (RFC 4567).", max_length=MAX_KEY_MGMT),
+    Meta(
+        description="Own: the values of a=key-mgmt in the SDP, in order (RFC 4567); with several media sections "
+        "those of a section after its m=, media and protocol (docs/key-mgmt-claim.md).",
+        max_length=MAX_KEY_MGMT,
+    ),
 ]
 
 

@@ -148,6 +148,14 @@ def test_the_sdp_is_signed_where_that_is_asked_for() -> None:
     assert call.sdp is not None
 
 
+def test_the_keys_of_several_media_are_signed_with_what_they_key() -> None:
+    sdp = "v=0\r\no=- 1 1 IN IP4 192.0.2.7\r\ns=-\r\nt=0 0\r\na=key-mgmt:mikey AQ\r\n"
+    sdp += "m=audio 5000 RTP/SAVP 0\r\nm=video 5002 RTP/SAVP 96\r\n"
+    request = invite(body=sdp, Content_Type="application/sdp")
+    told = ("mikey AQ", "m=audio RTP/SAVP", "m=video RTP/SAVP")
+    assert signing(request).key_mgmt == call_of(request, NOW_S).key_mgmt == told
+
+
 def test_a_call_is_to_both_parties_that_it_names() -> None:
     same = call_of(invite(Identity="a.b.c", uri="sip:+44.2079460001@192.0.2.1:5070"), NOW_S)
     assert (same.dest, same.identities) == (Destinations((Tn("442079460001"),)), ("a.b.c",))

@@ -7,6 +7,7 @@ from sipmessage import URI, Request, Response
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn
+from voice_dpki.sip.keyed import signed_key_mgmt
 from voice_dpki.sip.message import parse_address, required_header
 from voice_dpki.sip.sdp import CONTENT_TYPE, SessionDescription
 from voice_dpki.stir.tn import canonical_tn
@@ -44,6 +45,8 @@ def date_of(message: Request | Response, now_s: float) -> int:
 
 
 def key_mgmt_of(request: Request) -> tuple[str, ...]:
-    """Return the values of a=key-mgmt in the request's SDP, in order; raises MalformedError for malformed SDP."""
+    """Return the key management in the request's SDP as it is signed; raises MalformedError for malformed SDP."""
     kind = (request.headers.get("Content-Type") or "").split(";")[0].strip().lower()
-    return SessionDescription.parse(request.body).key_mgmt if kind == CONTENT_TYPE and request.body else ()
+    if kind != CONTENT_TYPE or not request.body:
+        return ()
+    return signed_key_mgmt(SessionDescription.parse(request.body))
