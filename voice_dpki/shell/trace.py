@@ -11,8 +11,9 @@ Each line is an object with `t` (Unix time in seconds), `actor`, `kind`, and by 
 - other kinds: a service defines them and writes them with `write`.
 
 Tracing into a file is for tests and demonstrations: it holds speech and subscribers' numbers in clear. `sip` and
-`note` can also go to a HEP collector (`voice_dpki.shell.hep`), which is for operators. Nothing depends on either:
-an event that cannot be written, for instance to a full disk, is lost, and the log and a metric say so.
+`note` can also go to a HEP collector (`voice_dpki.shell.hep`), and `note` to an OpenTelemetry collector
+(`voice_dpki.shell.otlp`); these are for operators. Nothing depends on any: an event that cannot be written, for
+instance to a full disk, is lost, and the log and a metric say so.
 """
 
 import base64
@@ -34,6 +35,7 @@ from voice_dpki.metrics import counter
 from voice_dpki.shell.config import Config, resolve
 from voice_dpki.shell.current import current_call
 from voice_dpki.shell.hep import HepConfig, HepSender, HepTarget
+from voice_dpki.shell.otlp import OtlpConfig, OtlpSender, OtlpTarget
 from voice_dpki.shortfalls import SHORTFALLS
 from voice_dpki.sip.hop import Hop
 from voice_dpki.wire.seldom import Seldom
@@ -54,10 +56,11 @@ LOST = counter("trace_events_lost", "Trace events that could not be written.")
 
 @dataclass(frozen=True, slots=True)
 class TraceTo:
-    """Where events go: to a file, to a HEP collector, to both or nowhere."""
+    """Where events go: to a file, to a HEP collector, to an OpenTelemetry collector, to some of them or nowhere."""
 
     file: Path | None = None
     hep: HepTarget | None = None
+    otlp: OtlpTarget | None = None
 
 
 class CallTraceConfig(Config, frozen=True, kw_only=True):
@@ -65,22 +68,30 @@ class CallTraceConfig(Config, frozen=True, kw_only=True):
 
     file: str | None = None
     hep: HepConfig | None = None
+    otlp: OtlpConfig | None = None
 
     def read(self, path: Path) -> TraceTo:
         """Return where events go, by the configuration at `path`; raises LocalError."""
         return TraceTo(
-            resolve(path, self.file) if self.file is not None else None, self.hep.target(path) if self.hep else None
+            resolve(path, self.file) if self.file is not None else None,
+            self.hep.target(path) if self.hep else None,
+            self.otlp.target(path) if self.otlp else None,
         )
 
 
 class Tracer:
-    """A writer of one actor's trace events to `path` and to a HEP collector; without either nothing is written.
+    """A writer of one actor's trace events to `path` and to collectors; without any nothing is written.
 
-    Raises LocalError if the file cannot be opened, or the collector cannot be sent to.
+    Raises LocalError if the file cannot be opened, or a collector cannot be sent to.
     """
 
     def __init__(
-        self, path: Path | None, actor: str, clock: Clock | None = None, hep: HepTarget | None = None
+        self,
+        path: Path | None,
+        actor: str,
+        clock: Clock | None = None,
+        hep: HepTarget | None = None,
+        otlp: OtlpTarget | None = None,
     ) -> None:
         try:
             # Each event is one unbuffered write, so that a reader sees it at once and whole.
@@ -92,17 +103,18 @@ class Tracer:
         self._clock = clock or SystemClock()
         self._loses = False
         self._hep = HepSender(hep, actor) if hep is not None else None
+        self._otlp = OtlpSender(otlp, actor) if otlp is not None else None
         SHORTFALLS.watch(self)
 
     @classmethod
     def named_by(cls, to: TraceTo, program: str, clock: Clock | None = None) -> Self:
         """Trace with the file's stem as the actor's name; without a file the name is `program`."""
-        return cls(to.file, to.file.stem if to.file else program, clock, to.hep)
+        return cls(to.file, to.file.stem if to.file else program, clock, to.hep, to.otlp)
 
     @property
     def on(self) -> bool:
         """Whether events are written, so that a caller need not describe one in vain."""
-        return self._file is not None or self._hep is not None
+        return not (self._file is None and self._hep is None and self._otlp is None)
 
     def shortfall(self) -> str:
         """Return what people should know if the last event could not be written; otherwise an empty string."""
@@ -135,6 +147,8 @@ class Tracer:
         """Record a row of the ladder; usual data: ms (duration), step, ok."""
         if self._hep is not None and current_call():
             self._hep.note(self._clock.now_s(), msgspec.json.encode({"text": text, **data}))
+        if self._otlp is not None:
+            self._otlp.note(self._clock.now_s(), text, data)
         self.write("note", text=text, **data)
 
     def ready(self, **addresses: str) -> None:
@@ -169,13 +183,16 @@ class Tracer:
         self._said.warning("trace event lost", file=file.name, reason=reason)
 
     def close(self) -> None:
-        """Close file and socket; later events are dropped."""
+        """Close file and sockets; later events are dropped."""
         if self._file is not None:
             self._file.close()
             self._file = None
         if self._hep is not None:
             self._hep.close()
             self._hep = None
+        if self._otlp is not None:
+            self._otlp.close()
+            self._otlp = None
 
 
 def ms_since(began_s: float) -> float:
