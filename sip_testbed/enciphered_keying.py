@@ -9,10 +9,11 @@ from sip_testbed.keying import CertifiedKeying
 from voice_dpki.effects import Clock, Decrypter, Random
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import Resolution
+from voice_dpki.mikey.certified import Prepared
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.pke import PkeInitiator, PkeOffer, PkeResponder, Recipient
-from voice_dpki.mikey.rsa_r import ReverseInitiator, ReverseOffer, ReverseResponder
+from voice_dpki.mikey.rsa_r import PreparedReverse, ReverseInitiator, ReverseOffer, ReverseResponder
 from voice_dpki.mikey.sdp import mikey_message
 from voice_dpki.mikey.steps import PeerClaim
 from voice_dpki.shell.trace import Tracer
@@ -65,6 +66,7 @@ class PkeKeying(CertifiedKeying):
         recipient, found = self._offered_to[offer.csb_id]
         claim = PeerClaim("Responder", recipient.uri, offer.sent, recipient.certificate)
         await self._inquiry.compare(claim, found)
+        self.updating.initiated(offer.bundle(mikey_message(key_mgmt)), self._initiator)
         self._agreed(began_s, self.name)
         return keys
 
@@ -100,6 +102,12 @@ class ReverseKeying(CertifiedKeying):
     async def confirm(self, offer: ReverseOffer, key_mgmt: Sequence[str]) -> SrtpKeys:
         """Verify the answer to an offer; raises MikeyError."""
         return await self._confirm(offer, key_mgmt)
+
+    def _initiated(self, prepared: Prepared[SrtpKeys], found: Resolution) -> None:
+        """Keep the bundle, unless the Responder forbids to cache its envelope key."""
+        assert isinstance(prepared, PreparedReverse)
+        bundle = prepared.release_bundle(found.recorded, self._clock.now_s())
+        self.updating.initiated(bundle, self._initiator)
 
     def end(self, offer: ReverseOffer) -> None:
         """Forget a crypto session bundle once its call is over."""

@@ -10,6 +10,7 @@ from sip_testbed.credentials import Credentials
 from sip_testbed.inquiry import Inquiry
 from sip_testbed.pinning import PeerKey
 from sip_testbed.rivals import Party
+from sip_testbed.updating import Updating
 from voice_dpki.codec.telephone import host_in_uri
 from voice_dpki.effects import Clock, Random
 from voice_dpki.ledger.answers import Resolution
@@ -51,6 +52,11 @@ class KeyAgreement(Protocol[_O]):
 
     profile: SrtpProfile
     ms: float
+
+    @property
+    def updating(self) -> Updating:
+        """The updates of the call's bundle."""
+        ...
 
     @property
     def peer_key(self) -> PeerKey | None:
@@ -131,6 +137,7 @@ class CertifiedKeying:
         self._random = random
         self._domains = domains
         self._replays = ReplayCache(started_s=clock.steady_s())
+        self.updating = Updating(tracer, clock, random, self._replays)
         signing = Responder(credentials.party, self._replays, [credentials.profile])
         self._responders: dict[int, CertifiedResponder] = {signing.kind: signing}
         self._inquiry = Inquiry(credentials, tracer, clock)
@@ -164,6 +171,7 @@ class CertifiedKeying:
     def begin_call(self, party: Party) -> None:
         """Begin a call with a `party`, which then keeps its key (`Inquiry.begin_call`)."""
         self._inquiry.begin_call(party)
+        self.updating.forget()
 
     async def meet(self, responder_uri: str) -> None:
         """Find nothing out: an offer needs no more than the Responder's URI."""
@@ -185,6 +193,7 @@ class CertifiedKeying:
         now_s, steady_s = self._clock.now_s(), self._clock.steady_s()
         answer = responder.complete(prepared, found.recorded, now_s=now_s, steady_s=steady_s)
         await self._inquiry.compare(prepared.claim, found)
+        self.updating.answered(answer.bundle)
         self._agreed(began_s, _NAMES[responder.kind])
         return answer
 
@@ -195,8 +204,13 @@ class CertifiedKeying:
         prepared, found = await self._vouched(offer.prepare, claim)
         keys = offer.complete(prepared, found.recorded, now_s=self._clock.now_s())
         await self._inquiry.compare(prepared.claim, found)
+        self._initiated(prepared, found)
         self._agreed(began_s, self.name)
         return keys
+
+    def _initiated(self, prepared: Prepared[SrtpKeys], found: Resolution) -> None:
+        """Keep what an answered offer of ours leaves for updates: in most modes nothing."""
+        self.updating.forget()
 
     def _answer_too(self, responder: CertifiedResponder) -> None:
         self._responders[responder.kind] = responder

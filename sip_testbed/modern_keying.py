@@ -9,6 +9,7 @@ from sip_testbed.inquiry import Inquiry
 from sip_testbed.keying import Keying
 from sip_testbed.pinning import PeerKey
 from sip_testbed.rivals import Party
+from sip_testbed.updating import Updating
 from voice_dpki.codec.telephone import host_in_uri
 from voice_dpki.effects import Clock, Random
 from voice_dpki.ledger.answers import Resolution
@@ -64,6 +65,8 @@ class ModernKeying:
         self._latest: Inquiry | Keying | None = None
         """What the last agreement went by; None before the first one of a call."""
         self._has_begun = False
+        self.updating = Updating(tracer, clock, random)
+        """None ever: neither the modern mode nor DH-SIGN has updates here."""
 
     async def prepare(self) -> None:
         """Make a first inquiry at the ledger, to spare the first call the wait."""

@@ -7,11 +7,12 @@ keys and streams stay; other values are a new agreement, whose keys replace the 
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from sip_testbed.conversation import Flow
-from sip_testbed.keying import KeyAgreement, offer_to
+from sip_testbed.keying import AnyOffer, KeyAgreement, offer_to
 from sip_testbed.media_policy import (
     NOT_ACCEPTABLE,
     Refusal,
@@ -26,9 +27,11 @@ from sip_testbed.user_agent_config import TelephoneSetup
 from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.media.codecs import Codec, codec_named
+from voice_dpki.mikey.certified import KeyingAnswer
 from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.sdp import key_mgmt_value
+from voice_dpki.mikey.update import UpdateOffer
 from voice_dpki.names import ascii_lower
 from voice_dpki.shell.current import work_on
 from voice_dpki.shell.trace import Tracer
@@ -51,6 +54,10 @@ REFRESH = "refresh"
 
 class ChangeRefusedError(PeerError):
     """The other side refused a change of the call, which goes on as before, or is over."""
+
+
+class UpdateRefusedError(PeerError):
+    """The other side refused an update of the keys, and the session is as before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +137,11 @@ class Session:
         leg.on_reinvite(self._reinvited)
         leg.on_refresh(self._refresh)
 
+    def end(self) -> None:
+        """Forget what new keys of the call, which is over, would be made from."""
+        if self._keying is not None:
+            self._keying.updating.forget()
+
     def begin(self, agreed: Agreed) -> None:
         """Take what offer and answer of the call have agreed; the media have started."""
         self._agreed = agreed
@@ -147,7 +159,7 @@ class Session:
 
     async def rekey(self) -> None:
         """Agree on new keys, for streams with new SSRCs; if that fails, the call ends (RFC 4567 §4.1.2)."""
-        await self._offer("rekey", None, holding=self._holding, new_keys=True)
+        await self._renew_keys("rekey", None)
 
     async def _refresh(self) -> None:
         """Refresh the session by an offer that changes nothing (RFC 4028 §7.4)."""
@@ -162,12 +174,26 @@ class Session:
 
     async def recode(self, codec: Codec) -> None:
         """Go over to another codec, under new keys: another clock belongs to another SSRC (RFC 7160 §4.1)."""
-        await self._offer(ascii_lower(codec.name), codec, holding=self._holding, new_keys=True)
+        await self._renew_keys(ascii_lower(codec.name), codec)
 
-    async def _offer(self, name: str, codec: Codec | None, *, holding: bool, new_keys: bool = False) -> None:
+    async def _renew_keys(self, name: str, codec: Codec | None) -> None:
+        """Change the keys, by an update where the call has a bundle of ours and the other side still has it, too.
+
+        After a 488 the session is as it was (RFC 3261 §14.1), so a whole agreement may follow a refused update.
+        """
+        update = self._keying.updating.offer() if self._keying else None
+        if update is not None:
+            with suppress(UpdateRefusedError):
+                await self._offer(name, codec, holding=self._holding, offer=update)
+                return
+        await self._offer(name, codec, holding=self._holding, offer=await self._new_keys(name))
+
+    async def _offer(
+        self, name: str, codec: Codec | None, *, holding: bool, offer: AnyOffer | UpdateOffer | None = None
+    ) -> None:
+        """Offer a change, with new keys if there is an `offer` of them."""
         leg, offered = self._leg, self._now
         assert leg is not None
-        offer = await self._new_keys(name) if new_keys else None
 
         def describe() -> bytes:
             nonlocal offered
@@ -182,6 +208,9 @@ class Session:
         try:
             answer = await leg.reinvite(describe)
             if not 200 <= answer.status < 300:
+                if isinstance(offer, UpdateOffer) and answer.status == NOT_ACCEPTABLE:
+                    self._tracer.note("update refused: new keys take a new agreement", step="change", ok=False)
+                    raise UpdateRefusedError("the other side refused an update of the keys")
                 ends = offer is not None and answer.status == NOT_ACCEPTABLE
                 await self._not_changed(name, f"{answer.status} {answer.reason}", ends=ends)
             try:
@@ -189,13 +218,13 @@ class Session:
             except REFUSED as error:
                 await self._not_changed(name, str(error), ends=True)
         finally:
-            if self._keying and offer:
+            if self._keying and offer and not isinstance(offer, UpdateOffer):
                 self._keying.end(offer)
         self._holding = holding
         self._allow()
         self._tell(name)
 
-    async def _new_keys(self, name: str) -> Any | None:
+    async def _new_keys(self, name: str) -> AnyOffer | None:
         """Return an offer of new keys, unless media are in clear; raises ChangeRefusedError."""
         try:
             return await offer_to(self._keying, self.peer_uri)
@@ -210,14 +239,14 @@ class Session:
             await self._leg.bye(reasons(why))
         raise ChangeRefusedError(f"the change of the call ({name}) was refused: {why}")
 
-    async def _take_answer(self, offered: Agreed, body: bytes, offer: Any | None) -> None:
+    async def _take_answer(self, offered: Agreed, body: bytes, offer: AnyOffer | UpdateOffer | None) -> None:
         """Take the answer to what we `offered`, with new keys if `offer` asked for them; raises one of REFUSED."""
         answered = SessionDescription.parse(body)
         check_answer(offered.offer, answered)
         described = answered.narrowed(offered.taken)
         check_protected(described, keyed=self._keying is not None)
         values = described.audio_key_mgmt
-        keys = await self._keying.confirm(offer, values) if self._keying and offer else None
+        keys = await self._confirmed(offer, values)
         if keys is None and values != offered.their_keys:
             raise Refusal("SDP key-mgmt", "the answer has other key management, and no new keys were offered")
         payload_type = payload_type_of(described, offered.codec)
@@ -225,6 +254,14 @@ class Session:
         self._media.switch()
         self._agreed = replace(offered, their_keys=values)
         self._is_held = Flow.agreed(described).sends is False
+
+    async def _confirmed(self, offer: AnyOffer | UpdateOffer | None, values: Sequence[str]) -> SrtpKeys | None:
+        """Return the keys that the answer to an offer of keys gives; None without one. Raises MikeyError."""
+        if self._keying is None or offer is None:
+            return None
+        if isinstance(offer, UpdateOffer):
+            return self._keying.updating.confirm(offer, values)
+        return await self._keying.confirm(offer, values)
 
     # Changes of the other side.
 
@@ -253,8 +290,7 @@ class Session:
         agreed = Agreed(offer, taken, codec, now.own_keys, described.audio_key_mgmt)
         keys = None
         if self._keying and agreed.their_keys != now.their_keys:
-            lines = len(keyed_with(offer, taken))
-            accepted = await self._keying.accept(agreed.their_keys, self.peer_uri, lines)
+            accepted = await self._accepted(self._keying, agreed.their_keys, len(keyed_with(offer, taken)))
             keys = keys_of(accepted.keys, offer, taken)
             agreed = replace(agreed, own_keys=(key_mgmt_value(accepted.message),))
         direction = described.audio_direction.answered_by(self._wanted)
@@ -271,6 +307,15 @@ class Session:
 
         await change.accept(answer_to(offer, taken, own).serialize(), apply)
         self._media.switch()
+
+    async def _accepted(self, keying: KeyAgreement[Any], values: Sequence[str], lines: int) -> KeyingAnswer:
+        """Answer an offer of other keys for up to `lines` m-lines: an update of the bundle, or a new agreement.
+
+        Raises MikeyError.
+        """
+        if keying.updating.is_update(values):
+            return keying.updating.accept(values)
+        return await keying.accept(values, self.peer_uri, lines)
 
     async def _offer_late(self, change: Reinvite) -> None:
         """Offer the session as it is where a re-INVITE has no offer, and take the answer in the ACK."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from sip_testbed.pinning import PeerKey
 from sip_testbed.rivals import Party
+from sip_testbed.updating import Updating
 from sip_testbed.user_agent_config import SharedCredentials
 from voice_dpki.codec.telephone import is_same_party
 from voice_dpki.effects import Clock, Random
@@ -33,6 +34,7 @@ class SharedKeying:
         replays = ReplayCache(started_s=clock.steady_s())
         self.elements: Sequence[str] = ()
         """None: the key is shared with the other telephone, and no certificate names anybody."""
+        self.updating = Updating(tracer, clock, random, replays)
         self._responder = SharedResponder(credentials.uri, self._key_of, replays, [credentials.profile])
 
     async def prepare(self) -> None:
@@ -45,7 +47,8 @@ class SharedKeying:
         """Find nothing out."""
 
     def begin_call(self, party: Party) -> None:
-        """Do nothing: whoever has the shared key is the party."""
+        """Forget the call before; whoever has the shared key is the party."""
+        self.updating.forget()
 
     def offer(self, responder_uri: str, lines: int = 1) -> SharedOffer:
         """Return the offer of a call for `lines` m-lines.
@@ -78,13 +81,16 @@ class SharedKeying:
             steady_s=self._clock.steady_s(),
             lines=lines,
         )
+        self.updating.answered(answer.bundle)
         self._agreed(began_s)
         return answer
 
     async def confirm(self, offer: SharedOffer, key_mgmt: Sequence[str]) -> SrtpKeys:
         """Verify the answer to an offer; raises MikeyError."""
         began_s = time.perf_counter() - self.ms / 1000
-        keys = offer.confirm(mikey_message(key_mgmt))
+        octets = mikey_message(key_mgmt)
+        keys = offer.confirm(octets)
+        self.updating.initiated(offer.bundle(octets), self._initiator)
         self._agreed(began_s)
         return keys
 

@@ -287,6 +287,7 @@ class Telephone:
         speech = self._setup.speech
         making = partial(make_changes, session, changes, speech.duration_s)
         ending = await converse(call, media, speech, flow, self._setup.silence_s, making)
+        session.end()
         result.established, result.changes = ending.good, session.done
         await media.finish()
         if ending.silence is not None:
