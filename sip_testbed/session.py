@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from sip_testbed.conversation import Flow
+from sip_testbed.key_errors import refusal_body, told_error
 from sip_testbed.keying import AnyOffer, KeyAgreement, offer_to
 from sip_testbed.media_policy import (
     NOT_ACCEPTABLE,
@@ -92,6 +93,7 @@ class Session:
         self._keying = keying
         self._tracer = tracer
         self.peer_uri = peer_uri
+        self._random = random
         self._id = int.from_bytes(random.token(4), "big")
         self._version = 0
         self._last: SessionDescription | None = None
@@ -212,7 +214,8 @@ class Session:
                     self._tracer.note("update refused: new keys take a new agreement", step="change", ok=False)
                     raise UpdateRefusedError("the other side refused an update of the keys")
                 ends = offer is not None and answer.status == NOT_ACCEPTABLE
-                await self._not_changed(name, f"{answer.status} {answer.reason}", ends=ends)
+                why = f"{answer.status} {answer.reason}{told_error(answer.sdp, offer.message if offer else None)}"
+                await self._not_changed(name, why, ends=ends)
             try:
                 await self._take_answer(offered, answer.sdp, offer)
             except REFUSED as error:
@@ -276,7 +279,8 @@ class Session:
         except REFUSED as error:
             self._tracer.note(f"change refused: {error}", step="change", ok=False)
             log.info("change refused", extra={"fields": {"reason": str(error)}})
-            change.refuse(NOT_ACCEPTABLE, None, reasons(str(error)))
+            body = refusal_body(change.sdp, error, self._keying, self._setup, self._random)
+            change.refuse(NOT_ACCEPTABLE, None, reasons(str(error)), body)
 
     async def _answer(self, change: Reinvite) -> None:
         """Answer an offer; raises one of REFUSED, and then leaves the session as it is."""

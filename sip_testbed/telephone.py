@@ -11,6 +11,7 @@ from sip_testbed import remarks
 from sip_testbed.answers import Answers, Taken, final_answer, why
 from sip_testbed.conversation import SILENCE, SILENCE_REASON, Flow, converse
 from sip_testbed.early_media import early_media
+from sip_testbed.key_errors import refusal_body, told_error
 from sip_testbed.keying import AnyOffer, KeyAgreement, offer_to
 from sip_testbed.media_policy import (
     NOT_ACCEPTABLE,
@@ -121,7 +122,7 @@ class Telephone:
         result.early_s = round(media.heard.duration_s, 2) if answers.is_heard else 0.0
         result.status, result.setup_ms, result.verstat = answer.status, answer.setup_ms, answer.verstat
         if not 200 <= answer.status < 300:
-            result.reason = why(answer)
+            result.reason = why(answer) + told_error(answer.sdp, offer.message if offer else None)
             if answers.is_heard:
                 await media.finish()
                 self._keep(media, result)
@@ -250,7 +251,8 @@ class Telephone:
         except REFUSED as error:
             self._refused(result, error)
             result.status = NOT_ACCEPTABLE
-            await call.reject(NOT_ACCEPTABLE, None, reasons(str(error)))
+            body = refusal_body(call.sdp, error, self._keying, self._setup, self._random)
+            await call.reject(NOT_ACCEPTABLE, None, reasons(str(error)), body)
             return
         own_keys = (key_mgmt_value(answer.message),) if answer else ()
         own = session.describe(codec, payload_type, own_keys, described.audio_direction.answered)

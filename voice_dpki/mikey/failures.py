@@ -66,7 +66,7 @@ _STEP_AND_NUMBER: dict[Failure, tuple[str, ErrorNumber]] = {
     Failure.DH_ECHO: ("DH", ErrorNumber.UNSPECIFIED),
     Failure.POLICY: ("SP", ErrorNumber.INVALID_SPPAR),
     Failure.HASH: ("CHASH", ErrorNumber.INVALID_HA),
-    Failure.MAC: ("MAC", ErrorNumber.INVALID_MAC),
+    Failure.MAC: ("MAC", ErrorNumber.AUTH_FAILURE),
     Failure.ENCRYPTION: ("KEMAC", ErrorNumber.INVALID_EA),
     Failure.PEER_ERROR: ("ERR", ErrorNumber.UNSPECIFIED),
     Failure.KEY_MGMT: ("key-mgmt", ErrorNumber.UNSPECIFIED),
@@ -77,11 +77,12 @@ class MikeyError(PeerError):
     """A message is refused. `str()` gives "step SIGN: the signature of the Responder's message does not verify".
 
     `failure` is the code, `step` the step that failed, `number` the error number for an ERR payload, and `sentence`
-    the reason for people.
+    the reason for people. A peer that is not authenticated is told AUTH_FAILURE, whatever about a secret was wrong.
     """
 
-    def __init__(self, failure: Failure, sentence: str) -> None:
+    def __init__(self, failure: Failure, sentence: str, number: ErrorNumber | None = None) -> None:
         self.failure = failure
-        self.step, self.number = _STEP_AND_NUMBER[failure]
+        self.step, usual = _STEP_AND_NUMBER[failure]
+        self.number = usual if number is None else number
         self.sentence = sentence
         super().__init__(f"step {self.step}: {sentence}")

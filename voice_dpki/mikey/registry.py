@@ -218,3 +218,26 @@ class ErrorNumber(IntEnum):
     INVALID_DT = 11
     UNSPECIFIED = 12
     UNSUPPORTED_MESSAGE = 13
+
+    @property
+    def about(self) -> str:
+        """What is wrong, for people."""
+        return _ERRORS[self]
+
+
+_ERRORS = {
+    ErrorNumber.AUTH_FAILURE: "authentication failed",
+    ErrorNumber.INVALID_TS: "the time is not accepted",
+    ErrorNumber.INVALID_PRF: "the PRF is not supported",
+    ErrorNumber.INVALID_MAC: "the MAC algorithm is not supported",
+    ErrorNumber.INVALID_EA: "the encryption is not supported",
+    ErrorNumber.INVALID_HA: "the hash is not supported",
+    ErrorNumber.INVALID_DH: "the Diffie-Hellman group is not supported",
+    ErrorNumber.INVALID_ID: "the ID is not accepted",
+    ErrorNumber.INVALID_CERT: "the certificate is not accepted",
+    ErrorNumber.INVALID_SP: "the security protocol is not supported",
+    ErrorNumber.INVALID_SPPAR: "the policy is not supported",
+    ErrorNumber.INVALID_DT: "the mode is not supported",
+    ErrorNumber.UNSPECIFIED: "no reason is given",
+    ErrorNumber.UNSUPPORTED_MESSAGE: "the message is not supported",
+}

@@ -39,7 +39,7 @@ from voice_dpki.mikey.payloads import (
     Verification,
 )
 from voice_dpki.mikey.policy import SrtpProfile, policy_for
-from voice_dpki.mikey.registry import DataType, DhGroup, EncrAlg, KeyType, PayloadType, Prf
+from voice_dpki.mikey.registry import DataType, DhGroup, EncrAlg, ErrorNumber, KeyType, PayloadType, Prf
 from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.sessions import Bundles, accept_policy, answer_header, offered_sessions, srtp_keys
 from voice_dpki.mikey.steps import Counts
@@ -277,7 +277,8 @@ class SharedResponder:
             raise MikeyError(Failure.IDENTITY, "the Initiator's ID is not the party of this call")
         secret = self._key_of(initiator_uri)
         if secret is None or len(secret) < MIN_KEY_BYTES:
-            raise MikeyError(Failure.IDENTITY, "no key is shared with the Initiator")
+            sentence = "no key is shared with the Initiator"
+            raise MikeyError(Failure.IDENTITY, sentence, ErrorNumber.AUTH_FAILURE)  # as for a wrong key
         header = message.header
         return MessageKeys(secret, Prf(header.prf), header.csb_id, message.one(Rand).rand)
 

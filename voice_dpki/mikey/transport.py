@@ -18,7 +18,7 @@ from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import PRE_SHARED, EnvelopeConstant, Label
 from voice_dpki.mikey.message import Header, Message, parse_payloads, serialize
 from voice_dpki.mikey.payloads import Kemac, Payload, Timestamp, Verification
-from voice_dpki.mikey.registry import EncrAlg, MacAlg, PayloadType, Prf
+from voice_dpki.mikey.registry import EncrAlg, ErrorNumber, MacAlg, PayloadType, Prf
 
 _SALT_BYTES: Final = 14
 """Length of the salting key (RFC 3830 §4.1.4)."""
@@ -135,7 +135,8 @@ class MessageKeys:
 
     def _check_algorithm(self, mac_alg: int) -> None:
         if mac_alg != self._suite.mac_alg:
-            raise MikeyError(Failure.MAC, f"MAC algorithm {mac_alg} is not that of the PRF, {self._suite.mac_alg}")
+            about = f"MAC algorithm {mac_alg} is not that of the PRF, {self._suite.mac_alg}"
+            raise MikeyError(Failure.MAC, about, ErrorNumber.INVALID_MAC)
 
     def _check_mac(self, covered: bytes, mac: bytes) -> None:
         if not hmac.compare_digest(self._mac(covered), mac):

@@ -181,9 +181,17 @@ class Reinvite:
         await self._changes.acknowledged(self._invitation, response)
         return self._invitation.ack_body
 
-    def refuse(self, status: int, reason: str | None = None, headers: Sequence[tuple[str, str]] = ()) -> None:
-        """Refuse the change with a status from 300 to 699, and leave the session as it is; not after an answer."""
-        if self._invitation.respond(make_response(self._invitation.request, status, reason, headers=headers)):
+    def refuse(
+        self, status: int, reason: str | None = None, headers: Sequence[tuple[str, str]] = (), sdp: bytes = b""
+    ) -> None:
+        """Refuse the change with a status from 300 to 699, and leave the session as it is; not after an answer.
+
+        `sdp`, if given, describes what could be accepted.
+        """
+        response = make_response(self._invitation.request, status, reason, headers=headers)
+        if sdp:
+            set_body(response, sdp, CONTENT_TYPE)
+        if self._invitation.respond(response):
             self._changes.note(received=False)
 
     def ack_received(self, sequence: int, body: bytes) -> None:

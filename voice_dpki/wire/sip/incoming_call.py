@@ -139,9 +139,11 @@ class IncomingCall(Leg):
         with suppress(UnchangedError):  # the call is over then
             await self._changes.acknowledged(self._invitation, response)
 
-    async def reject(self, status: int, reason: str | None = None, headers: Sequence[tuple[str, str]] = ()) -> None:
-        """Refuse the call with a status from 300 to 699."""
-        self._refuse(status, reason, headers)
+    async def reject(
+        self, status: int, reason: str | None = None, headers: Sequence[tuple[str, str]] = (), sdp: bytes = b""
+    ) -> None:
+        """Refuse the call with a status from 300 to 699, and with what could be accepted, if `sdp` is given."""
+        self._refuse(status, reason, headers, sdp)
 
     async def bye(self, headers: Sequence[tuple[str, str]] = ()) -> None:
         """End the call; refuse it if it was not answered yet (RFC 3261 §15)."""
@@ -167,8 +169,13 @@ class IncomingCall(Leg):
         else:
             super().ack_received(sequence, body)
 
-    def _refuse(self, status: int, reason: str | None, headers: Sequence[tuple[str, str]]) -> None:
-        if self._respond(make_response(self.request, status, reason, to_tag=self._to_tag, headers=headers)):
+    def _refuse(
+        self, status: int, reason: str | None, headers: Sequence[tuple[str, str]], sdp: bytes = b""
+    ) -> None:
+        response = make_response(self.request, status, reason, to_tag=self._to_tag, headers=headers)
+        if sdp:
+            set_body(response, sdp, CONTENT_TYPE)
+        if self._respond(response):
             self._end()
 
     def _in_dialog(self, status: int) -> Response:
