@@ -38,6 +38,7 @@ from sip_testbed.gateway_rules import (
 from sip_testbed.gateway_sides import Side, side_for
 from sip_testbed.keying import KeyAgreement, offer_to
 from sip_testbed.media_policy import Refusal, keys_of
+from sip_testbed.rivals import Party
 from sip_testbed.user_agent import AnyKeying
 from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError, MalformedError
@@ -188,11 +189,15 @@ class _NotAnswered(Exception):
 class _Passing:
     """What both ways share: a call that came in is placed on the other side."""
 
-    def __init__(self, setup: GatewaySetup, inside: Inside, call: IncomingCall, random: Random) -> None:
+    def __init__(
+        self, setup: GatewaySetup, inside: Inside, call: IncomingCall, random: Random, party: Party
+    ) -> None:
+        """`party` is who the domain's side is."""
         self._setup = setup
         self._inside = inside
         self._call = call
         self._random = random
+        self._keying: KeyAgreement[Any] = inside.keying.of_call(party)
 
     def _inside_sdp(
         self, leg: Leg, payloads: Sequence[RtpMap], direction: Direction, message: bytes
@@ -257,7 +262,7 @@ class _Inwards(_Passing):
     def __init__(
         self, setup: GatewaySetup, inside: Inside, phones: Phones, call: IncomingCall, random: Random
     ) -> None:
-        super().__init__(setup, inside, call, random)
+        super().__init__(setup, inside, call, random, "caller")
         self._phones = phones
 
     async def place(self, side: Side, inner: Leg) -> _Placed:
@@ -269,7 +274,7 @@ class _Inwards(_Passing):
             self._binding()  # before keys are agreed for nothing
             offer = Offer.read(call.sdp, SECURE_PROTOCOLS)
             lines = len(keyed_with(offer.whole, offer.taken))
-            answer = await self._inside.keying.accept(offer.audio.audio_key_mgmt, caller_of(call), lines)
+            answer = await self._keying.accept(offer.audio.audio_key_mgmt, caller_of(call), lines)
             keys = keys_of(answer.keys, offer.whole, offer.taken)
             binding = self._binding()  # the telephone may have registered elsewhere meanwhile
             ours = side.offer(offer.payloads, offer.audio.audio_direction)
@@ -310,13 +315,13 @@ class _Outwards(_Passing):
     def __init__(
         self, setup: GatewaySetup, inside: Inside, call: IncomingCall, source: Hop, random: Random
     ) -> None:
-        super().__init__(setup, inside, call, random)
+        super().__init__(setup, inside, call, random, "callee")
         self._source = source
 
     async def place(self, side: Side, inner: Leg) -> _Placed:
         """Call the other side with a MIKEY offer, and answer the telephone once that is keyed."""
         call = self._call
-        keying: KeyAgreement[Any] = self._inside.keying
+        keying = self._keying
         try:
             check_flow(self._inside.telephone, self._source)
             offer = Offer.read(call.sdp, side.protocols)

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import copy
 from typing import Final
 
 from sip_testbed.credentials import Credentials
@@ -88,8 +89,9 @@ class Inquiry:
     async def recipient(self, uri: str) -> tuple[Recipient, Resolution]:
         """Return the party `uri` with its newest certificate that keys can be encrypted to, and the ledger's word.
 
-        With pins, it is the newest whose key is the pinned one or follows it. Raises MikeyError, also without an
-        answer, and for another key (`Pinning.check_recipient`). A number has other certificates, too, which sign
+        With pins, it is the newest whose key is the pinned one or follows it, and within a call the newest with the
+        key that the call began with. Raises MikeyError, also without an answer, and for another key
+        (`Pinning.check_recipient`). A number has other certificates, too, which sign
         calls or key media otherwise.
         """
         began_s, number = time.perf_counter(), number_in_uri(uri)
@@ -106,10 +108,16 @@ class Inquiry:
         return recipient, found
 
     async def _candidates(self, uri: str, number: Tn) -> Sequence[Resolution]:
-        """Return the valid certificates of a number in the order in which they are looked at."""
+        """Return the valid certificates of a number in the order in which they are looked at.
+
+        Within a call they are those alone with the key that the call began with.
+        """
         listed = await self._ledger.listed(number_keys(number))
         newest = sorted(filter(_is_valid, listed), key=_recorded_at, reverse=True)
-        return newest if self._pinning is None else await self._pinning.known_first(uri, newest)
+        known = newest if self._pinning is None else await self._pinning.known_first(uri, newest)
+        if self._began_with is None:
+            return known
+        return [each for each in known if each.record and each.record.key_id == self._began_with]
 
     async def _first_recipient(self, uri: str, candidates: Sequence[Resolution]) -> tuple[Recipient, Resolution]:
         """Return the party with the first certificate that keys can be encrypted to; raises MikeyError for none."""
@@ -122,6 +130,13 @@ class Inquiry:
     def _note(self, uri: str, found: Resolution, began_s: float) -> None:
         text = f"certificate of {uri} {found.status} on the ledger at height {found.height}"
         self._tracer.note(text, step="MIKEY ledger", ok=found.status is CertStatus.VALID, ms=ms_since(began_s))
+
+    def of_call(self) -> "Inquiry":
+        """Return the same for another call at the same time, with a memory of its own. Only the first is closed."""
+        other = copy(self)
+        other.peer_key, other.elements = None, ()
+        other._peer = other._party = other._began_with = None
+        return other
 
     def begin_call(self, party: Party) -> None:
         """Begin a call with a `party`: whose key the first agreement shows must have all others of this call."""

@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
+from copy import copy
 from functools import partial
-from typing import ClassVar, Final, Protocol, TypeAlias, TypeVar
+from typing import ClassVar, Final, Protocol, Self, TypeAlias, TypeVar
 
 from sip_testbed.credentials import Credentials
 from sip_testbed.inquiry import Inquiry
@@ -76,6 +77,10 @@ class KeyAgreement(Protocol[_O]):
         """Begin a call with a `party`: whose key the first agreement shows must have all others of this call."""
         ...
 
+    def of_call(self, party: Party) -> Self:
+        """Return the keying of a call with a `party` that begins beside others. It is not to be closed."""
+        ...
+
     def offer(self, responder_uri: str, lines: int = 1) -> _O:
         """Return the offer of a call, with its I_MESSAGE, for `lines` m-lines.
 
@@ -111,6 +116,31 @@ async def offer_to(keying: KeyAgreement[_O] | None, responder_uri: str, lines: i
     return keying.offer(responder_uri, lines)
 
 
+class _Pairs:
+    """Diffie-Hellman pairs that are made in advance, each for one exchange of whichever call."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._pair: dh.KeyPair | None = None
+        self._making: asyncio.TimerHandle | None = None
+
+    def take(self) -> dh.KeyPair | None:
+        """Return the pair that was made in advance, if any, and schedule the next one after the call's set-up."""
+        pair, self._pair = self._pair, None
+        if self._making is None:
+            self._making = asyncio.get_running_loop().call_later(PAIR_AFTER_S, self.make)
+        return pair
+
+    def make(self) -> None:
+        """Make a pair now."""
+        self._making, self._pair = None, dh.new_pair(self._random)
+
+    def close(self) -> None:
+        """Make none any more."""
+        if self._making is not None:
+            self._making.cancel()
+
+
 class CertifiedKeying:
     """One user agent's side of all its key agreements by the modes that a standard has. Call `close` at the end.
 
@@ -141,15 +171,14 @@ class CertifiedKeying:
         signing = Responder(credentials.party, self._replays, [credentials.profile])
         self._responders: dict[int, CertifiedResponder] = {signing.kind: signing}
         self._inquiry = Inquiry(credentials, tracer, clock)
-        self._pair: dh.KeyPair | None = None
-        self._making: asyncio.TimerHandle | None = None
+        self._pairs = _Pairs(random)
 
     async def prepare(self) -> None:
         """Make a Diffie-Hellman pair and a first inquiry at the ledger, to spare the first call the wait.
 
         The inquiry is about our own certificate, which reveals early what would make calls fail.
         """
-        self._make_pair()
+        self._pairs.make()
         await self._inquiry.prepare()
 
     @property
@@ -164,14 +193,20 @@ class CertifiedKeying:
 
     async def close(self) -> None:
         """Close the connection to the ledger node."""
-        if self._making is not None:
-            self._making.cancel()
+        self._pairs.close()
         await self._inquiry.aclose()
 
     def begin_call(self, party: Party) -> None:
         """Begin a call with a `party`, which then keeps its key (`Inquiry.begin_call`)."""
         self._inquiry.begin_call(party)
         self.updating.forget()
+
+    def of_call(self, party: Party) -> Self:
+        """Return the keying of a call beside others; see `KeyAgreement`."""
+        other = copy(self)
+        other._inquiry, other.updating = self._inquiry.of_call(), self.updating.of_call()
+        other.begin_call(party)
+        return other
 
     async def meet(self, responder_uri: str) -> None:
         """Find nothing out: an offer needs no more than the Responder's URI."""
@@ -228,7 +263,7 @@ class CertifiedKeying:
 
     def _prepared_by(self, responder: CertifiedResponder, claim: PeerClaim) -> Prepared[KeyingAnswer]:
         if isinstance(responder, Responder):
-            return responder.prepare(claim, random=self._random, pair=self._take_pair())
+            return responder.prepare(claim, random=self._random, pair=self._pairs.take())
         return responder.prepare(claim, random=self._random)
 
     def _offered(self, began_s: float) -> None:
@@ -238,16 +273,6 @@ class CertifiedKeying:
     def _agreed(self, began_s: float, name: str) -> None:
         self.ms = ms_since(began_s)
         self._tracer.note(f"MIKEY {name}, TEK agreed ({self.profile})", step="MIKEY", ok=True, ms=self.ms)
-
-    def _take_pair(self) -> dh.KeyPair | None:
-        """Return the pair that was made in advance, if any, and schedule the next one after the call's set-up."""
-        pair, self._pair = self._pair, None
-        if self._making is None:
-            self._making = asyncio.get_running_loop().call_later(PAIR_AFTER_S, self._make_pair)
-        return pair
-
-    def _make_pair(self) -> None:
-        self._making, self._pair = None, dh.new_pair(self._random)
 
     async def _vouched(
         self, prepare: Callable[[PeerClaim], Prepared[_T]], claim: AnyClaim
@@ -310,7 +335,7 @@ class Keying(CertifiedKeying):
             profile=self.profile,
             random=self._random,
             now_s=self._clock.now_s(),
-            pair=self._take_pair(),
+            pair=self._pairs.take(),
             lines=lines,
         )
         self._offered(began_s)

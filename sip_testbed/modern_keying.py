@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from copy import copy
+from typing import Final, Self, TypeAlias
 
 from sip_testbed.credentials import ModernCredentials
 from sip_testbed.inquiry import Inquiry
@@ -89,6 +90,16 @@ class ModernKeying:
         self._inquiry.begin_call(party)
         if self._standard is not None:
             self._standard.begin_call(party)
+
+    def of_call(self, party: Party) -> Self:
+        """Return the keying of a call beside others; see `KeyAgreement`."""
+        other = copy(self)
+        other._inquiry, other.updating = self._inquiry.of_call(), self.updating.of_call()
+        other.peer_key, other.elements = None, ()
+        if self._standard is not None:
+            other._standard = self._standard.of_call(party)
+        other.begin_call(party)
+        return other
 
     def offer(self, responder_uri: str, lines: int = 1) -> AnyModernOffer:
         """Return the offer of a call, with its I_MESSAGE, for `lines` m-lines."""

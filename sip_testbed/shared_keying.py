@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Sequence
+from copy import copy
+from typing import Self
 
 from sip_testbed.pinning import PeerKey
 from sip_testbed.rivals import Party
@@ -49,6 +51,12 @@ class SharedKeying:
     def begin_call(self, party: Party) -> None:
         """Forget the call before; whoever has the shared key is the party."""
         self.updating.forget()
+
+    def of_call(self, party: Party) -> Self:
+        """Return the keying of a call beside others."""
+        other = copy(self)
+        other.updating = self.updating.of_call()
+        return other
 
     def offer(self, responder_uri: str, lines: int = 1) -> SharedOffer:
         """Return the offer of a call for `lines` m-lines.

@@ -96,6 +96,8 @@ class Telephone:
 
     async def _place(self, target: str, media: MediaSession, result: Result) -> None:
         try:
+            if self._keying:
+                self._keying.begin_call("callee")  # before the offer, which may hang on the key of the call
             offer = await offer_to(self._keying, target)
         except MikeyError as error:
             self._refused(result, error)

@@ -32,6 +32,10 @@ class Updating:
         self._initiator: CertifiedInitiator | SharedInitiator | None = None
         """The one whose offer began the bundle, if that is ours."""
 
+    def of_call(self) -> "Updating":
+        """Return the same for another call, which has a bundle of its own."""
+        return Updating(self._tracer, self._clock, self._random, self._replays)
+
     def forget(self) -> None:
         """Forget the bundle, and with it the key of its updates."""
         self._bundle = self._initiator = None

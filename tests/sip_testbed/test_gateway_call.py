@@ -74,6 +74,11 @@ class Keying:
 
     def __init__(self) -> None:
         self.accepted = self.offered = self.ended = 0
+        self.parties: list[str] = []
+
+    def of_call(self, party: str) -> "Keying":
+        self.parties.append(party)
+        return self
 
     async def accept(self, *_: object) -> object:
         self.accepted += 1
@@ -174,6 +179,13 @@ async def test_a_user_with_escapes_is_called_with_them_at_the_telephones_domain(
     gateway = Gateway()
     assert await gateway.outwards(Call(AUDIO + CRYPTO, "sip:a%20b@gateway.b.example")) == 486
     assert gateway.agent.invited == ["sip:a%20b@b.example"]
+
+
+async def test_each_call_has_keys_of_its_own_with_whom_it_is() -> None:
+    gateway = Gateway()
+    await gateway.inwards(AUDIO, Phones(TLS, TLS))
+    await gateway.outwards(Call(AUDIO + CRYPTO))
+    assert gateway.keying.parties == ["caller", "callee"]
 
 
 async def test_our_side_is_told_where_encryption_ends_and_whether_sip_is_protected() -> None:

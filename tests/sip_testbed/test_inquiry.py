@@ -79,6 +79,7 @@ async def having_called(ledger: Listing, inquiry: Inquiry) -> Inquiry:
     await inquiry.compare(claim(der), ledger.found(der))
     assert inquiry.peer_key is not None
     assert inquiry.peer_key.standing is Standing.FIRST
+    inquiry.begin_call("callee")  # the next call
     return inquiry
 
 

@@ -13,12 +13,13 @@ from sip_testbed.modern_keying import ModernKeying
 from tests.recorded import recorded
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.ledger.names import number_keys
+from voice_dpki.ledger.signatures import key_id_of
 from voice_dpki.mikey.agreement import Strength
 from voice_dpki.mikey.certified import Party
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.modern import ModernInitiator, ModernParty
 from voice_dpki.mikey.modes import Initiator, Responder
-from voice_dpki.mikey.payloads import CertificateHash
+from voice_dpki.mikey.payloads import CertificateHash, DhValue
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.sdp import key_mgmt_value
@@ -27,7 +28,7 @@ from voice_dpki.names import Tn
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.encipherment import LocalDecrypter
 from voice_dpki.x509.keys import generate_es256, generate_rsa
-from voice_dpki.x509.profile import build_certificate, digest_of
+from voice_dpki.x509.profile import build_certificate, digest_of, read_profile
 from voice_dpki.x509.recorded import CertStatus
 from voice_dpki.x509.tnauthlist import TnRange
 
@@ -91,7 +92,7 @@ class Listing(Unasked):
         said = recorded(der, held, "Operator", status=status)
         return SimpleNamespace(
             digest=digest, status=status, height=9, recorded=replace(said, der=der),
-            record=SimpleNamespace(recorded_height=height),
+            record=SimpleNamespace(recorded_height=height, key_id=key_id_of(read_profile(der).public_key_der)),
         )  # fmt: skip
 
 
@@ -113,6 +114,51 @@ async def test_the_newest_valid_certificate_of_the_callee_is_encrypted_to() -> N
     )
     await keying.meet(CALLEE)
     assert keying.offer(CALLEE).sent.one(CertificateHash).digest == digest_of(new)
+
+
+async def test_an_offer_within_a_call_is_encrypted_to_the_key_that_it_began_with() -> None:
+    """Whoever has the key that keys are encrypted to has those at once; so no newer one is let in."""
+    old, new = (party(CALLEE).certificate for _ in range(2))
+    ledger = Listing((5, CertStatus.VALID, old))
+    keying = pke_with(ledger)
+
+    async def offered_to() -> bytes:
+        await keying.meet(CALLEE)
+        return keying.offer(CALLEE).sent.one(CertificateHash).digest
+
+    keying.begin_call("callee")
+    assert await offered_to() == digest_of(old)
+    claim = PeerClaim("Responder", CALLEE, keying.offer(CALLEE).sent, read_profile(old))
+    await keying._inquiry.compare(claim, await ledger.resolve(digest_of(old)))
+    ledger.found[digest_of(new)] = (7, CertStatus.VALID, new)
+    assert await offered_to() == digest_of(old)
+    ledger.found[digest_of(old)] = (5, CertStatus.REVOKED, old)
+    with pytest.raises(MikeyError, match="no certificate of the Responder"):
+        await offered_to()
+    keying.begin_call("callee")
+    assert await offered_to() == digest_of(new)
+
+
+async def test_calls_beside_one_another_keep_keys_of_their_own() -> None:
+    """As at a gateway, whose telephone may have two calls; each is held to the key that it began with."""
+    callers = [party(CALLER) for _ in range(2)]
+    ledger = cast(Any, Vouching(*(each.certificate for each in callers)))
+    credentials = Credentials(party(CALLEE), SrtpProfile.AES_CM_128_HMAC_SHA1_80, ledger)
+    keying = Keying(credentials, cast(Any, SimpleNamespace(note=lambda *told, **how: None)), CLOCK, RANDOM)
+    calls = [keying.of_call("caller") for _ in callers]
+
+    def offer(caller: Party) -> list[str]:
+        given: dict[str, Any] = {"profile": keying.profile, "random": RANDOM, "now_s": CLOCK.now_s() + 1}
+        return [key_mgmt_value(Initiator(caller).offer(responder_uri=CALLEE, **given).message)]
+
+    for call, caller in zip(calls, callers, strict=True):
+        await call.accept(offer(caller), CALLER)
+    for call, caller in zip(calls, reversed(callers), strict=True):
+        with pytest.raises(MikeyError, match="not the one with which the call began"):
+            await call.accept(offer(caller), CALLER)
+    keying._pairs.make()
+    assert len({call.offer(CALLEE).sent.one(DhValue) for call in calls}) == 2  # a pair is for one exchange
+    await keying.close()
 
 
 async def test_without_a_certificate_of_the_callee_there_is_no_offer() -> None:
