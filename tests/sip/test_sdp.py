@@ -50,7 +50,9 @@ def test_an_own_description_reads_back() -> None:
     assert again == sdp
     assert (again.audio.rtpmaps, again.key_mgmt) == (payloads, ("mikey AQAF",))
     assert again.audio.protocol == SECURE
-    assert again.audio.ptime_ms == 20, "the default of RFC 3551 §4.2"
+    assert again.audio.ptime_ms is None, "the default of RFC 3551 §4.2, 20 ms"
+    longer = audio_description("127.0.0.6", 4000, payloads, session_id=7, ptime_ms=40)
+    assert SessionDescription.parse(longer.serialize()).audio.ptime_ms == 40
     plain = audio_description("127.0.0.6", 4000, payloads, session_id=7)
     assert (plain.audio.protocol, plain.key_mgmt) == (PLAIN, ())
 

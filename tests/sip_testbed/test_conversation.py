@@ -170,7 +170,7 @@ async def test_a_peer_that_says_nothing_but_is_there_is_no_silence() -> None:
     ],
 )
 def test_directions_that_are_agreed(line: str, flow: Flow) -> None:
-    text = audio_description("127.0.0.1", 4000, [], session_id=1).serialize().replace(b"a=sendrecv", line.encode())
+    text = audio_description("127.0.0.1", 4000, [], session_id=1).serialize() + f"{line}\r\n".encode()
     text = text.replace(b"RTP/AVP \r\n", b"RTP/AVP 0\r\n")
     assert Flow.agreed(SessionDescription.parse(text)) == flow
 

@@ -79,7 +79,7 @@ async def test_a_repetition_is_answered_with_what_we_said(leg: Leg) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (b"a=sendrecv", b"a=inactive"),
+        (b"PCMU/8000", b"PCMU/8000\r\na=inactive"),
         (b"audio 5000", b"audio 5002"),
         (b"c=IN IP4 127.0.0.9", b"c=IN IP4 0.0.0.0"),
         (SECURE.encode(), b"RTP/AVP"),

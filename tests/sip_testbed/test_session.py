@@ -329,7 +329,7 @@ async def test_a_hold_that_is_answered_with_other_keys_ends_the_call(begin: Begi
 async def test_kinds_of_hold(begin: Begin, line: str, address: str, answered: str, callee_speaks: bool) -> None:
     talk = await begin("none")
     sdp = talk.caller.describe(talk.caller._now.codec, 0).serialize().decode()
-    sdp = sdp.replace("a=sendrecv", line).replace("c=IN IP4 127.0.0.1", f"c=IN IP4 {address}")
+    sdp = f"{sdp}{line}\r\n".replace("c=IN IP4 127.0.0.1", f"c=IN IP4 {address}")
     answer = await leg_of(talk.caller).reinvite(lambda: sdp.encode())
     assert SessionDescription.parse(answer.sdp).audio_direction == answered
     await asyncio.sleep(0.1)

@@ -26,6 +26,9 @@ SECURE_PROTOCOLS: Final = (SECURE, "RTP/SAVPF")
 
 KEY_MGMT: Final = "key-mgmt"
 RTCP_MUX: Final = "rtcp-mux"
+
+USUAL_PTIME_MS: Final = 20
+"""Packets of audio that say nothing else are this long (RFC 3551 section 4.2)."""
 """The attribute by which RTCP shares the port of RTP (RFC 5761 §5.1.1)."""
 
 _STATIC_PAYLOADS: Final = {0: "PCMU/8000", 3: "GSM/8000", 8: "PCMA/8000", 9: "G722/8000"}
@@ -250,14 +253,14 @@ def audio_description(
     *,
     session_id: int,
     version: int = 1,
-    ptime_ms: int = 20,
+    ptime_ms: int = USUAL_PTIME_MS,
     key_mgmt: Sequence[str] = (),
     direction: Direction = Direction.SENDRECV,
 ) -> SessionDescription:
     """Describe one audio stream at `address`:`port`; `key_mgmt` are its key management values ("mikey AQ...").
 
     With key management, the profile is RTP/SAVP, and the values are at the session level (RFC 4567 §3.1). `version`
-    counts the descriptions of one session (RFC 3264 §8).
+    counts the descriptions of one session (RFC 3264 §8). What is usual is left out: 20 ms, and both directions.
     """
     kind = "IP6" if ":" in address else "IP4"
     lines = (
@@ -270,7 +273,8 @@ def audio_description(
     )
     attributes = [f"a=rtpmap:{p.payload_type} {p.encoding}" for p in payloads]
     attributes += [f"a=fmtp:{p.payload_type} {p.fmtp}" for p in payloads if p.fmtp]
-    attributes += [f"a=ptime:{ptime_ms}", f"a={direction}"]
+    attributes += [f"a=ptime:{ptime_ms}"] if ptime_ms != USUAL_PTIME_MS else []
+    attributes += [f"a={direction}"] if direction is not Direction.SENDRECV else []
     formats = tuple(str(p.payload_type) for p in payloads)
     media = Media("audio", port, SECURE if key_mgmt else PLAIN, formats, tuple(attributes))
     return SessionDescription(lines, (media,))

@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 NO_ANSWER: Final = Response(408, "Request Timeout")
 UNREACHABLE: Final = Response(503, "Service Unavailable: the next hop cannot be reached")
 
+TOKEN_BYTES: Final = 8
+"""Randomness of a tag and of a Call-ID: RFC 3261 section 19.3 asks for 4 bytes, and an INVITE has to fit a datagram."""
+
 OnResponse: TypeAlias = Callable[[Response, Envelope | None], None]
 """Gets each response to a request; if none came, it gets NO_ANSWER or UNREACHABLE, without an envelope."""
 
@@ -97,7 +100,7 @@ class Exchange:
 
     def token(self) -> str:
         """Return a new random value for a tag or a Call-ID."""
-        return self.random.token(12).hex()
+        return self.random.token(TOKEN_BYTES).hex()
 
     def run(self, work: Coroutine[object, object, object]) -> None:
         """Run `work` in the background until it ends or the exchange closes."""
