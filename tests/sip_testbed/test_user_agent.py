@@ -91,13 +91,13 @@ class Telephones:
 
     def call(self, caller: dict[str, Any] | None = None, callee: dict[str, Any] | None = None) -> Ended:
         answering = self.awaiting(**(callee or {}))
-        before = len(results(answering))
+        before, heard = len(results(answering)), len(answering.trace.events)
         calling = self.start("caller", **(caller or {}))
         try:
             status = calling.wait_end(CALL_TIMEOUT_S)
             answering.wait_for(lambda event: len(results(answering)) > before, "report", CALL_TIMEOUT_S)
         finally:
-            events = [*self.testbed.end(("caller",)), *answering.trace.events]
+            events = [*self.testbed.end(("caller",)), *answering.trace.events[heard:]]
         notes = [event.text for event in events if isinstance(event, NoteEvent)]
         sent = [event for event in events if isinstance(event, SipEvent) and event.actor == "caller"]
         invites = [event for event in sent if event.data.startswith(b"INVITE ")]
