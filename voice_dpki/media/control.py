@@ -1,10 +1,14 @@
 """RTCP of a call: reports both ways, the round trip, and BYE, all encrypted if the call is (RFC 3550 §6)."""
 
+from dataclasses import dataclass
+from typing import Protocol
+
 from voice_dpki.codec.ntp import ntp_time
 from voice_dpki.errors import MalformedError
-from voice_dpki.media.playout import PlayoutStatistics
+from voice_dpki.media.playout import PlayoutStatistics, unwrap
 from voice_dpki.media.rtcp import (
     Goodbye,
+    PictureLoss,
     ReceiverReport,
     ReportBlock,
     SenderReport,
@@ -12,13 +16,62 @@ from voice_dpki.media.rtcp import (
     parse_compound,
 )
 from voice_dpki.media.srtp import Protection, SrtpError
-from voice_dpki.media.stream import ReceiveStream, SendStream
+
+
+class Sending(Protocol):
+    """What reports tell of the stream that we send."""
+
+    ssrc: int
+    packets: int
+    octets: int
+
+    @property
+    def clock_rate(self) -> int:
+        """Ticks of the RTP clock a second."""
+        ...
+
+    @property
+    def timestamp(self) -> int:
+        """RTP timestamp of the next frame."""
+        ...
+
+
+class Receiving(Protocol):
+    """What reports tell of the stream that we receive."""
+
+    ssrc: int | None
+
+    def statistics(self) -> PlayoutStatistics:
+        """Return what was counted."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PeerClock:
+    """The peer's newest SR: its `timestamp` is of the time `ntp`, of NTP's 64 bits (RFC 3550 §6.4.1)."""
+
+    ntp: int
+    timestamp: int
+    rate: int
+    """Ticks a second of the timestamps."""
+
+    def time_s(self, timestamp: int) -> float:
+        """Return when the peer sampled what has a timestamp, in seconds of its NTP clock."""
+        return self.ntp / (1 << 32) + (unwrap(timestamp, self.timestamp, 32) - self.timestamp) / self.rate
+
+    def timestamp_at(self, time_s: float) -> int:
+        """Return the timestamp of what the peer sampled at a time of its NTP clock."""
+        return (self.timestamp + round((time_s - self.ntp / (1 << 32)) * self.rate)) & 0xFFFFFFFF
+
+
+MAX_AHEAD_S = 1.0
+"""Furthest that a report's time may be from the next frame's for its timestamp to be told to the tick."""
 
 
 class Control:
     """Writer and reader of one session's RTCP; `now_s` is Unix time here."""
 
-    def __init__(self, sending: SendStream, receiving: ReceiveStream, protection: Protection, cname: str) -> None:
+    def __init__(self, sending: Sending, receiving: Receiving, protection: Protection, cname: str) -> None:
         self.goodbye = False
         """Whether the peer has left."""
         self.round_trip_s: float | None = None
@@ -27,6 +80,12 @@ class Control:
         self.dropped = 0
         self.peer_packets: int | None = None
         """Number of RTP packets sent, according to the peer's last SR."""
+        self.peer_clock: PeerClock | None = None
+        """How the peer's timestamps belong to its clock, by its newest SR."""
+        self.next_frame_s: float | None = None
+        """When our next frame is due, so that our reports tell the timestamp of their own time."""
+        self.picture_lost = False
+        """Whether the peer asks for a whole picture; whoever sends one resets it."""
         self._sending = sending
         self._receiving = receiving
         self._protection = protection
@@ -35,18 +94,23 @@ class Control:
         """Middle of the NTP time in the peer's last SR, and the time of its arrival."""
         self._reported = PlayoutStatistics()
 
-    def report(self, now_s: float, *, goodbye: bool = False) -> tuple[bytes, bytes]:
-        """Write a compound packet; returns it in clear and as it goes on the wire."""
+    def report(self, now_s: float, *, goodbye: bool = False, picture_lost: bool = False) -> tuple[bytes, bytes]:
+        """Write a compound packet; returns it in clear and as it goes on the wire.
+
+        It asks for a whole picture if we `picture_lost` one.
+        """
         sending = self._sending
         report = SenderReport(
             sending.ssrc,
             ntp_time(now_s),
-            sending.timestamp,
+            self._timestamp(now_s),
             sending.packets,
             sending.octets,
             self._blocks(now_s),
         )
         clear = report.serialize() + SourceDescription(sending.ssrc, self._cname).serialize()
+        if picture_lost and self._receiving.ssrc is not None:
+            clear += PictureLoss(sending.ssrc, self._receiving.ssrc).serialize()
         if goodbye:
             clear += Goodbye((sending.ssrc,)).serialize()
         return clear, self._protection.protect_rtcp(clear)
@@ -66,12 +130,24 @@ class Control:
             if isinstance(packet, Goodbye):
                 self.goodbye = self.goodbye or self._receiving.ssrc in packet.ssrcs
                 continue
+            if isinstance(packet, PictureLoss):
+                self.picture_lost = self.picture_lost or packet.media_ssrc == self._sending.ssrc
+                continue
             if isinstance(packet, SenderReport):
                 self._last_report = (packet.middle, now_s)
                 if packet.ssrc == self._receiving.ssrc:
                     self.peer_packets = packet.packets
+                if self._receiving.ssrc in (None, packet.ssrc):
+                    self.peer_clock = PeerClock(packet.ntp, packet.rtp_timestamp, self._sending.clock_rate)
             self._read_blocks(packet, now_s)
         return True
+
+    def _timestamp(self, now_s: float) -> int:
+        """Return the RTP timestamp of `now_s` (RFC 3550 §6.4.1), or of the next frame if its time is unknown."""
+        timestamp, due_s = self._sending.timestamp, self.next_frame_s
+        if due_s is None or abs(due_s - now_s) > MAX_AHEAD_S:
+            return timestamp
+        return (timestamp - round((due_s - now_s) * self._sending.clock_rate)) & 0xFFFFFFFF
 
     def _read_blocks(self, packet: SenderReport | ReceiverReport, now_s: float) -> None:
         for block in packet.blocks:

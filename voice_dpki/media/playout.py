@@ -109,13 +109,13 @@ class PlayoutStatistics:
         )
 
 
-def _unwrap(value: int, near: int, bits: int) -> int:
+def unwrap(value: int, near: int, bits: int) -> int:
     """Return the number that ends in the `bits` of `value` and is nearest to `near`."""
     half = 1 << (bits - 1)
     return near + (value - near + half) % (1 << bits) - half
 
 
-class _Sequence:
+class SequenceCounter:
     """Counter of one source's packets, by their sequence numbers."""
 
     def __init__(self, first: int) -> None:
@@ -129,7 +129,7 @@ class _Sequence:
 
         Returns None for a packet that was seen before, or is too old to tell.
         """
-        number = _unwrap(sequence, self.highest, 16)
+        number = unwrap(sequence, self.highest, 16)
         ahead = number - self.highest
         if ahead > 0:
             self._seen = (self._seen << min(ahead, _SEQUENCE_WINDOW) | 1) & ((1 << _SEQUENCE_WINDOW) - 1)
@@ -152,7 +152,7 @@ class PlayoutBuffer:
         self._delay_s = delay_s
         self._waiting: dict[int, tuple[bytes, int, float]] = {}
         """Payload, duration and time of arrival by timestamp."""
-        self._sequence: _Sequence | None = None
+        self._sequence: SequenceCounter | None = None
         self._received_before = self._expected_before = 0
         """Counts of the sources before the one of now."""
         self._newest = 0
@@ -173,7 +173,7 @@ class PlayoutBuffer:
     def receive(self, packet: RtpPacket, duration: int, now_s: float) -> Arrival:
         """Take a packet whose payload lasts `duration` ticks (more than 0)."""
         if self._sequence is None:
-            self._sequence = _Sequence(packet.sequence)
+            self._sequence = SequenceCounter(packet.sequence)
             self._restart(packet.timestamp, now_s)
             ahead: int | None = 1
         else:
@@ -181,7 +181,7 @@ class PlayoutBuffer:
         if ahead is None:
             self._duplicate += 1
             return Arrival.DUPLICATE
-        timestamp = _unwrap(packet.timestamp, self._newest, 32)
+        timestamp = unwrap(packet.timestamp, self._newest, 32)
         self._measure_jitter(timestamp, now_s)
         self._follow_clock(timestamp, now_s, newest=ahead > 0)
         return self._place(timestamp, packet.payload, duration, now_s)
@@ -203,6 +203,13 @@ class PlayoutBuffer:
     def flush(self) -> list[Frame]:
         """Return everything in the buffer, in order: for the end of a call, when no more packets are expected."""
         return self.due(float("inf"))
+
+    def due_s(self, timestamp: int) -> float | None:
+        """Return when what was sampled at an RTP timestamp is played, by the clock of `receive`.
+
+        Returns None before the first packet.
+        """
+        return None if self._sequence is None else self._due_s(unwrap(timestamp, self._newest, 32))
 
     @property
     def highest_sequence(self) -> int | None:

@@ -1,4 +1,4 @@
-"""RTCP, as much as a call of two needs: SR, RR, the SDES CNAME and BYE (RFC 3550 §6.4-6.6)."""
+"""RTCP, as much as a call of two needs: SR, RR, the SDES CNAME, BYE (RFC 3550 §6.4-6.6), PLI and FIR."""
 
 import struct
 from dataclasses import dataclass
@@ -9,6 +9,8 @@ from voice_dpki.errors import MalformedError
 from voice_dpki.media.rtp import MAX_PACKET_BYTES
 
 SENDER_REPORT, RECEIVER_REPORT, SOURCE_DESCRIPTION, GOODBYE = 200, 201, 202, 203
+PAYLOAD_FEEDBACK = 206
+_PICTURE_LOSS, _FULL_INTRA = 1, 4
 _CNAME = 1
 
 _BLOCK = struct.Struct("!IIIIII")
@@ -111,7 +113,19 @@ class Goodbye:
         return _packet(GOODBYE, len(self.ssrcs), b"".join(ssrc.to_bytes(4, "big") for ssrc in self.ssrcs))
 
 
-Rtcp: TypeAlias = SenderReport | ReceiverReport | Goodbye
+@dataclass(frozen=True, slots=True)
+class PictureLoss:
+    """PLI (RFC 4585 §6.3.1): `ssrc` lacks pictures of `media_ssrc`, and needs a whole one."""
+
+    ssrc: int
+    media_ssrc: int
+
+    def serialize(self) -> bytes:
+        """Write the packet."""
+        return _packet(PAYLOAD_FEEDBACK, _PICTURE_LOSS, struct.pack("!II", self.ssrc, self.media_ssrc))
+
+
+Rtcp: TypeAlias = SenderReport | ReceiverReport | Goodbye | PictureLoss
 """What is read from a compound packet; source descriptions and others are skipped."""
 
 
@@ -140,7 +154,18 @@ def _parse_body(kind: int, count: int, body: Cursor) -> tuple[Rtcp, ...]:
         return (ReceiverReport(body.uint(4), _blocks(count, body)),)
     if kind == GOODBYE:
         return (Goodbye(tuple(body.uint(4) for _ in range(count))),)
+    if kind == PAYLOAD_FEEDBACK and count in (_PICTURE_LOSS, _FULL_INTRA):
+        return _picture_losses(count, body)
     return ()
+
+
+def _picture_losses(count: int, body: Cursor) -> tuple[PictureLoss, ...]:
+    """Read PLI, or FIR, which asks for the same and names each source in 8 bytes (RFC 5104 §4.3.1.1)."""
+    ssrc, media_ssrc = struct.unpack("!II", body.take(8))
+    if count == _PICTURE_LOSS:
+        return (PictureLoss(ssrc, media_ssrc),)
+    sources = (int.from_bytes(body.take(8)[:4], "big") for _ in range(body.remaining // 8))
+    return tuple(PictureLoss(ssrc, source) for source in sources)
 
 
 def _blocks(count: int, body: Cursor) -> tuple[ReportBlock, ...]:

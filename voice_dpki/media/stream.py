@@ -49,6 +49,11 @@ class SendStream:
         self._timestamp = int.from_bytes(random.token(4), "big")
 
     @property
+    def clock_rate(self) -> int:
+        """Ticks of the RTP clock a second."""
+        return self._codec.clock_rate
+
+    @property
     def timestamp(self) -> int:
         """RTP timestamp of the next frame."""
         return self._timestamp
@@ -148,6 +153,10 @@ class ReceiveStream:
     def highest_sequence(self) -> int | None:
         """Extended sequence number of the newest authentic packet; None before the first."""
         return self._playout.highest_sequence
+
+    def due_s(self, timestamp: int) -> float | None:
+        """Return when what has an RTP timestamp is played, see `PlayoutBuffer.due_s`."""
+        return self._playout.due_s(timestamp)
 
     def statistics(self) -> PlayoutStatistics:
         """Return what the playout buffer counted."""

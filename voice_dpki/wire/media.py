@@ -229,12 +229,30 @@ class MediaSession:
                 return
             self._say(streams, frames[done])
             next_s, done = next_s + FRAME_S, done + 1
+            streams.control.next_frame_s = self._began_s + next_s
 
     def _say(self, streams: Streams, frame: bytes) -> None:
         if self._may_send and not self._peer.is_on_hold:
             self._send(streams.say(frame), is_control=False)
         else:
             streams.pass_over(frame)
+
+    @property
+    def began_s(self) -> float:
+        """Unix time at the zero of the loop's clock, by which all streams of the call tell theirs."""
+        return self._began_s
+
+    def plays_at_s(self, sampled_s: float) -> float | None:
+        """Return when what the peer said at a time of its NTP clock is played, by the loop's clock.
+
+        Returns None until its speech and a report on it have come.
+        """
+        for streams in reversed(self._agreements() if self._streams is not None else []):
+            clock = streams.control.peer_clock
+            due_s = streams.receiving.due_s(clock.timestamp_at(sampled_s)) if clock else None
+            if due_s is not None:
+                return due_s
+        return None
 
     async def wait_until_quiet(self, timeout_s: float) -> None:
         """Wait until the peer has spoken and fallen silent, or has left; at most `timeout_s`."""

@@ -1,0 +1,328 @@
+"""The two directions of a call's video: numbered pictures to protected packets, and packets to pictures shown.
+
+Both are cores: packets and `now_s` go in, packets and pictures come out, as in `voice_dpki.media.stream`.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final
+
+from voice_dpki.effects import Random
+from voice_dpki.errors import MalformedError
+from voice_dpki.media.pictures import CLOCK_RATE, NUMBERS, Descriptor, PictureDecoder, PictureEncoder, is_key
+from voice_dpki.media.playout import PlayoutStatistics, SequenceCounter, unwrap
+from voice_dpki.media.rtp import RtpPacket
+from voice_dpki.media.srtp import Protection, SrtpError
+from voice_dpki.media.stream import Dropped
+
+KEY_EVERY: Final = 50
+"""Every so many pictures a whole one is sent, asked for or not."""
+
+MAX_PACKETS: Final = 256
+"""Most packets that wait to become pictures, and so the most of one picture."""
+
+MAX_SHOWN: Final = 32
+"""Most pictures that wait for their time; further ones are dropped, and a whole one is asked for."""
+
+MAX_NUMBERS: Final = 1_000_000
+"""Of how many pictures the numbers are kept: more than a day of them."""
+
+MAX_KEPT_BYTES: Final = 8 << 20
+"""How much of the pictures that were shown is kept for the recording."""
+
+REORDER_S: Final = 0.05
+"""How long a missing packet is waited for once a later picture is complete."""
+
+
+class VideoSender:
+    """Sender of one stream of numbered pictures."""
+
+    clock_rate = CLOCK_RATE
+
+    def __init__(self, payload_type: int, ssrc: int, protection: Protection, random: Random) -> None:
+        self.ssrc = ssrc
+        self.packets = self.octets = self.pictures = 0
+        self._payload_type = payload_type
+        self._protection = protection
+        self._encoder = PictureEncoder()
+        # In the lower half, so that the first packets' loss cannot hide a wrap from SRTP (RFC 3711 §3.3.1).
+        self._sequence = int.from_bytes(random.token(2), "big") & 0x7FFF
+        self._base = int.from_bytes(random.token(4), "big")
+        self._ticks = 0
+
+    @property
+    def timestamp(self) -> int:
+        """RTP timestamp of the next picture."""
+        return (self._base + self._ticks) & 0xFFFFFFFF
+
+    def skip(self, ticks: int) -> None:
+        """Let the time of a picture pass without one."""
+        self._ticks += ticks
+
+    def send(self, number: int, ticks: int, *, key: bool = False) -> list[tuple[bytes, bytes]]:
+        """Turn the picture of `number`, which lasts `ticks`, into packets, each in clear and as on the wire.
+
+        `key` asks for a whole picture, which also comes first and once in a while.
+        """
+        payloads = self._encoder.encode(number, self._ticks, key=key or self.pictures % KEY_EVERY == 0)
+        packets = [self._packet(payload, marker=payload is payloads[-1]) for payload in payloads]
+        self._ticks += ticks
+        self.pictures += 1
+        return packets
+
+    def _packet(self, payload: bytes, *, marker: bool) -> tuple[bytes, bytes]:
+        packet = RtpPacket(self._payload_type, self._sequence, self.timestamp, self.ssrc, payload, marker=marker)
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        self.packets += 1
+        self.octets += len(payload)
+        clear = packet.serialize()
+        return clear, self._protection.protect(clear)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A picture whose packets have all come; `timestamp` is counted on where the packets' wrap."""
+
+    data: bytes
+    timestamp: int
+
+
+class Pictures:
+    """Puts packets together to pictures, in order.
+
+    A picture that lacks packets is given up once a later one is complete and `REORDER_S` have passed. Those after
+    it need it, so nothing comes until the next whole one; `is_broken` says so.
+    """
+
+    def __init__(self) -> None:
+        self.is_broken = False
+        self.given_up = 0
+        self._waiting: dict[int, tuple[RtpPacket, Descriptor]] = {}
+        self._next: int | None = None
+        """Number of the packet that must come next."""
+        self._since_s: float | None = None
+        """Since when a later picture waits for a missing packet."""
+
+    def put(self, sequence: int, packet: RtpPacket, part: Descriptor, now_s: float) -> list[Encoded]:
+        """Take a packet with its sequence number, counted on, and return the pictures that are complete."""
+        if self._next is None:
+            self._next, self.is_broken = sequence, True  # whether it is the beginning, its descriptor tells
+        if sequence < self._next:
+            return []
+        self._waiting[sequence] = packet, part
+        complete = self._complete()
+        if not complete and self._is_overdue(now_s):
+            self._give_up()
+            complete = self._complete()
+        return complete
+
+    def _complete(self) -> list[Encoded]:
+        """Take all pictures whose packets have come without a gap."""
+        found = []
+        while (last := self._last_of_next()) is not None:
+            assert self._next is not None
+            parts = [self._waiting.pop(number) for number in range(self._next, last + 1)]
+            self._next, self._since_s = last + 1, None
+            whole = parts[0][1].begins and not any(part.begins for _, part in parts[1:])
+            data = b"".join(part.data for _, part in parts)
+            if whole and (not self.is_broken or is_key(data)):
+                self.is_broken = False
+                found.append(Encoded(data, parts[0][0].timestamp))
+            elif not whole:
+                self.is_broken = True
+        return found
+
+    def _last_of_next(self) -> int | None:
+        """Return the number of the last packet of the next picture, if all of its packets have come."""
+        assert self._next is not None
+        number = self._next
+        while number in self._waiting:
+            if self._waiting[number][0].marker:
+                return number
+            number += 1
+        return None
+
+    def _is_overdue(self, now_s: float) -> bool:
+        if len(self._waiting) >= MAX_PACKETS:
+            return True
+        if not any(packet.marker for packet, _ in self._waiting.values()):
+            return False
+        self._since_s = now_s if self._since_s is None else self._since_s
+        return now_s - self._since_s >= REORDER_S
+
+    def _give_up(self) -> None:
+        """Go on behind the first gap, at the beginning of a picture."""
+        self.given_up += 1
+        self.is_broken, self._since_s = True, None
+        assert self._next is not None
+        missing = self._next
+        while missing in self._waiting:
+            missing += 1
+        begins = [number for number, (_, part) in self._waiting.items() if part.begins and number > missing]
+        self._next = min(begins, default=max(self._waiting) + 1)
+        for number in [number for number in self._waiting if number < self._next]:
+            del self._waiting[number]
+
+
+class Shown:
+    """The pictures that a call has shown, over all its agreements."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        """The numbers of those that had one, counted on where they begin anew; of at most MAX_NUMBERS pictures."""
+        self.encoded: list[tuple[bytes, float]] = []
+        """The encoded pictures, and when they were shown; MAX_KEPT_BYTES at most."""
+        self.undecodable = 0
+        self._bytes = 0
+
+    def add(self, number: int | None, data: bytes, now_s: float) -> None:
+        """Note that a picture was shown."""
+        if number is not None and len(self.numbers) < MAX_NUMBERS:
+            near = self.numbers[-1] if self.numbers else number
+            self.numbers.append(unwrap(number, near, NUMBERS.bit_length() - 1))
+        if self._bytes + len(data) <= MAX_KEPT_BYTES:
+            self.encoded.append((data, now_s))
+            self._bytes += len(data)
+
+    @property
+    def missed(self) -> int:
+        """How many pictures between the first and the last that were shown were not."""
+        numbers = set(self.numbers)
+        return max(numbers) - min(numbers) + 1 - len(numbers) if numbers else 0
+
+
+class VideoReceiver:
+    """Receiver of one stream of pictures: checks and puts together packets, and shows pictures at their time.
+
+    The keys are bound to `ssrc`; if it is None, the first packet's becomes the stream's.
+    """
+
+    def __init__(self, payload_type: int, ssrc: int | None, protection: Protection, shown: Shown) -> None:
+        self.ssrc = ssrc
+        self.dropped: Counter[Dropped] = Counter()
+        self._shown = shown
+        self._payload_type = payload_type
+        self._protection = protection
+        self._sequence: SequenceCounter | None = None
+        self._timestamp: int | None = None
+        self._pictures = Pictures()
+        self._waiting: list[tuple[Encoded, float]] = []
+        self._decoder = PictureDecoder()
+        self._lost_picture = False
+        self._last_transit: tuple[int, float] | None = None
+        """Timestamp of the newest packet, counted on, and its transit in ticks."""
+        self._jitter = 0.0
+
+    def receive(self, wire: bytes, now_s: float) -> bool:
+        """Take a packet from the wire; returns whether it is an authentic one of this stream."""
+        try:
+            packet = RtpPacket.parse(self._protection.unprotect(wire))
+            if packet.payload_type != self._payload_type or self.ssrc not in (None, packet.ssrc):
+                self.dropped[Dropped.OTHER] += 1
+                return False
+            part = Descriptor.parse(packet.payload)
+        except SrtpError as error:
+            self.dropped[Dropped.REPLAYED if error.replayed else Dropped.UNAUTHENTIC] += 1
+            return False
+        except MalformedError:
+            self.dropped[Dropped.MALFORMED] += 1
+            return False
+        self.ssrc = packet.ssrc
+        self._take(packet, part, now_s)
+        return True
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether nothing can be shown until a whole picture comes."""
+        return self._sequence is not None and (self._pictures.is_broken or self._lost_picture)
+
+    def waiting(self) -> list[tuple[int, float]]:
+        """Return timestamp, counted on, and arrival of the pictures that wait for their time."""
+        return [(picture.timestamp, arrived_s) for picture, arrived_s in self._waiting]
+
+    def show(self, timestamp: int, now_s: float) -> None:
+        """Decode and show the pictures up to the one with this timestamp."""
+        while self._waiting and self._waiting[0][0].timestamp <= timestamp:
+            picture, _ = self._waiting.pop(0)
+            self._show(picture, now_s)
+
+    def statistics(self) -> PlayoutStatistics:
+        """Return what was counted, as for a stream of speech."""
+        counter = self._sequence
+        if counter is None:
+            return PlayoutStatistics()
+        return PlayoutStatistics(
+            received=counter.received,
+            expected=counter.highest - counter.base + 1,
+            jitter=self._jitter,
+            highest_sequence=counter.highest & 0xFFFFFFFF,
+        )
+
+    def _take(self, packet: RtpPacket, part: Descriptor, now_s: float) -> None:
+        if self._sequence is None or self._timestamp is None:
+            self._sequence, self._timestamp = SequenceCounter(packet.sequence), packet.timestamp
+            ahead: int | None = 0
+        else:
+            ahead = self._sequence.count(packet.sequence)
+        if ahead is None:
+            self.dropped[Dropped.REPLAYED] += 1
+            return
+        self._measure_jitter(packet.timestamp, now_s)
+        number = unwrap(packet.sequence, self._sequence.highest, 16)
+        for picture in self._pictures.put(number, packet, part, now_s):
+            self._timestamp = unwrap(picture.timestamp, self._timestamp, 32)
+            self._queue(Encoded(picture.data, self._timestamp), now_s)
+
+    def _queue(self, picture: Encoded, now_s: float) -> None:
+        self._lost_picture = self._lost_picture and not is_key(picture.data)
+        if len(self._waiting) >= MAX_SHOWN:
+            self._lost_picture = True
+        if not self._lost_picture:
+            self._waiting.append((picture, now_s))
+
+    def _show(self, picture: Encoded, now_s: float) -> None:
+        try:
+            number = self._decoder.number(picture.data, picture.timestamp & 0xFFFFFFFF)
+        except MalformedError:
+            self._shown.undecodable += 1
+            self._lost_picture = True
+            return
+        self._shown.add(number, picture.data, now_s)
+
+    def _measure_jitter(self, timestamp: int, now_s: float) -> None:
+        """Estimate the jitter as RFC 3550 §6.4.1 and appendix A.8 do."""
+        last, before = self._last_transit or (timestamp, None)
+        timestamp = unwrap(timestamp, last, 32)
+        transit = now_s * CLOCK_RATE - timestamp
+        if before is not None:
+            self._jitter += (abs(transit - before) - self._jitter) / 16
+        self._last_transit = timestamp, transit
+
+
+@dataclass(frozen=True, slots=True)
+class VideoStatistics:
+    """What one side of a call counted of its video: `sent` and `whole_sent` are its own, all else the peer's."""
+
+    codec: str
+    srtp: str | None
+    sent: int
+    """Pictures."""
+    whole_sent: int
+    """Pictures that were sent whole because the peer asked for one."""
+    received: int
+    """Packets."""
+    lost: int
+    """Packets."""
+    unauthentic: int
+    malformed: int
+    other: int
+    shown: int
+    """Pictures whose number was read."""
+    missed: int
+    """Pictures that were not shown, between the first and the last that were."""
+    asked: int
+    """How often a whole picture was asked for."""
+    jitter_ms: float | None
+    sync_ms: float | None
+    """Mean time by which a picture was shown before or after its speech; None without any to compare."""
+    sync_worst_ms: float | None
