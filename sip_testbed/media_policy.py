@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from voice_dpki.errors import PeerError
 from voice_dpki.media.codecs import CODECS, Codec
+from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.sip.keyed import keyed_with
 from voice_dpki.sip.sdp import (
@@ -82,3 +83,10 @@ def reasons(sentence: str) -> list[tuple[str, str]]:
 
 def _in_order(encodings: Sequence[str]) -> Iterable[Codec]:
     return (codec for name in encodings for codec in CODECS.values() if same_encoding(name, codec.rtpmap))
+
+
+def step_of(error: PeerError) -> str:
+    """Return the name of the step that refused, for results and reports."""
+    if isinstance(error, MikeyError):
+        return f"MIKEY {error.step}"
+    return error.step if isinstance(error, Refusal) else "SDP"

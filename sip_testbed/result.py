@@ -1,8 +1,10 @@
 """How a call went, as one telephone tells it at its end."""
 
+import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from voice_dpki.media.figures import MediaStatistics
 from voice_dpki.media.pcm import Pcm
@@ -10,14 +12,19 @@ from voice_dpki.media.recording import write_wav
 
 log = logging.getLogger(__name__)
 
+Purpose = Literal["call", "transferred", "consultation"]
+"""What a call is: one like any other, one that a transfer has made, or one before a transfer."""
+
 
 @dataclass(slots=True)
 class Result:
     """How a call went, as seen by one side; result.json has these members."""
 
     role: str
+    purpose: Purpose = "call"
     established: bool = False
-    """Whether the call was answered and keyed, and lasted until our speech was over and media due had arrived."""
+    """Whether the call was answered and keyed, and lasted until our speech was over and media due had arrived, or
+    until it was transferred."""
     status: int | None = None
     """SIP status of the call's answer."""
     refused_by: str | None = None
@@ -33,7 +40,7 @@ class Result:
     peer_key: str | None = None
     """How the other side's key is known (`pinning.Standing`): first, known, renewed, changed; None without pins."""
     changes: list[str] = field(default_factory=list)
-    """What either side changed while the call was up: hold, resume, rekey, or the name of a codec."""
+    """What either side changed while the call was up: hold, resume, rekey, the name of a codec, or a transfer."""
     early_s: float = 0.0
     """How many seconds of media the callee has said, or the caller heard, before the call was answered."""
     codec: str | None = None
@@ -50,3 +57,10 @@ def keep_recording(path: Path, pcm: Pcm) -> None:
         path.write_bytes(write_wav(pcm))
     except OSError as error:
         log.error("recording cannot be written", extra={"fields": {"file": str(path), "reason": error.strerror}})
+
+
+def keep_result(path: Path, result: Result) -> None:
+    """Write how a call went, by the members of Result; raises OSError. A reader finds it whole or not at all."""
+    unfinished = path.with_name(f"{path.name}.new")
+    unfinished.write_text(json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished.replace(path)

@@ -27,7 +27,7 @@ from sip_testbed.media_policy import (
 from sip_testbed.user_agent_config import TelephoneSetup
 from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError, MalformedError, PeerError
-from voice_dpki.media.codecs import Codec, codec_named
+from voice_dpki.media.codecs import Codec
 from voice_dpki.mikey.certified import KeyingAnswer
 from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
@@ -88,6 +88,8 @@ class Session:
     ) -> None:
         self.done: list[str] = []
         """The changes that were made, by either side, in their order."""
+        self.transferred = False
+        """Whether another call has taken the place of this one, which ends before the speech is over."""
         self._setup = setup
         self._media = media
         self._keying = keying
@@ -339,6 +341,16 @@ class Session:
     # Both.
 
     @property
+    def is_holding(self) -> bool:
+        """Whether we have put the other side on hold."""
+        return self._holding
+
+    def passed_on(self, name: str) -> None:
+        """Record that another call has taken the place of this one, by a transfer of this name."""
+        self.transferred = True
+        self._tell(name)
+
+    @property
     def _now(self) -> Agreed:
         assert self._agreed is not None
         return self._agreed
@@ -368,17 +380,6 @@ class Session:
         if name != REFRESH:
             self.done.append(name)
         self._tracer.note(f"changed: {name}", step="change", ok=True)
-
-
-async def make_changes(session: Session, names: Sequence[str], within_s: float) -> None:
-    """Make the changes of these names, evenly spread over `within_s` seconds; leave out what is refused."""
-    acts = {"hold": session.hold, "resume": session.resume, "rekey": session.rekey}
-    for name in names:
-        await asyncio.sleep(within_s / (len(names) + 1))
-        try:
-            await (acts[name]() if name in acts else session.recode(codec_named(name)))
-        except (ChangeRefusedError, LocalError) as error:
-            log.info("change not made", extra={"fields": {"change": name, "reason": str(error)}})
 
 
 def _name(before: Agreed, after: Agreed, rekeyed: bool, was_held: bool, is_held: bool) -> str:

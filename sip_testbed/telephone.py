@@ -1,6 +1,5 @@
 """A telephone: it places or answers calls, keys them, speaks and listens, and reports how they went."""
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -13,18 +12,21 @@ from sip_testbed.conversation import SILENCE, SILENCE_REASON, Flow, converse
 from sip_testbed.early_media import early_media
 from sip_testbed.key_errors import refusal_body, told_error
 from sip_testbed.keying import AnyOffer, KeyAgreement, offer_to
+from sip_testbed.making_changes import make_changes
 from sip_testbed.media_policy import (
     NOT_ACCEPTABLE,
-    Refusal,
     check_protected,
     keys_of,
     payload_type_of,
     protocols,
     reasons,
+    step_of,
 )
-from sip_testbed.result import Result, keep_recording
+from sip_testbed.parties import caller_uri, host_of
+from sip_testbed.result import Purpose, Result, keep_recording, keep_result
 from sip_testbed.rivals import Party
-from sip_testbed.session import REFUSED, Agreed, Session, make_changes
+from sip_testbed.session import REFUSED, Agreed, Session
+from sip_testbed.transfer import OnUp, Transfers, setup_for
 from sip_testbed.user_agent_config import TelephoneSetup
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import MalformedError, PeerError
@@ -34,12 +36,11 @@ from voice_dpki.mikey.sdp import key_mgmt_value
 from voice_dpki.shell.current import work_on
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.keyed import keyed_with
-from voice_dpki.sip.message import parse_address
 from voice_dpki.sip.offer_answer import answer_to, audio_to_take, check_answer
 from voice_dpki.sip.sdp import SessionDescription
 from voice_dpki.wire.media import MediaSession
 from voice_dpki.wire.sip.provisional import UnacknowledgedError
-from voice_dpki.wire.sip.user_agent import Call, IncomingCall, Leg, UserAgent
+from voice_dpki.wire.sip.user_agent import Call, IncomingCall, UserAgent
 from voice_dpki.wire.tasks import first_of
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,10 @@ class Telephone:
         tracer: Tracer,
         clock: Clock,
         random: Random,
+        on_up: OnUp | None = None,
+        headers: Sequence[tuple[str, str]] = (),
     ) -> None:
+        """`on_up` is called for each call that is up; `headers` are added to the INVITEs of those that we place."""
         self._setup = setup
         self._agent = agent
         self._keying = keying
@@ -69,16 +73,20 @@ class Telephone:
         self._clock = clock
         self._random = random
         self._busy = False
+        self._on_up = on_up
+        self._headers = headers
+        self._transfers = Transfers(setup, tracer, self._line_beside)
 
     async def call(self, target: str) -> Result:
         """Place a call, speak, and hang up once the other side has spoken, too."""
-        result = Result("caller")
+        result = Result("caller", self._setup.purpose)
         media = await self._open_media()
         try:
             await self._place(target, media, result)
         finally:
             await media.close()
             self._report(result)
+        await self._transfers.finished()
         return result
 
     async def answer(self, call: IncomingCall) -> None:
@@ -113,7 +121,7 @@ class Telephone:
         own_keys = (key_mgmt_value(offer.message),) if offer else ()
         sdp = session.describe(codec, codec.payload_type, own_keys)
         answers = self._answers(sdp, offer, media, result)
-        call = await self._agent.invite(target, sdp.serialize())
+        call = await self._agent.invite(target, sdp.serialize(), self._headers)
         call.on_early(answers.early)
         work_on(call.call_id)
         session.await_changes(call)
@@ -130,7 +138,7 @@ class Telephone:
                 self._keep(media, result)
             return
         try:
-            taken = await answers.final(answer.tag, _host(call), answer.sdp)
+            taken = await answers.final(answer.tag, host_of(call), answer.sdp)
         except REFUSED as error:
             self._refused(result, error)
             await call.bye(reasons(str(error)))
@@ -160,7 +168,7 @@ class Telephone:
 
     async def _answer(self, call: IncomingCall) -> None:
         work_on(call.call_id)
-        result = Result("callee", verstat=call.verstat)
+        result = Result("callee", self._setup.purpose, verstat=call.verstat)
         media = await self._open_media()
         try:
             await (self._take if call.sdp else self._take_late)(call, media, result)
@@ -174,7 +182,7 @@ class Telephone:
         The keys are offered to the caller whose number was verified; who answers must hold that number.
         """
         try:
-            session = self._session(media, _caller_uri(call), "caller")
+            session = self._session(media, caller_uri(call), "caller")
             offer = await offer_to(self._keying, session.peer_uri)
         except (MalformedError, MikeyError) as error:
             self._refused(result, error)
@@ -208,7 +216,7 @@ class Telephone:
     ) -> None:
         """Start the media by the answer in the ACK, or refuse it, which ends the call."""
         try:
-            taken = await self._agree(_host(call), call.ack_sdp, sdp, offer, "caller")
+            taken = await self._agree(host_of(call), call.ack_sdp, sdp, offer, "caller")
             self._begin(media.start, taken, result)
         except REFUSED as error:
             self._refused(result, error)
@@ -237,14 +245,14 @@ class Telephone:
     async def _take(self, call: IncomingCall, media: MediaSession, result: Result) -> None:
         codec = self._setup.codec
         try:
-            session = self._session(media, _caller_uri(call), "caller")
+            session = self._session(media, caller_uri(call), "caller")
             session.await_changes(call)
             offer = SessionDescription.parse(call.sdp)
             taken = audio_to_take(offer, protocols(keyed=self._keying is not None), codec.rtpmap)
             described = offer.narrowed(taken)
             check_protected(described, keyed=self._keying is not None)
             payload_type = payload_type_of(described, codec)
-            result.remarks += remarks.media_elsewhere("caller", described.audio_address, _host(call))
+            result.remarks += remarks.media_elsewhere("caller", described.audio_address, host_of(call))
             values = described.audio_key_mgmt
             lines = len(keyed_with(offer, taken))
             answer = await self._keying.accept(values, session.peer_uri, lines) if self._keying else None
@@ -289,10 +297,13 @@ class Telephone:
     ) -> None:
         """Converse (see `converse`) and make `changes` meanwhile, end the call, and record how it went."""
         speech = self._setup.speech
-        making = partial(make_changes, session, changes, speech.duration_s)
+        making = partial(make_changes, session, changes, speech.duration_s, self._transfers.acts(call, session))
+        self._transfers.attend(call, session)
+        if self._on_up is not None and call.is_up:
+            self._on_up(call, session)
         ending = await converse(call, media, speech, flow, self._setup.silence_s, making)
         session.end()
-        result.established, result.changes = ending.good, session.done
+        result.established, result.changes = ending.good or session.transferred, session.done
         await media.finish()
         if ending.silence is not None:
             self._silent(result, ending.silence)
@@ -300,9 +311,15 @@ class Telephone:
         else:
             await call.bye()
         self._keep(media, result)
-        if not ending.good and ending.silence is None:
+        if not result.established and ending.silence is None:
             result.reason = f"{ending.early}{remarks.reasons_of(call.end_headers)}"
         result.remarks += await self._keying.rivals() if self._keying else ()
+
+    def _line_beside(self, purpose: Purpose, on_up: OnUp, headers: Sequence[tuple[str, str]]) -> "Telephone":
+        """Return a telephone of the same user for another call at the same time, whose keys are its own matter."""
+        keying = self._keying.of_call("callee") if self._keying else None  # each call says with whom it begins
+        setup = setup_for(self._setup, purpose)
+        return Telephone(setup, self._agent, keying, self._tracer, self._clock, self._random, on_up, headers)
 
     async def _open_media(self) -> MediaSession:
         return await MediaSession.open(
@@ -363,36 +380,12 @@ class Telephone:
         log.warning("call ended", extra={"fields": {"step": SILENCE, "reason": sentence}})
 
     def _refused(self, result: Result, error: PeerError) -> None:
-        step = _step(error)
+        step = step_of(error)
         result.refused_by, result.reason = step, str(error)
         self._tracer.note(f"refused: {error}", step=step, ok=False)
         log.info("call refused", extra={"fields": {"step": step, "reason": str(error)}})
 
     def _report(self, result: Result) -> None:
-        data = asdict(result)
-        self._tracer.result(**data)
+        self._tracer.result(**asdict(result))
         if self._setup.result is not None:
-            self._setup.result.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _step(error: PeerError) -> str:
-    """Return the name of the step that refused, for results and reports."""
-    if isinstance(error, MikeyError):
-        return f"MIKEY {error.step}"
-    return error.step if isinstance(error, Refusal) else "SDP"
-
-
-def _caller_uri(call: IncomingCall) -> str:
-    """Return the caller's URI: the number that our domain asserts, at the domain in From.
-
-    Without an assertion (the domain may only label calls) the number is taken from From; MIKEY verifies it.
-    """
-    claimed = parse_address(call.from_).uri
-    asserted = (call.asserted_identity or "").removeprefix("sip:").partition("@")[0].partition(";")[0]
-    return f"sip:{asserted or claimed.user}@{claimed.host}"
-
-
-def _host(call: Leg) -> str:
-    """Return the host of the other side's Contact."""
-    assert call.dialog is not None
-    return call.dialog.target.host
+            keep_result(self._setup.result, result)

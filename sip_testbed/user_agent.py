@@ -80,6 +80,7 @@ async def _serve(setup: TelephoneSetup, stop: asyncio.Event) -> int:
             tls=Tls(setup.tls) if setup.tls else None,
             keep_alive=KeepAliveTimes() if setup.keep_alive else None,
             session_s=setup.session_expires_s,
+            transfers=setup.takes_part_in_transfers,
         )
         stack.push_async_callback(agent.close)
         await agent.start()

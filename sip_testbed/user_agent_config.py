@@ -10,6 +10,7 @@ import msgspec
 
 from sip_testbed.conversation import DEFAULT_SILENCE_S
 from sip_testbed.credentials import KeysConfig, KeysCredentials, load_keys
+from sip_testbed.result import Purpose
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.media.codecs import Codec, codec_named
 from voice_dpki.media.pcm import Pcm
@@ -49,6 +50,7 @@ heard = "caller.heard.wav"
 result = "caller.json"                      # how the call went
 # early_s = 3                               # a callee: say so much before the call is answered (a reliable 183)
 # session_expires_s = 1800                  # have calls refreshed within this time, or end them (RFC 4028)
+# accept_transfers = true                   # the other side of a call may pass us on, or have a third one replace
 silence_s = 2                               # a call on which nothing authentic comes for so long is ended
 
 [listen]                                    # SIP, UDP and TCP alike; media have free ports of the same address
@@ -88,7 +90,9 @@ changed_key = "refuse"                      # a call with another key; "tell" go
 target = "sip:+442079460123@b.example"
 times = 1                                   # one call after the other, with a pause between them
 pause_s = 0.5
-# changes = ["hold", "resume", "rekey"]     # in the middle of the speech, evenly spread; also pcmu, pcma, opus
+# changes = ["hold", "resume", "rekey"]     # in the middle of the speech, evenly spread; also pcmu, pcma, opus,
+                                            # transfer, and attended-transfer after a call to the third one
+# transfer_to = "sip:+493023125002@a.example"   # the third one, to whom the other side is passed on
 
 [trace]
 file = "caller.jsonl"
@@ -106,16 +110,18 @@ class SharedKeysConfig(Config, frozen=True, kw_only=True, rename={"peers": "with
     """The files of the keys, in hexadecimal."""
 
 
-ChangeName = Literal["hold", "resume", "rekey", "pcmu", "pcma", "opus"]
+ChangeName = Literal["hold", "resume", "rekey", "pcmu", "pcma", "opus", "transfer", "attended-transfer"]
 
 
 class CallConfig(Config, frozen=True, kw_only=True):
-    """The target of the calls, their number, and the changes by re-INVITE that each goes through."""
+    """The target of the calls, their number, and the changes that each goes through."""
 
     target: str
     times: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
     pause_s: PositiveSeconds = 0.5
     changes: Annotated[tuple[ChangeName, ...], msgspec.Meta(max_length=16)] = ()
+    transfer_to: str | None = None
+    """Whom the other side is passed on to; needed for a transfer."""
 
 
 class UserAgentConfig(Config, frozen=True, kw_only=True):
@@ -142,6 +148,8 @@ class UserAgentConfig(Config, frozen=True, kw_only=True):
     """The session interval that our calls ask for (RFC 4028)."""
     early_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
     """How many seconds of the speech a caller that can hears before its call is answered (RFC 3262)."""
+    accept_transfers: bool = False
+    """Whether the other side of a call may pass us on to a third one, or another take its place."""
     keys: KeysConfig | None = None
     shared_keys: SharedKeysConfig | None = None
     tls: ClientTls | None = None
@@ -184,6 +192,14 @@ class TelephoneSetup:
     silence_s: float = DEFAULT_SILENCE_S
     session_expires_s: int | None = None
     early_s: float = 0.0
+    accepts_transfers: bool = False
+    purpose: Purpose = "call"
+    """What the calls are."""
+
+    @property
+    def takes_part_in_transfers(self) -> bool:
+        """Whether transfers are accepted or made; other telephones do not know their methods."""
+        return self.accepts_transfers or (self.call is not None and self.call.transfer_to is not None)
 
 
 def load_setup(path: Path) -> TelephoneSetup:
@@ -196,6 +212,7 @@ def load_setup(path: Path) -> TelephoneSetup:
         target = _understood(f"{path}: call.target", parse_uri, config.call.target)
         if target.scheme == "sips" and not config.proxy.startswith("tls:"):
             raise LocalError(f'{path}: call.target: a sips: URI needs a proxy = "tls:..."')
+        _check_transfers(path, config.call)
     username = _understood(f"{path}: aor", parse_uri, config.aor).user or ""
     speech = resolve(path, config.say)
     return TelephoneSetup(
@@ -217,7 +234,16 @@ def load_setup(path: Path) -> TelephoneSetup:
         silence_s=config.silence_s,
         session_expires_s=config.session_expires_s,
         early_s=config.early_s,
+        accepts_transfers=config.accept_transfers,
     )
+
+
+def _check_transfers(path: Path, call: CallConfig) -> None:
+    """Check that a call with a transfer says to whom; raises LocalError."""
+    if call.transfer_to is not None:
+        _understood(f"{path}: call.transfer_to", parse_uri, call.transfer_to)
+    elif any("transfer" in name for name in call.changes):
+        raise LocalError(f"{path}: call.transfer_to is missing; a transfer needs it")
 
 
 def _understood(where: str, parse: Callable[[S], T], given: S) -> T:

@@ -32,7 +32,7 @@ from voice_dpki.sip.message import Hop
 from voice_dpki.wire.sip.transport import Limits
 from voice_dpki.wire.sip.user_agent import Account, Call, UserAgent
 
-CALLER, CALLEE = "493023125001", "493023125002"
+CALLER, CALLEE, THIRD = "493023125001", "493023125002", "493023125003"
 UUID = "00000000-0000-1000-8000-000A95A0E128"  # RFC 5626 §9.2
 TIMEOUT_S = 60
 AT_ONCE_S = 15
@@ -249,7 +249,7 @@ class _Outside(asyncio.DatagramProtocol):
 
 
 class Domain:
-    """A domain with two users: one has the project's telephone, and the test plays the other's."""
+    """A domain with three users: one has the project's telephone, and the test plays the others'."""
 
     def __init__(self, stack: AsyncExitStack, proxy: ProxyService, caller: UserAgent) -> None:
         self.stack = stack
@@ -275,7 +275,7 @@ async def domain(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
     listen: AdvertisedListen = request.param
     async with AsyncExitStack() as stack:
         config = ProxyConfig(listen=listen, domain="a.example", users="")
-        users = Users({Tn(number): Secret("right") for number in (CALLER, CALLEE)})
+        users = Users({Tn(number): Secret("right") for number in (CALLER, CALLEE, THIRD)})
         tracer = Tracer(tmp_path / "a.jsonl", "a")
         stack.callback(tracer.close)
         proxy = ProxyService(

@@ -26,10 +26,9 @@ SECURE_PROTOCOLS: Final = (SECURE, "RTP/SAVPF")
 
 KEY_MGMT: Final = "key-mgmt"
 RTCP_MUX: Final = "rtcp-mux"
-
-USUAL_PTIME_MS: Final = 20
-"""Packets of audio that say nothing else are this long (RFC 3551 section 4.2)."""
 """The attribute by which RTCP shares the port of RTP (RFC 5761 §5.1.1)."""
+USUAL_PTIME_MS: Final = 20
+"""Packets of audio that say nothing else are this long (RFC 3551 §4.2)."""
 
 _STATIC_PAYLOADS: Final = {0: "PCMU/8000", 3: "GSM/8000", 8: "PCMA/8000", 9: "G722/8000"}
 """Payload types that need no rtpmap (RFC 3551 table 4)."""

@@ -190,6 +190,17 @@ def _with(message: bytes, field: bytes) -> bytes:
     return head + b"\r\n" + field + b"\r\n" + body
 
 
+@pytest.mark.parametrize(("method", "status"), [("REFER", 405), ("NOTIFY", 405), ("INVITE", 420)])
+async def test_a_telephone_without_transfers_knows_nothing_of_them(
+    make: Make, peer: Peer, method: str, status: int
+) -> None:
+    agent = await make(CALLEE, peer.hop, transfers=False)
+    invite, address = invite_to(agent, peer), ("127.0.0.1", agent.address.port)
+    peer.send(_with(invite.replace(b"INVITE", method.encode()), b"Require: replaces\r\n"), address)
+    refused = await peer.response(status)
+    assert "REFER" not in str(refused.headers.get("Allow"))
+
+
 async def test_nobody_passes_us_on_outside_a_call(make: Make, peer: Peer) -> None:
     agent = await make(CALLEE, peer.hop)
     invite, address = invite_to(agent, peer), ("127.0.0.1", agent.address.port)
@@ -206,15 +217,16 @@ async def test_nobody_passes_us_on_outside_a_call(make: Make, peer: Peer) -> Non
 
 
 async def test_a_call_that_replaces_another_says_which(pair: tuple[UserAgent, UserAgent]) -> None:
-    caller, callee = pair
+    caller, _ = pair
     one, other = await connected(pair)
     calls: list[IncomingCall] = []
-    callee.on_invite = keeps(calls)
     assert one.dialog is not None
     value = Replaces(one.call_id, one.dialog.remote_tag, one.dialog.local_tag).serialize()
-    second = await caller.invite(TARGET, SDP, (("Replaces", value), ("Require", "replaces")))
+    headers = (("Replaces", value), ("Require", "replaces"))
+    assert (await (await caller.invite(TARGET, SDP, headers)).answered()).status == 603
+    other.on_replaced = keeps(calls)
+    second = await caller.invite(TARGET, SDP, headers)
     await until(lambda: calls)
-    assert calls[0].replaced is other
     await calls[0].answer(SDP)
     assert (await second.answered()).status == 200
     assert not one.ended.is_set()  # the owner ends it
@@ -223,9 +235,9 @@ async def test_a_call_that_replaces_another_says_which(pair: tuple[UserAgent, Us
 @pytest.mark.parametrize("changed", ["call_id", "local_tag", "remote_tag", "early", "twice", "over"])
 async def test_a_stranger_replaces_nothing(pair: tuple[UserAgent, UserAgent], changed: str) -> None:
     caller, callee = pair
-    one, _ = await connected(pair)
+    one, other = await connected(pair)
     calls: list[IncomingCall] = []
-    callee.on_invite = keeps(calls)
+    callee.on_invite = other.on_replaced = keeps(calls)
     dialog = one.dialog
     assert dialog is not None
     given = {"call_id": one.call_id, "remote_tag": dialog.remote_tag, "local_tag": dialog.local_tag}

@@ -40,9 +40,8 @@ async def make() -> AsyncIterator[Make]:
     agents = []
 
     async def make_one(account: Account, proxy: Hop, **options: Any) -> UserAgent:
-        agent = UserAgent(
-            account, host=HOST, proxy=proxy, timers=FAST, udp_max_bytes=9000, backoff=Backoff(0.02, 0.1), **options
-        )
+        options = {"udp_max_bytes": 9000, "backoff": Backoff(0.02, 0.1), "transfers": True, **options}
+        agent = UserAgent(account, host=HOST, proxy=proxy, timers=FAST, **options)
         await agent.start()
         agents.append(agent)
         return agent

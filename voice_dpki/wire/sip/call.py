@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from sipmessage import Headers, Request, Response
 
@@ -17,6 +18,9 @@ from voice_dpki.wire.sip.changes import Changes, Reinvite
 from voice_dpki.wire.sip.early_dialogs import EarlyAnswer, EarlyDialogs
 from voice_dpki.wire.sip.line import MAX_TRIES, SUPPORTED, FinalAnswer, Line, answer_of, set_headers
 from voice_dpki.wire.sip.referral import Referrals
+
+if TYPE_CHECKING:
+    from voice_dpki.wire.sip.incoming_call import IncomingCall
 
 
 class Leg:
@@ -34,6 +38,9 @@ class Leg:
         self.end_headers = Headers()
         """Header fields of the received BYE, such as Reason."""
         self._changes = Changes(line, self.ended, self.bye)
+        self.on_replaced: Callable[[IncomingCall], Awaitable[None]] | None = None
+        """Runs as a task for each call that is to take the place of this one (RFC 3891), and ends this one if it
+        answers. Without it, they are declined with 603."""
         self.referrals = Referrals(line, self)
         """Transfers of the call by REFER."""
 

@@ -26,10 +26,8 @@ MAX_RING_S: Final = 180.0
 class IncomingCall(Leg):
     """A call that this user agent receives."""
 
-    def __init__(self, line: Line, event: RequestReceived, replaced: Leg | None = None) -> None:
+    def __init__(self, line: Line, event: RequestReceived) -> None:
         super().__init__(line)
-        self.replaced = replaced
-        """The call whose place this one is to take (RFC 3891), which its owner must end if it answers."""
         self._invitation = Invitation(line.exchange, event)
         self.call_id = event.envelope.call_id
         self._from_proxy = event.source.is_from(line.proxy)

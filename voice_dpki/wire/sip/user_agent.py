@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 
 MAX_CALLS: Final = 256
 
-ALLOW: Final = f"{ALLOW_OF_CALLS}, REFER, NOTIFY"
+TRANSFERS: Final = "REFER, NOTIFY"
+"""The methods of transfers (RFC 3515), which only telephones know that take part in them."""
 
 
 class UserAgent:
@@ -48,6 +49,7 @@ class UserAgent:
     `advertise` is the host to announce to others if `host` means all addresses. With `keep_alive`, the flow to the
     proxy is kept open while the telephone is registered (RFC 5626 §4.4); its UDP port must support STUN.
     `session_s` is the interval within which calls are to be refreshed (RFC 4028); that of others is taken anyway.
+    With `transfers`, REFER (RFC 3515) and Replaces (RFC 3891) are understood.
     """
 
     def __init__(
@@ -68,12 +70,15 @@ class UserAgent:
         tls: Tls | None = None,
         keep_alive: KeepAliveTimes | None = None,
         session_s: int | None = None,
+        transfers: bool = False,
     ) -> None:
         self.on_invite: Callable[[IncomingCall], Awaitable[None]] | None = None
         self._account = account
         self._proxy = proxy
         self._proxy_only = proxy_only
         self._session_s = session_s
+        self._allow = f"{ALLOW_OF_CALLS}, {TRANSFERS}" if transfers else ALLOW_OF_CALLS
+        self._options = (REPLACES,) if transfers else ()
         self._exchange = Exchange(
             host,
             port,
@@ -142,7 +147,7 @@ class UserAgent:
         request.headers.set("CSeq", "1 INVITE")
         line = self._line(request)
         request.headers.set("Contact", line.contact)
-        request.headers.set("Allow", ALLOW)
+        request.headers.set("Allow", self._allow)
         for name, value in headers:
             request.headers.add(name, value)
         set_body(request, sdp, CONTENT_TYPE)
@@ -160,7 +165,7 @@ class UserAgent:
             self._opened,
             self._closed,
             self._session_s,
-            ALLOW,
+            self._allow,
         )
 
     def _opened(self, leg: Leg) -> None:
@@ -198,7 +203,7 @@ class UserAgent:
             self._cancel(event)
         else:
             try:
-                check_request(event.request, ALLOW.split(", "), (REPLACES,))
+                check_request(event.request, self._allow.split(", "), self._options)
             except RequestRefusedError as refusal:
                 self._answer(event, refusal.status, headers=refusal.headers)
             else:
@@ -265,37 +270,40 @@ class UserAgent:
             self._answer(event, 482)
         elif not self._is_for_us(event.request.uri):
             self._answer(event, 404, "Not Found: this telephone is another user's")
-        elif self.on_invite is None or len(self._legs) >= MAX_CALLS:
+        elif len(self._legs) >= MAX_CALLS:
             self._answer(event, 480)
         else:
             try:
-                replaced = self._replaced(event.request)
-                call = IncomingCall(self._line(event.request), event, replaced)
+                owner = self._owner(event.request)
+                call = IncomingCall(self._line(event.request), event)
             except MalformedError as error:
                 self._answer(event, 400, f"Bad Request: {error}")
-                return
             except RequestRefusedError as refusal:
                 self._answer(event, refusal.status)
-                return
-            self._opened(call)
-            self._exchange.run(self._serve(self.on_invite, call))
+            else:
+                self._opened(call)
+                self._exchange.run(self._serve(owner, call))
 
-    def _replaced(self, request: Request) -> Leg | None:
-        """Return the call that an INVITE is to replace, if any (RFC 3891 §3).
+    def _owner(self, request: Request) -> Callable[[IncomingCall], Awaitable[None]]:
+        """Return who takes a new call: the owner of the call that it is to replace, if it is to (RFC 3891 §3).
 
-        Raises RequestRefusedError if there is no such call, or it is up and only an early one is meant. A call that
-        rings here is none: who calls may be replaced, and not who is called.
+        Raises RequestRefusedError if there is nobody, or no such call, or it is up and only an early one is meant.
+        A call that rings here cannot be replaced.
         """
         wanted = replaces_in(request)
         if wanted is None:
-            return None
+            if self.on_invite is None:
+                raise RequestRefusedError(480)
+            return self.on_invite
         leg = self._legs.get((wanted.call_id, wanted.to_tag))
         dialog = None if leg is None else leg.dialog
         if leg is None or not leg.is_up or dialog is None or dialog.remote_tag != wanted.from_tag:
             raise RequestRefusedError(481)
         if wanted.early_only:
             raise RequestRefusedError(486)
-        return leg
+        if leg.on_replaced is None:
+            raise RequestRefusedError(603)
+        return leg.on_replaced
 
     async def _serve(self, on_invite: Callable[[IncomingCall], Awaitable[None]], call: IncomingCall) -> None:
         """Let the owner handle a call; if it raises, end the call."""
@@ -329,7 +337,8 @@ class UserAgent:
         headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
         if status == 200:
-            headers = (*headers, ("Allow", ALLOW), ("Supported", f"{SUPPORTED}, {REPLACES}"))
+            supported = ", ".join((SUPPORTED, *self._options))
+            headers = (*headers, ("Allow", self._allow), ("Supported", supported))
         tag = self._exchange.token()
         self._exchange.respond(event.key, make_response(event.request, status, phrase, to_tag=tag, headers=headers))
 

@@ -1,0 +1,216 @@
+"""Transfers of a telephone's calls (RFC 5589): it passes the other side on to a third one, or is passed on itself.
+
+Whoever is passed on places a call like any other: from its own number, signed by its own operator, keyed anew, and
+with the third one's key compared with its pin. The old call goes on until the new one is up, and so does the one
+that is to be replaced; if nothing comes of the new call, the old one is taken up again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol
+
+from sip_testbed.conversation import HANG_UP_TIMEOUT_S
+from sip_testbed.media_policy import NOT_ACCEPTABLE
+from sip_testbed.result import Purpose, Result
+from sip_testbed.session import ChangeRefusedError, Session
+from sip_testbed.user_agent_config import TelephoneSetup
+from voice_dpki.codec.telephone import is_same_party, number_in_uri
+from voice_dpki.errors import MalformedError
+from voice_dpki.shell.trace import Tracer
+from voice_dpki.sip.refer import REPLACES, ReferTo, Replaces, is_referred_by
+from voice_dpki.wire.sip.referral import Referral
+from voice_dpki.wire.sip.user_agent import IncomingCall, Leg
+
+log = logging.getLogger(__name__)
+
+TRANSFER: Final = "transfer"
+"""A blind one: whoever is passed on calls the third one, who knows nothing of it."""
+ATTENDED: Final = "attended-transfer"
+"""One after a consultation: the new call takes the place of the one between us and the third one."""
+
+CONSULTATION_S: Final = 1.0
+"""How long we speak to the third one before we pass the other side on."""
+
+DECLINED: Final = 603
+FORBIDDEN: Final = 403
+
+OnUp = Callable[[Leg, Session], None]
+"""Is called once a call is up: it was answered, acknowledged and keyed."""
+
+Headers = tuple[tuple[str, str], ...]
+
+
+class OtherLine(Protocol):
+    """What a transfer needs of a telephone: a call beside the one that is transferred."""
+
+    async def call(self, target: str) -> Result:
+        """Place a call, and return once it is over."""
+        ...
+
+    async def answer(self, call: IncomingCall) -> None:
+        """Answer a call, and return once it is over."""
+        ...
+
+
+OpenLine = Callable[[Purpose, OnUp, Headers], OtherLine]
+"""Opens a line for another call; the header fields are those of the INVITE, if it places one."""
+
+
+class Transfers:
+    """The transfers of a telephone's calls, by it and of it."""
+
+    def __init__(self, setup: TelephoneSetup, tracer: Tracer, open_line: OpenLine) -> None:
+        self._setup = setup
+        self._tracer = tracer
+        self._open_line = open_line
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def attend(self, leg: Leg, session: Session) -> None:
+        """Let the other side of a call that is up pass us on, and others replace the call, if we accept that."""
+        leg.referrals.on_refer = partial(self._referred, session)
+        leg.on_replaced = partial(self._replaced, leg, session)
+
+    def acts(self, leg: Leg, session: Session) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        """Return the transfers that we can make of a call, by name; they raise ChangeRefusedError."""
+        return {
+            TRANSFER: partial(self._pass_on, leg, session),
+            ATTENDED: partial(self._consult_and_pass_on, leg, session),
+        }
+
+    async def finished(self) -> None:
+        """Wait until no call that somebody passed us on to is in progress."""
+        await self._idle.wait()
+
+    # Transfers that we make.
+
+    async def _pass_on(self, leg: Leg, session: Session) -> None:
+        await self._refer(leg, session, TRANSFER, ReferTo(self._third))
+
+    async def _consult_and_pass_on(self, leg: Leg, session: Session) -> None:
+        """Speak to the third one, and have the other side take our place in that call."""
+        up: asyncio.Future[Leg] = asyncio.get_running_loop().create_future()
+
+        def consulted(other: Leg, beside: Session) -> None:
+            beside.transferred = True  # however the transfer ends, the consultation has been what it was for
+            up.set_result(other)
+
+        line = self._open_line("consultation", consulted, ())
+        call = asyncio.ensure_future(line.call(self._third))
+        try:
+            await asyncio.wait((call, up), return_when=asyncio.FIRST_COMPLETED)
+            if not up.done():
+                await self._not_transferred(session, ATTENDED, "the third one did not take our call")
+            await asyncio.sleep(CONSULTATION_S)
+            await self._refer(leg, session, ATTENDED, ReferTo(self._third, _dialog_of(up.result())))
+            with suppress(TimeoutError):  # the third one ends the consultation
+                await asyncio.wait_for(asyncio.shield(call), HANG_UP_TIMEOUT_S)
+        finally:
+            if up.done():
+                await up.result().bye()
+            await call
+
+    @property
+    def _third(self) -> str:
+        assert self._setup.call is not None
+        assert self._setup.call.transfer_to is not None
+        return self._setup.call.transfer_to
+
+    async def _refer(self, leg: Leg, session: Session, name: str, whom: ReferTo) -> None:
+        status = await leg.referrals.send(whom, self._setup.account.aor)
+        if not 200 <= status < 300:
+            await self._not_transferred(session, name, f"it ended with {status}")
+        session.passed_on(name)
+        await leg.bye()
+
+    async def _not_transferred(self, session: Session, name: str, why: str) -> None:
+        """Take the call up again; raises ChangeRefusedError."""
+        self._tracer.note(f"not changed ({name}): {why}", step="change", ok=False)
+        if session.is_holding:
+            await session.resume()
+        raise ChangeRefusedError(f"the call was not transferred ({name}): {why}")
+
+    # Transfers that others make.
+
+    async def _referred(self, session: Session, asked: Referral) -> None:
+        """Place the call that the other side asks for, and tell it what comes of it."""
+        if not self._setup.accepts_transfers or number_in_uri(asked.whom.target) is None:
+            self._refused("we are not passed on")
+            asked.refuse(DECLINED)
+            return
+        if asked.referred_by is not None and not is_same_party(asked.referred_by, session.peer_uri):
+            self._refused("it is asked in another's name than the other side's")
+            asked.refuse(FORBIDDEN)
+            return
+        self._idle.clear()
+        try:
+            await self._place(session, asked)
+        finally:
+            self._idle.set()
+
+    async def _place(self, session: Session, asked: Referral) -> None:
+        telling: list[asyncio.Task[None]] = []
+
+        def up(_leg: Leg, _session: Session) -> None:
+            session.passed_on(ATTENDED if asked.whom.replaces else TRANSFER)
+            telling.append(asyncio.ensure_future(asked.tell(200)))
+
+        await asked.accept()
+        result = await self._open_line("transferred", up, _headers(asked)).call(asked.whom.target)
+        await asyncio.gather(*telling)
+        failed = result.status is not None and result.status >= 300
+        await asked.tell(result.status or NOT_ACCEPTABLE if failed else NOT_ACCEPTABLE)  # unless 200 was told
+
+    async def _replaced(self, leg: Leg, session: Session, call: IncomingCall) -> None:
+        """Take a call that is to replace another, in which nobody rings again, and end that other one.
+
+        Whoever knows the dialog's identifiers may ask for that: the other side, and the proxies on the way. It must
+        say that the other side has sent it.
+        """
+        try:
+            is_sent = is_referred_by(call.request, session.peer_uri)
+        except MalformedError:
+            is_sent = False
+        if not self._setup.accepts_transfers or not is_sent:
+            self._refused("nobody takes the other side's place")
+            await call.reject(FORBIDDEN)
+            return
+
+        def up(_leg: Leg, _session: Session) -> None:
+            session.passed_on(ATTENDED)
+            leg.hang_up()
+
+        await self._open_line("transferred", up, ()).answer(call)
+
+    def _refused(self, why: str) -> None:
+        self._tracer.note(f"transfer refused: {why}", step="change", ok=False)
+        log.info("transfer refused", extra={"fields": {"reason": why}})
+
+
+def setup_for(setup: TelephoneSetup, purpose: Purpose) -> TelephoneSetup:
+    """Return the setup of a call beside the one that is transferred: its files have the purpose in their names."""
+    said, heard, result = (_named(path, purpose) for path in (setup.said, setup.heard, setup.result))
+    return replace(setup, call=None, said=said, heard=heard, result=result, purpose=purpose)
+
+
+def _named(path: Path | None, purpose: Purpose) -> Path | None:
+    return None if path is None else path.with_name(f"{purpose}-{path.name}")
+
+
+def _headers(asked: Referral) -> Headers:
+    """Return the header fields of the call that a REFER asks for (RFC 3892 §3, RFC 3891 §4)."""
+    by: Headers = (("Referred-By", f"<{asked.referred_by}>"),) if asked.referred_by else ()
+    replaces = asked.whom.replaces
+    return by if replaces is None else (*by, ("Replaces", replaces.serialize()), ("Require", REPLACES))
+
+
+def _dialog_of(leg: Leg) -> Replaces:
+    """Return the dialog of a call as its other end is to be told of it (RFC 3891 §4)."""
+    dialog = leg.dialog
+    assert dialog is not None
+    return Replaces(dialog.call_id, dialog.remote_tag, dialog.local_tag)
