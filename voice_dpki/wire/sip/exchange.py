@@ -31,7 +31,7 @@ NO_ANSWER: Final = Response(408, "Request Timeout")
 UNREACHABLE: Final = Response(503, "Service Unavailable: the next hop cannot be reached")
 
 TOKEN_BYTES: Final = 8
-"""Randomness of a tag and of a Call-ID: RFC 3261 section 19.3 asks for 4 bytes, and an INVITE has to fit a datagram."""
+"""Randomness of tags and Call-IDs: RFC 3261 section 19.3 asks for 4, and an INVITE is to fit a datagram."""
 
 OnResponse: TypeAlias = Callable[[Response, Envelope | None], None]
 """Gets each response to a request; if none came, it gets NO_ANSWER or UNREACHABLE, without an envelope."""
