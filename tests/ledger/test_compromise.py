@@ -8,6 +8,7 @@ import pytest
 from voice_dpki.codec import cbor
 from voice_dpki.ledger import compromise, owners, quotas
 from voice_dpki.ledger.activation import rules_at
+from voice_dpki.ledger.draft import Block, Draft
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.owners import KEY_LEAF
 from voice_dpki.ledger.proposals import BeginRules, Change, ProposalState, SetMember, SetStatus
@@ -15,7 +16,7 @@ from voice_dpki.ledger.records import Authority, CertRecord, CertStatus
 from voice_dpki.ledger.rules import V3, V4
 from voice_dpki.ledger.signatures import key_id_of
 from voice_dpki.ledger.transactions import OwnerStatus, Renew, endorse, renewal_bytes
-from voice_dpki.names import CertDigest
+from voice_dpki.names import CertDigest, Height
 from voice_dpki.x509.keys import LocalSigner, generate_es256
 from voice_dpki.x509.profile import digest_of
 
@@ -271,3 +272,14 @@ def test_a_long_chain_of_renewals_falls_from_its_near_end(monkeypatch: pytest.Mo
     third = renewed(ledger, keys[1], second, keys[2])
     assert ledger.block(change(first)) == ["ok"]
     assert [status for status, _, _ in standing(ledger, second, third)] == ["revoked", "valid"]
+
+
+def test_what_bars_no_key_takes_nothing_with_it() -> None:
+    ledger = ledger_of()
+    digest = recorded(ledger, generate_es256())
+    block = Block(Height(ledger.height + 1), ledger.time_s, ())
+    for status, reason in ((CertStatus.REVOKED, "superseded"), (CertStatus.SUSPENDED, "keyCompromise")):
+        draft = Draft(ledger.state, V4)
+        changed = replace(record_of(ledger, digest), status=status, reason=reason)
+        assert compromise.spread(draft, block, digest, changed) == 0
+        assert not draft.leaves

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voice_dpki.ledger import tree
-from voice_dpki.ledger.proof import EMPTY, PrefixProof, ProofError, verify_prefix
+from voice_dpki.ledger.proof import EMPTY, PrefixProof, ProofError, inner_hash, leaf_hash, verify_prefix
 from voice_dpki.ledger.tree import Difference, TooManyLeavesError
 
 from .test_tree import CHANGES, LEAVES, VALUES, MemoryNodes, number
@@ -157,3 +157,31 @@ def test_a_lone_leaf_cannot_be_moved_to_where_it_is_not_looked_for() -> None:
     moved = (1 << 1 | 1 << 9).to_bytes(2, "big") + bytes(2) + leaf + other
     with pytest.raises(ProofError, match="another one's place"):
         tree.follow(tree.root(nodes), Difference({left: number(3)}, {b"": moved}))
+
+
+def test_two_leaves_above_the_prefix_are_one_too_many() -> None:
+    """Each set of leaves has one proof, which goes down until at most one leaf is left."""
+    leaves = {bytes([first]) + bytes(31): number(first) for first in (0x00, 0x80)}
+    whole = PrefixProof((), tuple(sorted(leaves.items())))
+    root = tree.root(grown(leaves))
+    assert verify_prefix(root, b"", whole) == leaves
+    with pytest.raises(ProofError, match="more than one leaf"):
+        verify_prefix(root, b"\x00", whole)
+
+
+@pytest.mark.parametrize("size", [0, 31, 33, 64])
+def test_a_leaf_s_key_takes_nothing_from_its_value(size: int) -> None:
+    """The hash of a leaf covers both without a mark between them, so only the key's length tells them apart."""
+    key, value = number(1), number(2)
+    both = key + value
+    with pytest.raises(ProofError, match="does not belong"):
+        verify_prefix(tree.root(grown({key: value})), b"", PrefixProof((), ((both[:size], both[size:]),)))
+
+
+@pytest.mark.parametrize("first", [0x00, 0x80])
+def test_a_leaf_beside_the_path_is_none_below_it(first: int) -> None:
+    """In a tree that no node has, a root may lead to it all the same."""
+    leaf, sibling = (bytes([first]) + bytes(31), number(1)), number(2)
+    left = (leaf_hash(leaf), sibling) if first else (sibling, leaf_hash(leaf))
+    with pytest.raises(ProofError, match="does not belong"):
+        verify_prefix(inner_hash(*left), bytes([0 if first else 8]), PrefixProof((sibling,), (leaf,)))

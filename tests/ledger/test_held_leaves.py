@@ -59,3 +59,20 @@ def test_the_one_used_longest_ago_goes() -> None:
     assert leaves.get(KEY) is not None
     leaves.put(THIRD, None, Height(5))
     assert (leaves.get(OTHER), leaves.get(KEY), leaves.get(THIRD)) == (None, HeldLeaf(None), HeldLeaf(None))
+
+
+def test_what_is_held_anew_goes_last() -> None:
+    leaves = at(5, room=2)
+    for key, value in ((KEY, b"old"), (OTHER, None), (KEY, b"new"), (THIRD, None)):
+        leaves.put(key, value, Height(5))
+    assert (leaves.get(OTHER), leaves.get(KEY), leaves.get(THIRD)) == (None, HeldLeaf(b"new"), HeldLeaf(None))
+
+
+def test_after_all_is_forgotten_nothing_is_held_until_the_next_header() -> None:
+    leaves = at(5)
+    leaves.clear()
+    leaves.put(KEY, b"value", Height(9))
+    assert leaves.get(KEY) is None
+    leaves.advance(Height(9), frozenset())
+    leaves.put(KEY, b"value", Height(9))
+    assert leaves.get(KEY) == HeldLeaf(b"value")

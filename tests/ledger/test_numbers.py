@@ -8,11 +8,21 @@ import pytest
 
 from tests.present import present
 from voice_dpki.codec import cbor
-from voice_dpki.errors import MalformedError
+from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger import numbers, quotas, state
 from voice_dpki.ledger.admission import read_admitted
+from voice_dpki.ledger.draft import Draft
 from voice_dpki.ledger.further import NeedsNewerError, parse_further
-from voice_dpki.ledger.held_numbers import NUMBER_LEAF, NumberHolder, count_of, number_key, parse_holder
+from voice_dpki.ledger.held_numbers import (
+    NUMBER_LEAF,
+    NumberHolder,
+    allotment_for,
+    count_of,
+    is_held,
+    number_key,
+    numbers_in,
+    parse_holder,
+)
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.numbers import MAX_GIVEN
 from voice_dpki.ledger.proposals import ProposalState, RemoveMember, SetMember, SuspendMember
@@ -27,7 +37,7 @@ from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
 from .test_compromise import decide
 from .test_governance import CHAIN, KEYS, Ledger, address, member, vote
-from .version_4 import A, B, C, D, certificate, ledger_of, refusal, submission
+from .version_4 import A, B, C, D, certificate, change, ledger_of, refusal, submission
 
 PORTED, OTHER = Tn("49301500"), Tn("49301501")
 """Two numbers in the range of the first member, 49301000 to 49301999."""
@@ -454,3 +464,47 @@ def test_a_number_is_asked_for_as_people_write_it() -> None:
 def test_who_holds_nothing_is_told_nothing_of_a_number() -> None:
     gone = replace(holding_of(member(A, 1)), allotment=None)
     assert told_of(gone, PORTED, NumberHolder(B, 0)) == told_of(gone, PORTED, None) == gone
+
+
+def test_that_a_member_takes_numbers_counts_in_its_hour() -> None:
+    ledger = ledger_of(V5, certificates_per_hour=2)
+    take_part(ledger, B)
+    assert quotas.usage(ledger.state, B)[2] == 1
+    assert ledger.block(given(ledger, A, B, PORTED)) == ["ok"]
+    assert ledger.block(given(ledger, B, B, PORTED)) == ["ok"]
+    assert refusal(ledger, given(ledger, B, B, PORTED)) == "hourly-quota"
+
+
+def test_what_is_revoked_already_stays_as_it_was_when_its_number_goes() -> None:
+    ledger = ledger_of(V5)
+    take_part(ledger, B)
+    old, valid = of_number(PORTED, A), of_number(PORTED, A)
+    assert ledger.block(*map(submission, (old, valid))) == ["ok"] * 2
+    assert ledger.block(change(CertDigest(digest_of(old)), reason="superseded")) == ["ok"]
+    before = record_of(ledger, old)
+    assert ledger.block(given(ledger, A, B, PORTED)) == ["ok"]
+    assert record_of(ledger, old) == before
+    after = record_of(ledger, valid)
+    assert (after.status, after.revision, after.changed_height) == (CertStatus.REVOKED, 1, ledger.height)
+
+
+def test_a_number_s_leaf_that_cannot_be_read_is_damage() -> None:
+    ledger = ledger_of(V5)
+    draft = Draft(ledger.state, V5)
+    draft.put(number_key(PORTED), ["number", A])
+    with pytest.raises(LocalError, match="the leaf of a number is not one"):
+        is_held(draft, known(ledger, A), PORTED)
+
+
+def test_a_uri_of_another_kind_names_no_number_and_hides_none() -> None:
+    uris = ("http://a.example/+49301500", f"tel:+{PORTED}")
+    profile = replace(read_admitted(of_number(OTHER, A)), uris=uris)
+    assert numbers_in(profile) == {PORTED, OTHER}
+
+
+def test_no_leaf_is_read_for_a_member_that_takes_no_numbers() -> None:
+    ledger = ledger_of(V5)
+    view = MagicMock()
+    member_ = known(ledger, A)
+    assert allotment_for(view, member_, read_admitted(of_number(PORTED, A))) is member_.allotment
+    view.leaf.assert_not_called()

@@ -16,18 +16,26 @@ from voice_dpki.ledger.probation import (
     NEEDED,
     PROBATION_KEY,
     WINDOW,
+    Shares,
     advance,
     most_validators,
     on_probation,
     parse_probation,
+    shares_of,
 )
-from voice_dpki.ledger.proposals import BeginRules, Change, ProposalState, RemoveMember, SetMember
+from voice_dpki.ledger.proposals import (
+    BeginRules,
+    Change,
+    ProposalState,
+    RemoveMember,
+    SetMember,
+)
 from voice_dpki.ledger.rules import V4
-from voice_dpki.ledger.validators import powers, validator_sets
+from voice_dpki.ledger.validators import powers, replace_keys, validator_sets
 from voice_dpki.names import Height
 
 from .test_governance import MEMBERS, Ledger, member
-from .test_rules import B, C, D, decided, judged, version_3, version_4
+from .test_rules import B, C, D, decided, judged, new_ledger, version_3, version_4
 
 E = "Operator E"
 DONE = ProposalState.DONE, None
@@ -216,3 +224,29 @@ def test_two_thirds_may_be_left_to_one_operator() -> None:
     assert decided(ledger, SetMember(with_validators(MEMBERS[2], 7), 0), B, C) == DONE
     assert sum(powers(ledger.state).values()) == 401
     assert refused(ledger, SetMember(with_validators(MEMBERS[3], 8), 0)) == "ok"
+
+
+def test_one_that_adds_fewer_than_its_share_may() -> None:
+    """With seven validators each operator may have two."""
+    ledger = version_3()
+    assert decided(ledger, SetMember(with_validators(MEMBERS[0], 1, 6, 7), 0), B, C) == DONE
+    decided(ledger, BeginRules(4, 1), B, C, D)
+    ledger.block()
+    assert most_validators(7) == 2
+    for change, wanted in (
+        (SetMember(member(E, 5), None), "ok"),
+        (SetMember(with_validators(member(E, 5), 5, 8), None), "ok"),
+        (SetMember(with_validators(member(E, 5), 5, 8, 9), None), "too-much-power"),
+    ):
+        assert refused(ledger, change) == wanted
+
+
+def test_who_has_no_validator_in_the_set_has_no_share() -> None:
+    assert (Shares({}, {}).greatest, Shares({}, {}).total) == (0, 0)
+    ledger = new_ledger()
+    shares = shares_of(ledger.state)
+    assert (shares.greatest, shares.total) == (1, 4)
+    draft = Draft(ledger.state, V4)
+    replace_keys(draft, frozenset({validator_key(4)}), frozenset())
+    shares = shares_of(draft)
+    assert (shares.numbers[D], shares.powers[D], shares.total) == (1, 0, 3)

@@ -12,13 +12,16 @@ from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.activation import (
     RULES_KEY,
+    _ascending,
     activations,
     notice,
     read_notice,
     rules_at,
+    schedule,
     scheduled,
     version_at,
 )
+from voice_dpki.ledger.draft import Draft
 from voice_dpki.ledger.genesis import dump_genesis, load_genesis
 from voice_dpki.ledger.kind import Endorsement
 from voice_dpki.ledger.members import Member
@@ -411,3 +414,37 @@ def test_no_other_item_comes_by_a_change(items: dict[str, Any]) -> None:
     data = cbor.encode(["member", member.revision, *member.parts(), items])
     raw = endorse(Propose(CHAIN, A, ledger.time_s + 900, data), [KEYS[A]])
     assert judged(ledger, raw) == "unknown-change"
+
+
+@pytest.mark.parametrize(
+    ("noticed", "begin"),
+    [
+        ({}, ()),
+        ({1: 5, 2: 9}, ((2, 9),)),
+        ({2: 9, 3: 9}, ((3, 9),)),
+        ({2: 25, 3: 20, 4: 30}, ((3, 20), (4, 30))),
+        ({2: 10, 3: 20, 4: 30}, ((2, 10), (3, 20), (4, 30))),
+        ({2: 30, 3: 20, 4: 10}, ((4, 10),)),
+    ],
+)
+def test_each_version_begins_later_than_the_one_before(noticed: dict[int, int], begin: tuple[Any, ...]) -> None:
+    """A notice of version 1, which a ledger begins with, says nothing."""
+    assert _ascending(noticed) == begin
+
+
+def test_what_begins_with_a_block_has_begun_in_it() -> None:
+    ledger = version_2()
+    draft = Draft(ledger.state, V2)
+    draft.put(RULES_KEY, ["rules", [[1, 1], [2, 50]]])
+    schedule(draft, Block(Height(50), ledger.time_s, ()), 3, 1)
+    assert activations(draft) == ((1, 1), (2, 50), (3, 51))
+
+
+def test_before_the_first_block_version_1_counts() -> None:
+    assert version_at(new_ledger().state, 0) == 1
+
+
+def test_what_is_missing_is_named_in_numbers() -> None:
+    with pytest.raises(MissingRulesError) as caught:
+        rules_for(99, 1234)
+    assert (caught.value.version, caught.value.height) == (99, 1234)

@@ -81,6 +81,8 @@ def test_an_older_reader_says_that_it_needs_a_later_release() -> None:
         {"!numbers-2": ["493010"]},
         {"!numbers-1": []},
         {"!numbers-1": [493010]},
+        {"!numbers-1": 493010},
+        {"!numbers-1": None},
         {"!numbers-1": "493010"},
         {"!numbers-1": ["49301x"]},
         {"!numbers-1": ["493010", "493010"]},
