@@ -29,10 +29,11 @@ from voice_dpki.wire.sip.exchange import Exchange, OnResponse
 from voice_dpki.wire.sip.incoming_call import IncomingCall
 from voice_dpki.wire.sip.invite import caller_uri, number_of
 from voice_dpki.wire.sip.line import ALLOW, Line
+from voice_dpki.wire.sip.user_agent import IN_EARLY_DIALOGS
 
 log = logging.getLogger(__name__)
 
-METHODS: Final = (*ALLOW.split(", "), "REGISTER")
+METHODS: Final = (*ALLOW.split(","), "REGISTER")
 
 Headers = Sequence[tuple[str, str]]
 
@@ -152,12 +153,12 @@ class Phones:
         return f"<sip:{self.address.address}{transport}>"
 
     def _opened(self, leg: Leg) -> None:
-        if leg.dialog is not None:
-            self._legs[(leg.dialog.call_id, leg.dialog.local_tag)] = leg
+        if leg.key is not None:
+            self._legs[leg.key] = leg
 
     def _closed(self, leg: Leg) -> None:
-        if leg.dialog is not None:
-            self._legs.pop((leg.dialog.call_id, leg.dialog.local_tag), None)
+        if leg.key is not None:
+            self._legs.pop(leg.key, None)
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()
@@ -235,16 +236,22 @@ class Phones:
 
     def _in_dialog(self, leg: Leg, event: RequestReceived) -> Headers | None:
         """Process a request within a call: BYE ends it, and INVITE may refresh it."""
-        if leg.dialog is None or not leg.dialog.accept(event.envelope):
+        dialog, method = leg.dialog_with(event.envelope.from_tag), event.request.method
+        if dialog is None or (dialog is not leg.dialog and method not in IN_EARLY_DIALOGS):
+            raise Refusal(481)
+        if not dialog.accept(event.envelope):
             raise Refusal(500, "Server Internal Error: CSeq out of order")
-        if event.request.method == "BYE":
+        if method == "BYE":
             self._answer(event, 200)
             leg.bye_received(event.request.headers)
             return None
-        if event.request.method in ("INVITE", "PRACK"):
-            (leg.reinvite_received if event.request.method == "INVITE" else leg.prack_received)(event)
+        if method in ("INVITE", "PRACK"):
+            (leg.reinvite_received if method == "INVITE" else leg.prack_received)(event)
             return None
-        if event.request.method == "OPTIONS":
+        if method == "UPDATE":
+            leg.update_received(dialog, event)
+            return None
+        if method == "OPTIONS":
             return ()
         raise Refusal(405)
 

@@ -27,11 +27,13 @@ class InviteProgress:
     """Whether a 2xx of ours has no ACK yet."""
     offered: bool = False
     """Whether that 2xx holds our offer, which the ACK will answer (§13.2.1)."""
+    updated: bool = False
+    """Whether an UPDATE of the other end with an offer has no final response of ours yet (RFC 3311)."""
 
     @property
     def may_send(self) -> bool:
         """Whether we may begin an INVITE transaction (§14.1)."""
-        return not (self.sent or self.received or self.unacknowledged)
+        return not (self.sent or self.received or self.unacknowledged or self.updated)
 
     def check_received(self, random: Random) -> None:
         """Refuse an INVITE that comes at the wrong time; raises RequestRefusedError.
@@ -41,9 +43,24 @@ class InviteProgress:
         """
         if self.sent or self.offered:
             raise RequestRefusedError(491)
-        if self.received:
-            wait_s = random.token(1)[0] % (MAX_RETRY_AFTER_S + 1)
-            raise RequestRefusedError(500, (("Retry-After", str(wait_s)),))
+        if self.received or self.updated:
+            raise _too_early(random)
+
+    def check_updated(self, random: Random, *, offers: bool, answered: bool) -> None:
+        """Refuse an UPDATE that comes at the wrong time (RFC 3311 §5.2); raises RequestRefusedError.
+
+        `offers` tells whether it holds an offer, `answered` whether all offers before have our answer.
+        """
+        if offers and (self.sent or self.offered):
+            raise RequestRefusedError(491)
+        if self.updated or (offers and not answered):
+            raise _too_early(random)
+
+
+def _too_early(random: Random) -> RequestRefusedError:
+    """Return the refusal of a request before the last one has its answer, with a random time to wait."""
+    wait_s = random.token(1)[0] % (MAX_RETRY_AFTER_S + 1)
+    return RequestRefusedError(500, (("Retry-After", str(wait_s)),))
 
 
 def glare_wait_s(random: Random, *, owns_call_id: bool) -> float:

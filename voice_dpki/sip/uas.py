@@ -59,7 +59,7 @@ def check_accept(request: Request) -> None:
 
 
 def check_session_interval(request: Request) -> None:
-    """Refuse an INVITE whose session interval is too short (RFC 4028 §9), or malformed."""
+    """Refuse an INVITE or UPDATE whose session interval is too short (RFC 4028 §9), or malformed."""
     try:
         is_long_enough = session_timer.check_interval(request)
     except MalformedError:
@@ -76,7 +76,7 @@ def check_request(request: Request, methods: Collection[str], options: Collectio
     check_method(request, methods)
     acknowledged = (reliable.OPTION,) if request.method == "INVITE" else ()
     check_require(request, (session_timer.OPTION, *acknowledged, *options))
-    if request.method == "INVITE":
+    if request.method in ("INVITE", "UPDATE"):
         check_body(request)
         check_accept(request)
         check_session_interval(request)

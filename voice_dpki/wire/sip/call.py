@@ -11,13 +11,14 @@ from sipmessage import Headers, Request, Response
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.sip import session_timer
 from voice_dpki.sip.dialog import Dialog
-from voice_dpki.sip.message import Envelope
+from voice_dpki.sip.message import Envelope, header_values
 from voice_dpki.sip.transaction import RequestReceived, TransactionKey
 from voice_dpki.sip.uas import RequestRefusedError
-from voice_dpki.wire.sip.changes import Changes, Reinvite
+from voice_dpki.wire.sip.changes import DIALOG_ENDS, Changes, Reinvite
 from voice_dpki.wire.sip.early_dialogs import EarlyAnswer, EarlyDialogs
 from voice_dpki.wire.sip.line import MAX_TRIES, SUPPORTED, FinalAnswer, Line, answer_of, set_headers
 from voice_dpki.wire.sip.referral import Referrals
+from voice_dpki.wire.sip.updates import Updates
 
 if TYPE_CHECKING:
     from voice_dpki.wire.sip.incoming_call import IncomingCall
@@ -43,11 +44,47 @@ class Leg:
         answers. Without it, they are declined with 603."""
         self.referrals = Referrals(line, self)
         """Transfers of the call by REFER."""
+        self.peer_methods: frozenset[str] = frozenset()
+        """The methods that the other side says it supports (Allow)."""
+        self.connected: str | None = None
+        """What our domain says about the number of who answers, by the newest UPDATE that told (RFC 9970)."""
+        self.on_connected: Callable[[str], None] | None = None
+        """Gets `connected` each time that it is told."""
+        self._updates = Updates(line, self, self._changes)
 
     @property
     def is_up(self) -> bool:
         """Whether the call was answered, and has not ended."""
         return self.dialog is not None and not self.ended.is_set()
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether a 2xx has been sent or received, and the call has not ended."""
+        return self.is_up
+
+    @property
+    def key(self) -> tuple[str, str] | None:
+        """Call-ID and our own tag, by which requests of the other side find the call; None without a dialog."""
+        return (self.dialog.call_id, self.dialog.local_tag) if self.dialog else None
+
+    def dialog_with(self, tag: str) -> Dialog | None:
+        """Return the dialog with the telephone of this tag; None for a stranger's (RFC 3261 §12.2.2)."""
+        return self.dialog if self.dialog is not None and self.dialog.remote_tag == tag else None
+
+    async def update(self) -> FinalAnswer:
+        """Send an UPDATE without an offer, which refreshes the call (RFC 3311), and return the final answer.
+
+        A callee may send it once the other side has acknowledged its `progress`; our domain then tells there who
+        answers. The call ends if the answer shows that the dialog is gone. Raises LocalError if the call is not up.
+        """
+        answer = await self._updates.send()
+        if answer.status in DIALOG_ENDS:
+            await self.bye()
+        return answer
+
+    def update_received(self, dialog: Dialog, event: RequestReceived) -> None:
+        """Process an UPDATE within `dialog` whose CSeq is in order; raises RequestRefusedError."""
+        self._updates.receive(dialog, event, answered=not self._changes.progress.received)
 
     async def reinvite(self, offer: Callable[[], bytes]) -> FinalAnswer:
         """Offer a change of the session by re-INVITE, and return the final answer.
@@ -150,6 +187,7 @@ class Call(Leg):
         """Set once a provisional response other than 100 has arrived."""
         self._invite = invite
         self.call_id = invite.headers["Call-ID"]
+        self._tag = str(invite.from_address.parameters["tag"])
         self._key: TransactionKey | None = None
         self._started_s = perf_counter()
         self._answer: asyncio.Future[FinalAnswer] = asyncio.get_running_loop().create_future()
@@ -157,7 +195,23 @@ class Call(Leg):
         self._cancelled = False
         self._tries = 0
         self._early = EarlyDialogs(line)
+        line.opened(self)
         self._send()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Call-ID and our own tag, which every telephone that rings uses."""
+        return self.call_id, self._tag
+
+    def dialog_with(self, tag: str) -> Dialog | None:
+        """Return the dialog with the telephone of this tag; before the answer, an early one of several."""
+        return super().dialog_with(tag) if self.dialog else self._early.dialog_with(tag)
+
+    def update_received(self, dialog: Dialog, event: RequestReceived) -> None:
+        """Process an UPDATE; before the answer it may change no session, as several telephones may ring."""
+        if dialog is not self.dialog and event.request.body:
+            raise RequestRefusedError(488)
+        super().update_received(dialog, event)
 
     async def answered(self) -> FinalAnswer:
         """Wait for the final answer: 2xx, or the status that refused the call (408 or 503 if none came)."""
@@ -228,7 +282,7 @@ class Call(Leg):
             return
         self.dialog, self._ack = dialog, ack
         early_sdp = self._early.confirm(dialog, envelope.to_tag)
-        self._line.opened(self)
+        self.peer_methods = frozenset(header_values(response, "Allow"))
         self._changes.timer.take_answer(response)
         self._changes.refreshing.restart()
         answer = answer_of(response)
@@ -242,3 +296,4 @@ class Call(Leg):
             self._answer.set_result(replace(answer, setup_ms=round(setup_ms, 3)))
         if answer.status >= 300:
             self.ended.set()
+            self._line.closed(self)

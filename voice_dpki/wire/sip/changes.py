@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 MAX_CHANGE_S: Final = 90.0
 """Longest time until our side has answered a re-INVITE and the ACK has come, which alone may take 32 s."""
 
-_DIALOG_ENDS: Final = (408, 481)
+DIALOG_ENDS: Final = (408, 481)
 """Final responses, or their absence, after which there is no dialog any more (RFC 3261 §12.2.1.2)."""
 
 
@@ -75,7 +75,7 @@ class Changes:
                     break
                 wait_s = glare_wait_s(self._line.exchange.random, owns_call_id=owns_call_id)
                 await first_of(asyncio.sleep(wait_s), self._ended.wait())
-        if answer.status in _DIALOG_ENDS:
+        if answer.status in DIALOG_ENDS:
             await self._end(())
         return answer
 
@@ -112,6 +112,13 @@ class Changes:
             log.exception("a re-INVITE was not handled")
         finally:
             change.refuse(500)
+
+    def update_received(self, update: "Reinvite") -> None:
+        """Let the owner answer an UPDATE with an offer, as it does with a re-INVITE; raises RequestRefusedError."""
+        if self.on_reinvite is None:
+            raise RequestRefusedError(488)
+        self.note(updated=True)
+        self._line.exchange.run(self._serve(self.on_reinvite, update))
 
     async def acknowledged(self, invitation: Invitation, response: Response) -> None:
         """Wait for the ACK of our 2xx `response`, and end the call if it does not come; raises UnchangedError."""

@@ -74,6 +74,11 @@ class EarlyDialogs:
         dialog.remote_sequence = early.dialog.remote_sequence
         return early.sdp
 
+    def dialog_with(self, tag: str) -> Dialog | None:
+        """Return the early dialog with the telephone of this tag, or None."""
+        early = self._found.get(tag)
+        return early.dialog if early else None
+
     def _of(self, invite: Request, response: Response, envelope: Envelope) -> _Early:
         """Return the early dialog of a response, which may be its first one; raises MalformedError."""
         tag = envelope.to_tag

@@ -34,6 +34,7 @@ class IncomingCall(Leg):
         self._to_tag = line.exchange.token()
         self.dialog: Dialog = Dialog.of_callee(event.request, event.envelope, self._to_tag)
         self.request = event.request
+        self.peer_methods = frozenset(header_values(event.request, "Allow"))
         self.sdp = event.request.body
         self.established = self._invitation.acknowledged
         """Set once the caller has acknowledged the answer."""
@@ -82,6 +83,17 @@ class IncomingCall(Leg):
     def takes_early(self) -> bool:
         """Whether the caller takes an answer before the call is answered, as `progress` gives it (RFC 3262)."""
         return bool(self.sdp) and reliable.is_supported(self.request)
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the call was answered, and has not ended."""
+        return self._invitation.is_answered and not self.ended.is_set()
+
+    def update_received(self, dialog: Dialog, event: RequestReceived) -> None:
+        """Process an UPDATE; before the answer it may offer a change if the first offer has its answer."""
+        confirmed, progress = self._invitation.is_answered, self._changes.progress
+        answered = not progress.received if confirmed else self._provisionals.has_answer
+        self._updates.receive(dialog, event, answered=answered)
 
     async def ring(self) -> None:
         """Send 180 Ringing, reliably if the caller demands that; raises UnacknowledgedError.

@@ -15,8 +15,9 @@ from voice_dpki.wire.sip.exchange import Exchange
 if TYPE_CHECKING:
     from voice_dpki.wire.sip.call import Leg
 
-ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK"
-SUPPORTED: Final = f"{session_timer.OPTION}, {reliable.OPTION}"
+ALLOW: Final = "INVITE,ACK,CANCEL,BYE,OPTIONS,PRACK,UPDATE"
+"""The methods of calls, without spaces: an INVITE must be short."""
+SUPPORTED: Final = f"{session_timer.OPTION},{reliable.OPTION}"
 """Extensions that our INVITEs support."""
 MAX_TRIES: Final = 3
 """How often one request is sent at most, retries with new credentials and after a 491 included."""

@@ -14,6 +14,7 @@ from voice_dpki.effects import Random, SystemRandom
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.names import ascii_lower
 from voice_dpki.sip.account import Account
+from voice_dpki.sip.dialog import Dialog
 from voice_dpki.sip.hosts import bare_host
 from voice_dpki.sip.keepalive import KeepAliveTimes
 from voice_dpki.sip.machines import Timers
@@ -36,8 +37,11 @@ log = logging.getLogger(__name__)
 
 MAX_CALLS: Final = 256
 
-TRANSFERS: Final = "REFER, NOTIFY"
+TRANSFERS: Final = "REFER,NOTIFY"
 """The methods of transfers (RFC 3515), which only telephones know that take part in them."""
+
+IN_EARLY_DIALOGS: Final = ("UPDATE", "OPTIONS")
+"""What a telephone that we have called may send before it has answered."""
 
 
 class UserAgent:
@@ -77,7 +81,7 @@ class UserAgent:
         self._proxy = proxy
         self._proxy_only = proxy_only
         self._session_s = session_s
-        self._allow = f"{ALLOW_OF_CALLS}, {TRANSFERS}" if transfers else ALLOW_OF_CALLS
+        self._allow = f"{ALLOW_OF_CALLS},{TRANSFERS}" if transfers else ALLOW_OF_CALLS
         self._options = (REPLACES,) if transfers else ()
         self._exchange = Exchange(
             host,
@@ -169,12 +173,12 @@ class UserAgent:
         )
 
     def _opened(self, leg: Leg) -> None:
-        if leg.dialog is not None:
-            self._legs[(leg.dialog.call_id, leg.dialog.local_tag)] = leg
+        if leg.key is not None:
+            self._legs[leg.key] = leg
 
     def _closed(self, leg: Leg) -> None:
-        if leg.dialog is not None:
-            self._legs.pop((leg.dialog.call_id, leg.dialog.local_tag), None)
+        if leg.key is not None:
+            self._legs.pop(leg.key, None)
 
     @property
     def _contact(self) -> str:
@@ -203,7 +207,7 @@ class UserAgent:
             self._cancel(event)
         else:
             try:
-                check_request(event.request, self._allow.split(", "), self._options)
+                check_request(event.request, self._allow.split(","), self._options)
             except RequestRefusedError as refusal:
                 self._answer(event, refusal.status, headers=refusal.headers)
             else:
@@ -237,27 +241,31 @@ class UserAgent:
 
     def _in_dialog(self, leg: Leg, event: RequestReceived) -> None:
         """Answer a request within a call: BYE ends it, INVITE may change it, and REFER transfer it."""
-        method = event.request.method
-        if leg.dialog is None or not leg.dialog.accept(event.envelope):
+        method, dialog = event.request.method, leg.dialog_with(event.envelope.from_tag)
+        if dialog is None or (dialog is not leg.dialog and method not in IN_EARLY_DIALOGS):
+            self._answer(event, 481)
+        elif not dialog.accept(event.envelope):
             self._answer(event, 500, "Server Internal Error: CSeq out of order")
         elif method == "BYE":
             self._answer(event, 200)
             leg.bye_received(event.request.headers)
-        elif method in ("INVITE", "PRACK", "REFER", "NOTIFY"):
+        elif method in ("INVITE", "PRACK", "UPDATE", "REFER", "NOTIFY"):
             try:
-                self._change(leg, event)
+                self._change(leg, dialog, event)
             except RequestRefusedError as refusal:
                 self._answer(event, refusal.status, headers=refusal.headers)
         else:
             self._answer(event, 200 if method == "OPTIONS" else 405)
 
-    def _change(self, leg: Leg, event: RequestReceived) -> None:
+    def _change(self, leg: Leg, dialog: Dialog, event: RequestReceived) -> None:
         """Let a call process a change, a PRACK, a transfer, or what is told of one; raises RequestRefusedError."""
         match event.request.method:
             case "INVITE":
                 leg.reinvite_received(event)
             case "PRACK":
                 leg.prack_received(event)
+            case "UPDATE":
+                leg.update_received(dialog, event)
             case "REFER":
                 leg.referrals.receive(event)
             case _:
