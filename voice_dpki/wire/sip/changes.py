@@ -195,11 +195,14 @@ class Reinvite:
 
         `sdp`, if given, describes what could be accepted.
         """
+        if self._invitation.respond(self._refusal(status, reason, headers, sdp)):
+            self._changes.note(received=False)
+
+    def _refusal(self, status: int, reason: str | None, headers: Sequence[tuple[str, str]], sdp: bytes) -> Response:
         response = make_response(self._invitation.request, status, reason, headers=headers)
         if sdp:
             set_body(response, sdp, CONTENT_TYPE)
-        if self._invitation.respond(response):
-            self._changes.note(received=False)
+        return response
 
     def ack_received(self, sequence: int, body: bytes) -> None:
         """Record the ACK, if it is that of this INVITE."""

@@ -53,9 +53,11 @@ class Update(Reinvite):
         self._changes.refreshing.restart()
         return b""
 
-    def refuse(self, status: int, reason: str | None = None, headers: Sequence[tuple[str, str]] = ()) -> None:
-        """Refuse the change with a status from 300 to 699, and leave the session as it is; not after an answer."""
-        if self._invitation.respond(make_response(self._invitation.request, status, reason, headers=headers)):
+    def refuse(
+        self, status: int, reason: str | None = None, headers: Sequence[tuple[str, str]] = (), sdp: bytes = b""
+    ) -> None:
+        """Refuse the change, as `Reinvite.refuse` does."""
+        if self._invitation.respond(self._refusal(status, reason, headers, sdp)):
             self._changes.note(updated=False)
 
 
