@@ -7,6 +7,7 @@ from typing import Final
 
 from voice_dpki.effects import Clock
 from voice_dpki.metrics import gauge
+from voice_dpki.shell.expiring import DAY_S, expires_soon, time_told
 from voice_dpki.shortfalls import SHORTFALLS
 from voice_dpki.x509.profile import CertificateProfile
 
@@ -15,9 +16,6 @@ log = logging.getLogger(__name__)
 LOOK_S: Final = 60.0
 AGAIN_S: Final = 86_400.0
 """How often the log repeats the warning."""
-DAY_S: Final = 86_400
-SHARE: Final = 4
-"""A warning comes at the earliest when this part of the validity is left, or it would never end for a short one."""
 
 NOT_AFTER = gauge("signing_certificate_not_after", "When this server's certificate expires, in Unix time.")
 
@@ -50,16 +48,8 @@ class Expiry:
         """Return what people should know while the certificate expires soon, or has expired."""
         profile = self._current()
         left_s = profile.not_after_s - self._clock.now_s()
-        if left_s > min(self._warn_s, (profile.not_after_s - profile.not_before_s) / SHARE):
+        if not expires_soon(profile.not_before_s, profile.not_after_s, self._clock.now_s(), self._warn_s):
             return ""
         if left_s <= 0:
             return "this server's certificate has expired, and signs nothing: authn-server rotate replaces it"
-        return f"this server's certificate expires in {_told(left_s)}: authn-server rotate replaces it"
-
-
-def _told(seconds: float) -> str:
-    """Write a time in whole days, or in hours or minutes if it is shorter."""
-    for unit_s, name in ((DAY_S, "days"), (3600, "hours")):
-        if seconds >= 2 * unit_s:
-            return f"{seconds // unit_s:.0f} {name}"
-    return f"{seconds // 60:.0f} minutes"
+        return f"this server's certificate expires in {time_told(left_s)}: authn-server rotate replaces it"

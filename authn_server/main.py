@@ -14,6 +14,7 @@ from authn_server.expiry import Expiry
 from authn_server.explain import EXPLAIN_SUMMARY, add_explain_arguments, explain
 from authn_server.invites import InviteSigner
 from authn_server.out_of_band import Publisher, publishing
+from authn_server.readiness import checks
 from authn_server.rotate import SUMMARY as ROTATE_SUMMARY
 from authn_server.rotate import add_rotate_arguments, rotate
 from authn_server.service import AuthnService
@@ -21,8 +22,10 @@ from authn_server.standing import check_now, followed
 from voice_dpki.effects import Clock, SystemClock, SystemRandom
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.shell.ending import EXIT_USAGE
+from voice_dpki.shell.expiring import tls_checks
 from voice_dpki.shell.metrics import health_route
 from voice_dpki.shell.program import ServiceParser, indented, run_command, spare_the_collector, start
+from voice_dpki.shell.readiness import Readiness
 from voice_dpki.shell.signing import SigningThreads
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.stir_sip import StirSip
@@ -47,7 +50,7 @@ Annex V ("ppt": "shaken") is answered with "identityHeader". "keyMgmt": ["mikey 
 a=key-mgmt in the SDP, has them signed too, and "sdp": {{"alg": "sha-256", "dig": "..."}}, the body's SHA-256 in
 base64url, the whole SDP. POST {SIGNING_PATH}{SIP_PATH} takes the INVITE itself, as message/sip, and answers with
 the INVITE and its Identity. With [sip], proxies send the INVITE over SIP and are redirected.
-GET /metrics and GET /healthz are there for operations,
+GET /metrics, GET /healthz and GET /readyz are there for operations,
 and GET /openapi.json describes requests and answers.
 
 Key and certificate come from
@@ -195,6 +198,7 @@ async def _serve(setup: AuthnSetup, stop: asyncio.Event) -> None:
                 service.sign,
                 health=health,
                 perform_text=invites.sign_text,
+                readiness=Readiness(checks(switch, service, expiry, clock) | tls_checks(setup.tls, clock)),
             )
             certificate = profile.digest.hex()
             asked_over_sip = setup.sip if is_first() else None

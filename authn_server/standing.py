@@ -20,6 +20,7 @@ from voice_dpki.metrics import gauge
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.metrics import Health
+from voice_dpki.shell.readiness import Finding, failed_if, warned_if
 from voice_dpki.shell.reload import Live
 from voice_dpki.stir.sign import Credential, SigningRefused
 from voice_dpki.stir.standing import check_own_certificate
@@ -65,6 +66,10 @@ class UnknownStanding:
     def health(self) -> Health:
         """Report that no ledger is followed."""
         return Health(ok=True, facts={"ledger": NOT_FOLLOWED})
+
+    def freshness(self) -> Finding:
+        """Warn that no ledger is followed."""
+        return warned_if(NOT_FOLLOWED)
 
 
 class LedgerStanding:
@@ -118,6 +123,15 @@ class LedgerStanding:
         problem = self._problem()
         heard = f"silent for {self._unheard_s():.0f} s: {self._silence}" if self._silence else "followed"
         return Health(ok=not problem, facts={"ledger": heard} | ({"reason": problem} if problem else {}))
+
+    def freshness(self) -> Finding:
+        """Warn of a ledger that is silent for longer than `max_age_s`; fail once its silence ends signing."""
+        unheard_s = self._unheard_s()
+        if not self._silence or (unheard_s <= self._config.max_age_s and self._silence != NOT_ASKED):
+            return warned_if("")
+        ends_signing = self._config.when_unheard == "refuse" and self._too_long_unheard()
+        finding = failed_if if ends_signing else warned_if
+        return finding(f"the ledger is silent for {unheard_s:.0f} s: {self._silence}")
 
     async def _ask(self) -> None:
         try:

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.shell.metrics import Health
+from voice_dpki.shell.readiness import Finding
 from voice_dpki.shell.reload import Live
 from voice_dpki.shortfalls import SHORTFALLS
 from voice_dpki.stir.sign import Credential, SigningRefused
@@ -44,6 +45,10 @@ class Standing(Protocol):
 
     def health(self) -> Health:
         """Return whether it may sign, and if not, why."""
+        ...
+
+    def freshness(self) -> Finding:
+        """Return whether the ledger tells the status now."""
         ...
 
 

@@ -17,6 +17,7 @@ from segw_agent.live_log import LiveLog
 from segw_agent.policy import Policy
 from segw_agent.tracer import IkeTracer
 from segw_agent.vici_control import ViciControl
+from segw_agent.watch import Watch
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Listen, resolve
@@ -25,6 +26,7 @@ from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.notify import tell_ready
 from voice_dpki.shell.predecessor import Predecessor
+from voice_dpki.shell.readiness import Readiness, failed_if
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.unix_socket import claim
 
@@ -115,7 +117,7 @@ class AgentProgram:
         """Check live SAs, and tell how things are."""
         if self._sas is not None:
             await stack.enter_async_context(working([self._sas.run()]))
-        await stack.enter_async_context(metrics_served(self._config.listen))
+        await stack.enter_async_context(metrics_served(self._config.listen, self._parts.watch))
 
 
 def _own(config: AgentConfig, setup: SegwSetup, parts: Assembly, clock: Clock) -> Own | None:
@@ -134,11 +136,12 @@ def _own(config: AgentConfig, setup: SegwSetup, parts: Assembly, clock: Clock) -
 
 
 @asynccontextmanager
-async def metrics_served(listen: Listen | None) -> AsyncIterator[None]:
-    """Serve metrics while the context lasts, if an address for them is configured."""
+async def metrics_served(listen: Listen | None, watch: Watch) -> AsyncIterator[None]:
+    """Serve metrics while the context lasts, if an address for them is configured; `watch` hears the ledger."""
     if listen is None:
         yield
         return
-    async with serve(HttpApp([METRICS_ROUTE, HEALTH_ROUTE]), listen) as port:
+    readiness = Readiness({"ledger": lambda: failed_if("" if watch.is_fresh() else "the ledger is not heard now")})
+    async with serve(HttpApp([METRICS_ROUTE, HEALTH_ROUTE, readiness.route()]), listen) as port:
         log.info("metrics", extra={"fields": {"address": f"{listen.host}:{port}"}})
         yield

@@ -64,7 +64,8 @@ class Gateway:
         )
         self._assembly = assemble(setup, policy or Live(config.policy), clock, tracer, staple=config.staple)
         self._judge = self._assembly.judge
-        self.live = LiveSas(self._judge, self._assembly.watch, self, clock)
+        self.watch = self._assembly.watch
+        self.live = LiveSas(self._judge, self.watch, self, clock)
         self._questions: dict[SaName, Question] = {}
         self._refusals = Refusals(log, "device refused")
         self._background = Background(log)

@@ -80,7 +80,7 @@ def _start_gateway(path: Path, _: argparse.Namespace) -> int:
 async def _gateway(config: GatewayConfig, setup: SegwSetup, policy: Live[Policy], stop: asyncio.Event) -> None:
     with contextlib.closing(_tracer(setup, "gateway")) as tracer:
         gateway = Gateway(config, setup, CLOCK, SystemRandom(), tracer, policy)
-        async with metrics_served(config.listen), gateway.running():
+        async with metrics_served(config.listen, gateway.watch), gateway.running():
             await stop.wait()
 
 

@@ -15,6 +15,7 @@ from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.notify import tell_ready
 from voice_dpki.shell.program import StoppedError, describe_configured, indented, start, unless_stopped
+from voice_dpki.shell.readiness import Readiness
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.message import Hop
 from voice_dpki.wire.sip.transport import Tls
@@ -57,7 +58,7 @@ async def _serve(setup: GatewaySetup, stop: asyncio.Event) -> None:
         if setup.outside_tls is not None:
             addresses["sips"] = gateway.phones.tls_address
         if setup.config.metrics is not None:
-            app = HttpApp([METRICS_ROUTE, HEALTH_ROUTE])
+            app = HttpApp([METRICS_ROUTE, HEALTH_ROUTE, Readiness({}).route()])
             port = await stack.enter_async_context(serve(app, setup.config.metrics))
             addresses["metrics"] = f"{setup.config.metrics.host}:{port}"
         with suppress(StoppedError):

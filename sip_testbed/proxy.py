@@ -12,6 +12,7 @@ from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.program import describe_configured, indented, start
+from voice_dpki.shell.readiness import Readiness
 from voice_dpki.shell.trace import Tracer
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ async def _serve(setup: ProxySetup, stop: asyncio.Event) -> None:
         if setup.tls is not None:
             addresses["sips"] = service.tls_address
         if setup.config.metrics is not None:
-            app = HttpApp([METRICS_ROUTE, HEALTH_ROUTE])
+            app = HttpApp([METRICS_ROUTE, HEALTH_ROUTE, Readiness({}).route()])
             port = await stack.enter_async_context(serve(app, setup.config.metrics))
             addresses["metrics"] = f"{setup.config.metrics.host}:{port}"
         log.info("ready", extra={"fields": {**addresses, "domain": setup.config.domain, "users": len(setup.users)}})

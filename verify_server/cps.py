@@ -10,6 +10,7 @@ is on the ledger with authority over the caller's number. So nobody can place wh
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final, Protocol
 
 import msgspec
@@ -27,6 +28,7 @@ from voice_dpki.metrics import counters, follow, gauge
 from voice_dpki.names import CertDigest, Tn, ascii_lower
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, problem
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.shell.readiness import Check, Finding, Readiness, failed_if
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.access import (
     CODES,
@@ -103,8 +105,16 @@ class CallPlacementService:
     """Serves the called parties of some operators."""
 
     def __init__(
-        self, config: CpsConfig, resolver: Resolver, members: Members, clock: Clock, tracer: Tracer
+        self,
+        config: CpsConfig,
+        resolver: Resolver,
+        members: Members,
+        clock: Clock,
+        tracer: Tracer,
+        checks: Mapping[str, Check] = MappingProxyType({}),
     ) -> None:
+        """`checks` are those of /readyz, besides that of the members."""
+        self._readiness = Readiness({"members": self._members_known, **checks})
         self._config, self._resolver, self._members = config, resolver, members
         self._clock, self._tracer = clock, tracer
         self._terms = config.terms
@@ -123,9 +133,21 @@ class CallPlacementService:
             routes.append(Route("POST", path, publish, max_body_bytes=MAX_BODY_BYTES))
             routes.append(Route("GET", path, retrieve, max_body_bytes=0))
         described = Response(200, encode(document()))
-        routes += [HEALTH_ROUTE, METRICS_ROUTE, Route("GET", OPENAPI_PATH, lambda _request: described)]
+        routes += [
+            HEALTH_ROUTE,
+            self._readiness.route(),
+            METRICS_ROUTE,
+            Route("GET", OPENAPI_PATH, lambda _request: described),
+        ]
         # The path of existing services' health checks (docs/stir-oob.md).
         return HttpApp([*routes, replace(HEALTH_ROUTE, pattern="/health")])
+
+    def _members_known(self) -> Finding:
+        try:
+            self._members.members()
+        except InquiryError as error:
+            return failed_if(str(error))
+        return failed_if("")
 
     def _guarded(self, action: Action) -> Callable[[Request], Awaitable[Response]]:
         work = {Action.PUBLISH: self._publish, Action.RETRIEVE: self._retrieve}[action]

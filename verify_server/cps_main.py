@@ -10,9 +10,11 @@ from verify_server.cps import CallPlacementService
 from verify_server.cps_config import EXAMPLE, CpsSetup, load_setup
 from verify_server.resolver import LedgerResolver
 from voice_dpki.effects import SystemClock
+from voice_dpki.shell.expiring import tls_checks
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.notify import tell_ready
 from voice_dpki.shell.program import ServiceParser, indented, spare_the_collector, start
+from voice_dpki.shell.readiness import Check, failed_if
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.cps import CALL_PATH, PUBLISHER_PATH
 from voice_dpki.wire.ledger.members import KeptMembers
@@ -26,7 +28,8 @@ The operator of the caller publishes with POST {PUBLISHER_PATH} or {CALL_PATH},
 and the operator of the called party retrieves with GET. Each request has an access token: a JWT for this request
 alone, signed with a certificate that is on the ledger. `authn-server` and `verify-server` do both by [oob].
 What is kept is held in memory for a minute at most, and given to the partners of the call alone.
-GET /metrics and GET /healthz are there for operations, and GET /openapi.json describes requests and answers.
+GET /metrics, GET /healthz and GET /readyz are there for operations, and GET /openapi.json describes requests and
+answers.
 
 A configuration (TOML; files are looked for beside it):
 
@@ -61,11 +64,14 @@ async def _serve(setup: CpsSetup, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as opened:
         tracer = opened.enter_context(closing(Tracer.named_by(setup.trace, "cps-server")))
         following = ledger.subscription(clock, config.ledger_timeout_s, max_entries=config.signers_max_entries)
-        resolver = LedgerResolver(await opened.enter_async_context(following), tracer)
+        subscription = await opened.enter_async_context(following)
+        resolver = LedgerResolver(subscription, tracer)
         members = KeptMembers(clock)
         client = await opened.enter_async_context(ledger.client(clock, config.ledger_timeout_s, keeps_trust=False))
         await opened.enter_async_context(members.kept(client))
-        service = CallPlacementService(config, resolver, members, clock, tracer)
+        checks: dict[str, Check] = {"ledger": lambda: failed_if(subscription.lacking())}
+        checks |= tls_checks(setup.tls, clock)
+        service = CallPlacementService(config, resolver, members, clock, tracer, checks)
         serving = serve(service.app(), config.listen, tls=setup.tls, limits=config.limits, tracer=tracer)
         port = await opened.enter_async_context(serving)
         address = f"{config.listen.host}:{port}"

@@ -15,8 +15,10 @@ from verify_server.replay_store import SharedReplays, shared
 from verify_server.resolver import LedgerResolver
 from verify_server.service import VerifyService
 from voice_dpki.effects import Clock, SystemClock, SystemRandom
+from voice_dpki.shell.expiring import tls_checks
 from voice_dpki.shell.metrics import healthy
 from voice_dpki.shell.program import ServiceParser, indented, spare_the_collector, start
+from voice_dpki.shell.readiness import Check, Readiness, failed_if
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.stir_sip import StirSip
 from voice_dpki.shell.trace import Tracer
@@ -25,6 +27,7 @@ from voice_dpki.shell.workers import supervise
 from voice_dpki.stir.forms import SIP_PATH, VERIFICATION_PATH
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.treatment import Act
+from voice_dpki.wire.ledger.subscription import Subscription
 
 HELP = f"""\
 Verifies calls (STIR/SHAKEN): the signer's certificate must be valid on the ledger, with authority over the number.
@@ -50,7 +53,8 @@ With [outside], signers of whom the ledger knows nothing are judged by this oper
 authorities, and the verdict has "trust": "list".
 With rules, the answer has an "action": what is to be done with the call; `verify-server explain` tells which rule
 decides, and why.
-GET /metrics and GET /healthz are there for operations, and GET /openapi.json describes requests and answers.
+GET /metrics, GET /healthz and GET /readyz are there for operations, and GET /openapi.json describes requests and
+answers.
 
 A configuration (TOML; files are looked for beside it):
 
@@ -127,6 +131,14 @@ async def _replays(setup: VerifySetup, clock: Clock) -> AsyncIterator[ReplayCach
         yield replays
 
 
+def _checks(subscription: Subscription, replays: ReplayCache | SharedReplays) -> dict[str, Check]:
+    """Return the checks of /readyz."""
+    checks: dict[str, Check] = {"ledger": lambda: failed_if(subscription.lacking())}
+    if isinstance(replays, SharedReplays):
+        checks["replay_store"] = replays.readiness
+    return checks
+
+
 async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
     config, ledger, clock = setup.config, setup.ledger, SystemClock()
     async with AsyncExitStack() as opened:
@@ -152,7 +164,12 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
         )
         invites = InviteVerifier(service, clock, config.profile, setup.bypasses, country=setup.country)
         route = StirRoute(
-            "verification", VERIFICATION_PATH, setup.tokens, service.verify, perform_text=invites.verify_text
+            "verification",
+            VERIFICATION_PATH,
+            setup.tokens,
+            service.verify,
+            perform_text=invites.verify_text,
+            readiness=Readiness(_checks(subscription, replays) | tls_checks(setup.tls, clock)),
         )
         asked_over_sip = setup.sip if is_first() else None
         sip = (

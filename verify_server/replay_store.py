@@ -5,6 +5,7 @@ answer is not asked again for RETRY_S. Until it answers, a replay cannot be told
 own memory decides alone, as configured.
 """
 
+import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator
@@ -14,13 +15,18 @@ from typing import Final, Literal, Protocol, TypeVar
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import PeerError
 from voice_dpki.metrics import counters, gauge
+from voice_dpki.shell.readiness import Finding, failed_if, warned_if
 from voice_dpki.shortfalls import SHORTFALLS
 from voice_dpki.stir.replay import ReplayCache, Sighting, TokenUse, Uses
+from voice_dpki.wire.tasks import running
 
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
 """How long a store that has failed is left alone, so that calls do not wait for it one after the other."""
+
+WATCH_S: Final = 5.0
+"""How often a store that has failed is asked without a call."""
 
 UP = gauge("replay_store_up", "1 while the shared memory of used tokens answers; 0 also where none is configured.")
 ASKED = counters(
@@ -123,6 +129,17 @@ class SharedReplays:
         else:
             self._recover()
 
+    async def watch(self) -> None:
+        """Ask a store that has failed now and then, until cancelled: whoever waits for it may send no call."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if self._fault:
+                await self.check()
+
+    def readiness(self) -> Finding:
+        """Return whether the store answers; without it calls are verified only if the configuration says so."""
+        return (warned_if if self._when_down == "local" else failed_if)(self.shortfall())
+
     async def _ask(self, use: TokenUse) -> Sighting | None:
         """Return what the store knows of a use; None if it does not answer."""
         if self._clock.steady_s() < self._left_alone_until_s:
@@ -179,6 +196,7 @@ async def shared(replays: SharedReplays, link: Link) -> AsyncIterator[SharedRepl
     """Ask the store for the first time, and close its connections in the end."""
     try:
         await replays.check()
-        yield replays
+        async with running(replays.watch()):
+            yield replays
     finally:
         await link.close()

@@ -17,6 +17,7 @@ from ledger_node.abci.abci_pb2 import CheckTx, Query
 from ledger_node.abci.application import CODESPACE, Application
 from ledger_node.abci.beginning import Beginning
 from ledger_node.abci.cometbft import LOG_FILE, Home, inspecting, running
+from ledger_node.abci.peer_count import PeerCount
 from ledger_node.abci.peers import FILTER, Peers
 from ledger_node.abci.pool import FULL
 from ledger_node.abci.rpc import IN_CACHE, RETRY_S, Broadcaster, Rpc, RpcError
@@ -70,6 +71,7 @@ class CometEngine:
         self._beginning = Beginning(chain, self._rpc, self._restoration, home.settings)
         self._stall = Stall(chain, home.settings.heartbeat_s, MissingVotes(chain, self._rpc).tell)
         self._broadcaster = Broadcaster(self._rpc)
+        self.peer_count = PeerCount(len(home.settings.peers))
         self._window = Window()
         self._waiting: WeakValueDictionary[bytes, asyncio.Future[TxOutcome]] = WeakValueDictionary()
         """Future verdicts by the transaction's SHA-256, each for as long as one of its senders holds the future."""
@@ -143,6 +145,7 @@ class CometEngine:
             await first_of(
                 self._beginning.run(),
                 self._stall.run(),
+                self.peer_count.run(self._rpc),
                 self._broadcaster.run(),
                 self._settle(),
                 self._peers.run(),

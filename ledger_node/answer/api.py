@@ -3,10 +3,11 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -50,6 +51,7 @@ from voice_dpki.names import CertDigest
 from voice_dpki.shell.http import Handler, HttpApp, Request, Response, Route, json_response, problem
 from voice_dpki.shell.limits import MAX_COST
 from voice_dpki.shell.metrics import METRICS_ROUTE, Health, health_route, healthy
+from voice_dpki.shell.readiness import Check, Readiness
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
@@ -79,11 +81,12 @@ class Api:
         clock: Clock,
         tracer: Tracer,
         health: Callable[[], Health] = healthy,
+        checks: Mapping[str, Check] = MappingProxyType({}),
         history: str | None = None,
     ) -> None:
         """Make the handlers; `submission` is None unless the node has that role, and `tokens` are for that.
 
-        `history` is the URL of a node that has the blocks that this one removed.
+        `checks` are those of /readyz. `history` is the URL of a node that has the blocks that this one removed.
         """
         self._history = history
         self._chain = chain
@@ -91,6 +94,7 @@ class Api:
         self._role = role
         self._folder = folder
         self._health = health
+        self._readiness = Readiness(checks)
         self._blocks = Blocks(chain, feed, orderer, history)
         self._submissions = Submissions(submission, tokens, tracer) if submission else None
         self._clock = clock
@@ -113,6 +117,7 @@ class Api:
             Route("GET", "/ledger/v1/node", guarded(self._node)),
             *self._blocks.routes(),
             health_route(self._health),
+            self._readiness.route(),
             METRICS_ROUTE,
             *(self._submissions.routes() if self._submissions else ()),
         ]

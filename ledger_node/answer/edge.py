@@ -12,8 +12,9 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import msgspec
 
@@ -21,6 +22,7 @@ from ledger_node.answer.api import INQUIRIES
 from ledger_node.answer.contact import Contact
 from ledger_node.answer.openapi import described
 from ledger_node.answer.questions import MAX_LIST_BODY_BYTES, ONE_COST, QUESTIONS, Question, listed_digests
+from ledger_node.answer.ready import DEFAULT_BLOCK_AGE_S
 from ledger_node.answer.requests import (
     BadRequestError,
     changes_after,
@@ -50,6 +52,7 @@ from voice_dpki.ledger.standing import status_of
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.http import Handler, HttpApp, Request, Response, Route, problem
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.shell.readiness import Check, Finding, Readiness, failed_if, warned_if, worst
 from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.wire.http_client import HttpClient, HttpError
 from voice_dpki.wire.ledger.client import LedgerClient, NodeSilentError
@@ -102,10 +105,13 @@ class Edge:
         max_entries: int,
         clock: Clock,
         tracer: Tracer,
+        checks: Mapping[str, Check] = MappingProxyType({}),
+        max_age_s: float = DEFAULT_BLOCK_AGE_S,
     ) -> None:
         """`client` verifies the other node's answers, of any age; `upstream` forwards the other inquiries to it.
 
-        `witnesses` are clients of other operators' nodes, whose headers must be the same.
+        `witnesses` are clients of other operators' nodes, whose headers must be the same. The checks of /readyz are
+        `checks`, and that the newest header is at most `max_age_s` old.
         """
         self._client = client
         self._upstream = upstream
@@ -119,6 +125,8 @@ class Edge:
         self._contact = Contact()
         self._waiters = HeightWaiters()
         self._stopping = False
+        self._max_age_s = max_age_s
+        self._readiness = Readiness({"ledger": self._ledger_heard, **checks})
         self._kept: dict[CertDigest, _Proved] = {}
         """Proofs under the tip's AppHash, the least recently used first."""
         self._stale: dict[CertDigest, _Proved] = {}
@@ -136,6 +144,7 @@ class Edge:
             Route("GET", "/ledger/v1/changes", self._guarded(self._changes), cost=ONE_COST, waits=True),
             Route("GET", "/ledger/v1/search", _no_search),
             HEALTH_ROUTE,
+            self._readiness.route(),
             METRICS_ROUTE,
         ]
         return described(routes)
@@ -168,6 +177,16 @@ class Edge:
         """End all waiting for changes, now and later."""
         self._stopping = True
         self._waiters.release()
+
+    def _ledger_heard(self) -> Finding:
+        """Return whether the other node answers; cut off from it, the edge answers what it holds."""
+        if self._client.fork is not None:
+            return failed_if("the ledger's validators contradict themselves")
+        if self._tip is None:
+            return failed_if("the node that is asked has not been heard yet")
+        age_s = self._tip.header.age_s(self._clock.now_s())
+        late = f"the newest header is {age_s:.0f} s old, more than {self._max_age_s:g} s"
+        return worst(failed_if(late if age_s > self._max_age_s else ""), warned_if(self._contact.shortfall()))
 
     async def _follow(self) -> None:
         failures = 0

@@ -167,6 +167,9 @@ _OWN: Final = {
         problems=(404,),
     ),
     ("GET", "/healthz"): _Told("health", "The node's health.", {_JSON: _ref("Health")}, unhealthy=True),
+    ("GET", "/readyz"): _Told(
+        "ready", "The state of all that the node needs.", {_JSON: _ref("Readiness")}, unhealthy=True
+    ),
     ("GET", "/metrics"): _Told("metrics", "Metrics for Prometheus.", {"text/plain": {}}),
     ("GET", OPENAPI_PATH): _Told("describe", "This document.", {_JSON: {"type": "object"}}),
     ("POST", "/ledger/v1/submissions"): _Told(
@@ -342,6 +345,22 @@ _OWN_SCHEMAS: Final[Mapping[str, Document]] = {
         "properties": {"status": _TEXT, "notes": _list(_TEXT)},
         "required": ["status"],
         "additionalProperties": _TEXT,
+    },
+    "Readiness": {
+        "type": "object",
+        "properties": {
+            "status": {"enum": ["ready", "not ready"]},
+            "checks": {"type": "object", "additionalProperties": _ref("Check")},
+            "notes": _list(_TEXT),
+        },
+        "required": ["status", "checks"],
+        "additionalProperties": False,
+    },
+    "Check": {
+        "type": "object",
+        "properties": {"state": {"enum": ["ok", "warning", "failed"]}, "reason": _TEXT},
+        "required": ["state"],
+        "additionalProperties": False,
     },
     "Found": _object(
         height=_COUNT,

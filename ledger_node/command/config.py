@@ -7,6 +7,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger_node.abci.cometbft import KEPT_SNAPSHOTS, CometbftSection, node_key
+from ledger_node.answer.ready import DEFAULT_BLOCK_AGE_S
 from ledger_node.keep.retention import DAY_S, KEPT_BLOCKS, KEPT_DAYS, Retention
 from ledger_node.make.founding import check_signed, read_genesis_bytes
 from voice_dpki.errors import LocalError
@@ -27,6 +28,7 @@ name = "operator-a"
 data_dir = "data"                          # made if it is not there
 genesis = "genesis.json"
 signatures = "signatures"                  # the operators', on the genesis; left out: nobody need have signed it
+# max_block_age_s = 60                     # /readyz fails while the newest block is older
 
 [listen]
 host = "127.0.0.1"
@@ -89,6 +91,8 @@ class NodeSection(Config, frozen=True, kw_only=True):
     genesis: str
     signatures: str | None = None
     """Folder of the operators' signatures on the genesis; the node starts only if all have signed."""
+    max_block_age_s: PositiveSeconds = DEFAULT_BLOCK_AGE_S
+    """How old the newest block may be for /readyz."""
 
 
 class EngineSection(Config, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ import math
 import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -21,6 +21,7 @@ from ledger_node.abci.peers import Peers, firewall
 from ledger_node.answer.api import Api
 from ledger_node.answer.edge import FORWARD_TIMEOUT_S, Edge
 from ledger_node.answer.feed import Feed
+from ledger_node.answer.ready import Blocks, release_check
 from ledger_node.command import backups, founding, keys, making
 from ledger_node.command import config as configuration
 from ledger_node.keep.chain import Chain
@@ -40,15 +41,18 @@ from voice_dpki.ledger.answer_forms import MAX_BATCH_BYTES
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis
 from voice_dpki.shell.config import read_file, read_secrets, resolve
 from voice_dpki.shell.credentials import read_signer
+from voice_dpki.shell.expiring import tls_checks
 from voice_dpki.shell.files import make_folder
-from voice_dpki.shell.http import HttpApp, serve
+from voice_dpki.shell.http import serve
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.notify import tell_ready
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.program import Parser, ignore_hangup, run, run_subcommand
-from voice_dpki.shell.reload import Options
+from voice_dpki.shell.readiness import Check, failed_if
+from voice_dpki.shell.reload import Live, Options
 from voice_dpki.shell.tls import (
     COMMAND_HELP,
+    ServerSide,
     command_context,
     live_server_side,
     make_certificate,
@@ -217,9 +221,13 @@ async def _serve(path: Path, options: _Options, genesis: Genesis, stop: asyncio.
     trace = resolve(path, config.trace.file) if config.trace else None
     with contextlib.closing(Tracer(trace, config.node.name)) as tracer:
         async with _chain(folder, genesis, configuration.retention(config)) as chain:
-            orderer, feed = UntilOutdated(_orderer(path, config, chain), chain), Feed(chain)
-            served = _served(path, options, _api(path, options, chain, orderer, feed, tracer).app(), tracer)
+            made, checks = _orderer(path, config, chain)
+            orderer, feed = UntilOutdated(made, chain), Feed(chain)
             space = Space(configuration.folders(path, config))
+            tls = _tls(path, options)
+            checks |= {"disk": space.check} | tls_checks(tls, CLOCK)
+            api = _api(path, options, chain, orderer, feed, tracer, checks)
+            served = serve(api.app(), config.listen, tls=tls, limits=config.limits, tracer=tracer)
             async with running(orderer.run(), feed.run(), space.run()) as work, served as port:
                 await chain.wait_for(1, FIRST_BLOCK_WAIT_S)
                 address = f"{config.listen.host}:{port}"
@@ -243,7 +251,7 @@ async def _serve_edge(
     folder = resolve(path, config.node.data_dir)
     make_folder(folder, 0o700)
     trace = resolve(path, config.trace.file) if config.trace else None
-    tls = optional_client_context(path, section.tls)
+    tls, server_tls = optional_client_context(path, section.tls), _tls(path, options)
     async with AsyncExitStack() as opened:
         client, *witnesses = [
             await opened.enter_async_context(
@@ -269,8 +277,10 @@ async def _serve_edge(
                 max_entries=section.max_entries,
                 clock=CLOCK,
                 tracer=tracer,
+                checks=tls_checks(server_tls, CLOCK),
+                max_age_s=config.node.max_block_age_s,
             )
-            served = _served(path, options, edge.app(), tracer)
+            served = serve(edge.app(), config.listen, tls=server_tls, limits=config.limits, tracer=tracer)
             async with running(edge.run()) as work, served as port:
                 address = f"{config.listen.host}:{port}"
                 tracer.ready(http=address)
@@ -280,15 +290,26 @@ async def _serve_edge(
                 edge.stop_waiting()
 
 
-def _served(path: Path, options: _Options, app: HttpApp, tracer: Tracer) -> AbstractAsyncContextManager[int]:
-    """Prepare to serve `app`; raises LocalError for unusable TLS files before anything is started."""
-    config = options.config
-    tls = live_server_side(path, options, lambda config: config.tls)
-    return serve(app, config.listen, tls=tls, limits=config.limits, tracer=tracer)
+def _tls(path: Path, options: _Options) -> Live[ServerSide] | None:
+    """Read [tls], None without it; raises LocalError for unusable files before anything is started."""
+    return live_server_side(path, options, lambda config: config.tls)
 
 
-def _api(path: Path, options: _Options, chain: Chain, orderer: UntilOutdated, feed: Feed, tracer: Tracer) -> Api:
-    config = options.config
+def _api(
+    path: Path,
+    options: _Options,
+    chain: Chain,
+    orderer: UntilOutdated,
+    feed: Feed,
+    tracer: Tracer,
+    checks: dict[str, Check],
+) -> Api:
+    """Make the handlers; `checks` are those of /readyz that are known already."""
+    config, submission = options.config, _submission(path, options.config, chain, orderer)
+    checks["blocks"] = Blocks(chain, CLOCK, config.node.max_block_age_s).watched().check
+    checks["release"] = release_check(orderer.health, orderer.shortfall)
+    if submission is not None:
+        checks["endorsing_key"] = lambda: failed_if(submission.shortfall())
     return Api(
         chain,
         name=config.node.name,
@@ -296,9 +317,10 @@ def _api(path: Path, options: _Options, chain: Chain, orderer: UntilOutdated, fe
         folder=resolve(path, config.node.data_dir),
         orderer=orderer,
         health=orderer.health,
+        checks=checks,
         history=config.keep.history if config.keep else None,
         feed=feed,
-        submission=_submission(path, config, chain, orderer),
+        submission=submission,
         tokens=options.live(partial(_tokens, path)),
         clock=CLOCK,
         tracer=tracer,
@@ -316,24 +338,27 @@ async def _chain(folder: Path, genesis: Genesis, retention: Retention | None) ->
         chain.close()
 
 
-def _orderer(path: Path, config: configuration.NodeConfig, chain: Chain) -> Orderer:
+def _orderer(path: Path, config: configuration.NodeConfig, chain: Chain) -> tuple[Orderer, dict[str, Check]]:
+    """Make what orders transactions, and its checks of /readyz."""
     if config.engine is not None:
         keys = [configuration.read_validator_key(resolve(path, name)) for name in config.engine.validator_keys]
-        return Shares(Engine(chain, keys, CLOCK, config.engine.heartbeat_s))
+        return Shares(Engine(chain, keys, CLOCK, config.engine.heartbeat_s)), {}
     if config.cometbft is not None:
         from ledger_node.abci.engine import CometEngine  # so that other nodes need no memory for protobuf
 
-        return Shares(CometEngine(chain, _home(path, config, config.cometbft)))
+        engine = CometEngine(chain, _home(path, config, config.cometbft))
+        return Shares(engine), {"peers": engine.peer_count.check}
     follow = config.follow
     assert follow is not None
     known = follow.checkpoint
-    return Follower(
+    follower = Follower(
         chain,
         follow.url,
         CLOCK,
         tls=optional_client_context(path, follow.tls),
         checkpoint=None if known is None else (known.height, bytes.fromhex(known.hash)),
     )
+    return follower, {}
 
 
 def _home(path: Path, config: configuration.NodeConfig, section: CometbftSection) -> Home:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voice_dpki.metrics import gauge
+from voice_dpki.shell.readiness import Finding, failed_if, warned_if, worst
 from voice_dpki.shortfalls import SHORTFALLS
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,8 @@ class Space:
         self._look = look or measure
         self._pace = Pace()
         self._note = ""
+        self._free: int | None = None
+        """What is left in bytes, None before the first look."""
         SHORTFALLS.watch(self)
 
     async def run(self) -> None:
@@ -98,11 +101,21 @@ class Space:
             log.warning("disk is filling up", extra={"fields": {"reason": note}})
         elif self._note and not note:
             log.info("disk has room again")
-        self._note = note
+        self._note, self._free = note, room.free
+
+    def check(self) -> Finding:
+        """Return whether there is room: a warning if the disk is filling up, a failure if it is all but full."""
+        nearly = self._free is not None and self._free < FULL_BYTES
+        full = "the disk of the ledger's store is full" if nearly else ""
+        return worst(failed_if(full), warned_if(self._note))
 
     def shortfall(self) -> str:
         """Say so if the disk will soon be full."""
         return self._note
+
+
+FULL_BYTES = 256 * 1024 * 1024
+"""Less than this may not hold the blocks of an hour: the node is about to end."""
 
 
 def _note(room: Room, pace: float, days: float) -> str:

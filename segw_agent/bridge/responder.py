@@ -19,6 +19,7 @@ from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.metrics import counters, gauge, histogram
 from voice_dpki.shell.http import HttpApp, Request, Response, Route
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.shell.readiness import Finding, Readiness, failed_if
 from voice_dpki.wire.seldom import Seldom
 
 log = logging.getLogger(__name__)
@@ -88,13 +89,16 @@ class Responder:
         self._validity_s, self._max_age_s = validity_s, max_age_s
         self._skew_s, self._ahead_s = skew_s, ahead_s
         self._waiting = 0
+        self._silence = ""
+        """Why the ledger gave the last question no answer; empty if it answered."""
+        self._readiness = Readiness({"certificate": self._certificate, "ledger": lambda: failed_if(self._silence)})
         NOT_AFTER.set(signer.not_after_s)
 
     def app(self) -> HttpApp:
         """Return the HTTP application: OCSP by POST and GET, metrics, and the liveness route."""
         post = Route("POST", PATH, self._post, max_body_bytes=MAX_REQUEST_BYTES, cost=COST)
         get = Route("GET", f"{PATH}/{{request*}}", self._get, cost=COST)  # base64 may hold slashes (RFC 6960, A.1)
-        return HttpApp([post, get, METRICS_ROUTE, HEALTH_ROUTE])
+        return HttpApp([post, get, METRICS_ROUTE, HEALTH_ROUTE, self._readiness.route()])
 
     async def answer(self, data: bytes) -> bytes:
         """Answer a request, which may be any bytes; in any doubt the answer is a failure."""
@@ -103,6 +107,10 @@ class Responder:
         ANSWERS.labels(outcome).inc()
         SECONDS.observe(perf_counter() - began_s)
         return answer
+
+    def _certificate(self) -> Finding:
+        expired = self._clock.now_s() > self._signer.not_after_s
+        return failed_if("the responder's certificate has expired: segw-agent bridge renew" if expired else "")
 
     async def _post(self, request: Request) -> Response:
         return _response(await self.answer(request.body))
@@ -129,6 +137,7 @@ class Responder:
             return await self._judged(query)
         except InquiryError as error:
             _SAID_UNKNOWN.warning("the ledger gives no answer", code=error.code, reason=str(error))
+            self._silence = f"the ledger gave the last question no answer: {error}"
             late = error.code in _TRY_LATER
             outcome = "try-later" if late else "internal-error"
             return outcome, failure(Failure.TRY_LATER if late else Failure.INTERNAL_ERROR)
@@ -141,7 +150,9 @@ class Responder:
     async def _judged(self, query: Query) -> tuple[str, bytes]:
         try:
             vouched = await self._vouching.about_serial(query.serial)
+            self._silence = ""
         except NotVouchedError as refused:
+            self._silence = ""
             outcome, status = refused.code, self._refused(refused)
         else:
             outcome, status = "good", Status(OCSPCertStatus.GOOD, *self._times_s(vouched.time_s))

@@ -7,9 +7,10 @@ import pytest
 
 from authn_server import expiry
 from authn_server.config import load_setup
-from authn_server.expiry import AGAIN_S, DAY_S, Expiry
+from authn_server.expiry import AGAIN_S, Expiry
 from tests.clocks import SettableClock
 from voice_dpki.effects import SystemClock
+from voice_dpki.shell.expiring import DAY_S
 from voice_dpki.shortfalls import SHORTFALLS
 from voice_dpki.x509.profile import CertificateProfile, digest_of
 

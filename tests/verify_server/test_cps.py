@@ -352,6 +352,10 @@ async def test_a_slow_client_holds_nobody_up(site: Site) -> None:
 async def test_health_and_the_document(site: Site) -> None:
     for path in ("/health", "/healthz"):
         assert (await site.http.get(path)).json() == {"status": "ok"}
+    ready = (await site.http.get("/readyz")).json()
+    assert ready == {"status": "ready", "checks": {"clock": {"state": "ok"}, "members": {"state": "ok"}}}
+    site.is_down = True
+    assert (await site.http.get("/readyz")).status_code == 503
     (document,) = [text for path, text in documents().items() if path.name == "cps-server.json"]
     assert (await site.http.get("/openapi.json")).content == document
     assert {PassportsForm.__name__, PlacedForm.__name__} <= json.loads(document)["components"]["schemas"].keys()

@@ -180,12 +180,28 @@ async def test_a_store_that_is_down(
     assert replay_store.UP._value.get() == 0
     assert [record.message for record in caplog.records] == ["the store of used signatures does not answer"]
     assert ("no call passes" if when_down == "no-validation" else "alone") in replays.shortfall()
+    assert replays.readiness().state == ("failed" if when_down == "no-validation" else "warning")
     await store.start()
     monkeypatch.setattr(replay_store, "RETRY_S", 0.0)
     replays._left_alone_until_s = -math.inf
     assert await replays.claim(use(b"k8")) is Sighting.NEW
     assert (replay_store.UP._value.get(), replays.shortfall()) == (1, "")
     assert caplog.records[-1].message == "the store of used signatures answers again"
+
+
+async def test_a_store_that_is_back_is_noticed_without_a_call(
+    servers: Servers, store: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is not ready may get no call by which to notice."""
+    monkeypatch.setattr(replay_store, "WATCH_S", 0.01)
+    replays = await servers.new(config_of(store), store.folder)
+    store.kill()
+    assert await replays.claim(use()) is Sighting.UNKNOWN
+    assert replays.readiness().state == "failed"
+    await store.start()
+    async with asyncio.timeout(60):
+        while replays.readiness().state != "ok":
+            await asyncio.sleep(0.01)
 
 
 async def test_a_store_that_has_lost_what_it_kept_does_not_reach_back(servers: Servers, store: RedisServer) -> None:

@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Protocol
@@ -23,6 +23,7 @@ from voice_dpki.shell.http_app import AnyHandler
 from voice_dpki.shell.limits import Limits
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.notify import tell_ready
+from voice_dpki.shell.readiness import Readiness
 from voice_dpki.shell.reload import RELOADABLE, Live
 from voice_dpki.shell.tls import ServerSide, ServerTls
 from voice_dpki.shell.trace import CallTraceConfig, Tracer
@@ -165,13 +166,14 @@ class StirRoute:
     health: Route = HEALTH_ROUTE
     perform_text: Perform | None = None
     """The service for the text of an INVITE, at the same path with SIP_PATH behind it; None if there is none."""
+    readiness: Readiness = field(default_factory=lambda: Readiness({}))
 
     def app(self) -> HttpApp:
-        """Return the whole application: this route, /metrics, /healthz and /openapi.json."""
+        """Return the whole application: this route, /metrics, /healthz, /readyz and /openapi.json."""
         routes = [self._post(self.path, self.handle)]
         if self.perform_text is not None:
             routes.append(self._post(self.path + SIP_PATH, self.handle_text))
-        routes += [self.health, METRICS_ROUTE, document_route(self.operation)]
+        routes += [self.health, self.readiness.route(), METRICS_ROUTE, document_route(self.operation)]
         return HttpApp(routes, on_error=self._refuse_early)
 
     def _post(self, path: str, handler: AnyHandler) -> Route:

@@ -22,7 +22,7 @@ from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.certificate_names import check_host
 from voice_dpki.ledger.refusals import Refused
-from voice_dpki.metrics import counters
+from voice_dpki.metrics import counters, gauge
 from voice_dpki.shell.config import Config, Port, load_config, resolve
 from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, make_folder, write_all_new
@@ -55,6 +55,12 @@ REFUSED = counters(
         "client-refuses",
         "no-tls-1.3",
     ),
+)
+
+NOT_AFTER = gauge(
+    "tls_certificate_not_after",
+    "When this server's TLS certificate expires, in Unix time; 0 without TLS.",
+    "livemin",
 )
 
 _EXPIRED, _NOT_YET_VALID = 10, 9
@@ -110,15 +116,19 @@ class ServerSide:
     context: ssl.SSLContext
     listed: frozenset[bytes]
     """SHA-256 of the certificates of clients that may connect."""
+    not_before_s: int
+    not_after_s: int
+    """Validity of the server's own certificate, in Unix time."""
 
 
 def server_side(config_path: Path, section: ServerTls) -> ServerSide:
     """Read a server's section; raises LocalError that names the file that cannot be used."""
-    context = _context(ssl.PROTOCOL_TLS_SERVER, config_path, section.certificate, section.key)
-    listed = _trust(context, config_path, section.clients)
+    context, own = _context(ssl.PROTOCOL_TLS_SERVER, config_path, section.certificate, section.key)
+    listed = frozenset(sha256(each.der).digest() for each in _trust(context, config_path, section.clients))
     context.num_tickets = 0  # a resumed session does not show the certificate again, which may have expired
     context.sslobject_class = _Watched
-    return ServerSide(context, frozenset(sha256(each.der).digest() for each in listed))
+    NOT_AFTER.set(own.not_after_s)
+    return ServerSide(context, listed, own.not_before_s, own.not_after_s)
 
 
 def live_server_side(
@@ -153,7 +163,7 @@ def server_context(config_path: Path, section: ServerTls) -> ssl.SSLContext:
 
 def client_context(config_path: Path, section: ClientTls) -> ssl.SSLContext:
     """Make a client's TLS context; raises LocalError that names the file that cannot be used."""
-    context = _context(ssl.PROTOCOL_TLS_CLIENT, config_path, section.certificate, section.key)
+    context, _ = _context(ssl.PROTOCOL_TLS_CLIENT, config_path, section.certificate, section.key)
     context.check_hostname = False  # the certificate itself is listed, so its names do not matter
     _trust(context, config_path, section.servers)
     return context
@@ -208,7 +218,10 @@ def _reason(error: ssl.SSLError) -> str:
     return "client-refuses" if "ALERT" in reason else "no-tls-1.3"
 
 
-def _context(protocol: int, config_path: Path, certificate: str, key: str) -> ssl.SSLContext:
+def _context(
+    protocol: int, config_path: Path, certificate: str, key: str
+) -> tuple[ssl.SSLContext, CertificateProfile]:
+    """Make the context of one side, and return it with the side's own certificate."""
     certificate_path, key_path = resolve(config_path, certificate), resolve(config_path, key)
     own = _read(certificate_path)
     if not own.valid_at(SystemClock().now_s()):
@@ -222,7 +235,7 @@ def _context(protocol: int, config_path: Path, certificate: str, key: str) -> ss
         file.write(ssl.DER_cert_to_PEM_cert(own.der))
         file.flush()
         context.load_cert_chain(file.name, key_path)
-    return context
+    return context, own
 
 
 def _trust(context: ssl.SSLContext, config_path: Path, names: Sequence[str]) -> list[CertificateProfile]:

@@ -57,6 +57,9 @@ def document() -> Document:
             "/healthz": _get(
                 "health", "Whether the service can do its work.", {"200": "It can.", "503": "It cannot."}
             ),
+            "/readyz": _get(
+                "ready", "The state of all that it needs, check by check.", {"200": "Ready.", "503": "Not."}
+            ),
             "/metrics": _get("metrics", "Metrics for Prometheus.", {"200": "The metrics."}, "text/plain"),
             OPENAPI_PATH: _get("describe", "This document.", {"200": "The document."}),
         },

@@ -226,6 +226,9 @@ def _operations_paths() -> Mapping[str, Document]:
         "/healthz": _get(
             "health", "Whether the server can serve calls now.", MEDIA_TYPE, {"200": "It can.", "503": "It cannot."}
         ),
+        "/readyz": _get(
+            "ready", "The state of all that it needs, check by check.", MEDIA_TYPE, {"200": "Ready.", "503": "Not."}
+        ),
         "/metrics": _get("metrics", "Metrics for Prometheus.", "text/plain", {"200": "The metrics."}),
     }
 

@@ -141,6 +141,7 @@ async def test_an_edge_that_is_cut_off_answers_what_it_holds_and_says_so_at_once
         engine.process.send_signal(signal.SIGSTOP)
         wait_until(lambda: "voice_dpki_ledger_edge_cut_off 1.0" in edge.http.get("/metrics").text, "cut off")
         assert "the edge is cut off" in edge.http.get("/healthz").text
+        assert edge.http.get("/readyz").json()["checks"]["ledger"]["state"] == "warning"
         assert (await client.resolve(digest_of(der))).status is CertStatus.VALID
         for path in (
             f"status/{'00' * 32}",
@@ -155,6 +156,10 @@ async def test_an_edge_that_is_cut_off_answers_what_it_holds_and_says_so_at_once
         assert get(edge, f"status/{'00' * 32}").json()["status"] == "unknown"
         assert "voice_dpki_ledger_edge_cut_off 0.0" in edge.http.get("/metrics").text
         assert "cut off" not in edge.http.get("/healthz").text
+        assert edge.http.get("/readyz").json() == {
+            "status": "ready",
+            "checks": {"clock": {"state": "ok"}, "ledger": {"state": "ok"}},
+        }
 
 
 async def test_other_questions_are_handed_on(network: Any, token: str) -> None:

@@ -75,15 +75,18 @@ async def test_a_break_leaves_no_gap(network: Any, token: str) -> None:
         for each in (der, other):
             follower.reaches((await writer.submit(each, token)).height)
         subscription = Subscription(client)
+        assert subscription.lacking() == "the ledger has not been heard yet"
         async with subscription.following():
             for each in (der, other):
                 await known(subscription, digest_of(each))
+            await until(lambda: not subscription.lacking())
             follower.kill()
             await writer.revoke(digest_of(der), "keyCompromise", token)
             await until(lambda: subscription.held(digest_of(der)) is None)
             with pytest.raises(InquiryError) as caught:
                 await subscription.look_up(digest_of(der))
             assert caught.value.code is InquiryCode.UNREACHABLE
+            assert "s old, and 1.5 s are allowed" in subscription.lacking()
             follower.start()
             await heard(subscription, digest_of(der), CertStatus.REVOKED)
             await until(lambda: subscription.held(digest_of(other)) is not None)

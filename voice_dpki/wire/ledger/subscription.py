@@ -8,6 +8,7 @@ the last answer, or starts anew if the node does not know the changes since then
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -90,6 +91,25 @@ class Subscription:
             return None
         held = self._holdings.get(digest, now_s)
         return held if held is not None and held.age_s <= self._client.max_age_s else None
+
+    def age_s(self) -> float:
+        """Return how old the newest header is, in seconds: infinite without one, or while our clock is wrong."""
+        header = self._holdings.header
+        try:
+            return math.inf if header is None else header.age_s(self._client.clock.checked_s())
+        except ClockError:
+            return math.inf
+
+    def lacking(self) -> str:
+        """Return why nothing that is held may be believed now, in a sentence; empty if it may."""
+        age_s, most_s = self.age_s(), self._client.max_age_s
+        if self._client.fork is not None:
+            return "the ledger's validators contradict themselves"
+        if self._holdings.header is None:
+            return "the ledger has not been heard yet"
+        if age_s > most_s:
+            return f"the newest header of the ledger is {age_s:.0f} s old, and {most_s:g} s are allowed"
+        return ""
 
     def recorded(self, digest: CertDigest) -> RecordedCertificate | None:
         """Return what `held` does, for those who judge the certificate."""

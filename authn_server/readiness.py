@@ -1,0 +1,57 @@
+"""What this server needs to sign calls: a key that signs, a certificate that verifiers accept, and the ledger."""
+
+from typing import Final
+
+from authn_server.expiry import Expiry
+from authn_server.service import AuthnService
+from authn_server.switching import Switch
+from voice_dpki.effects import Clock
+from voice_dpki.errors import VoiceDpkiError
+from voice_dpki.shell.readiness import Check, Finding, failed_if, warned_if, worst
+from voice_dpki.stir.sign import Credential
+from voice_dpki.x509.keys import verify_signature
+
+AGAIN_S: Final = 10.0
+"""How often the key is tried; one that lives in other hardware takes its time."""
+
+PROBE: Final = b"voice-dpki readiness probe"
+"""What the key signs for it: no PASSporT, whose signed text begins with a base64url header and has dots."""
+
+
+def checks(switch: Switch, service: AuthnService, expiry: Expiry, clock: Clock) -> dict[str, Check]:
+    """Return the checks of /readyz."""
+
+    def certificate() -> Finding:
+        reason = service.health().facts.get("reason", "")
+        return worst(failed_if(reason), warned_if(expiry.shortfall()), warned_if(switch.shortfall()))
+
+    key = KeyProbe(switch, clock)
+    return {"certificate": certificate, "key": key.check, "ledger": lambda: switch.current.standing.freshness()}
+
+
+class KeyProbe:
+    """Tries whether the key in use signs, and belongs to the certificate."""
+
+    def __init__(self, switch: Switch, clock: Clock) -> None:
+        self._switch, self._clock = switch, clock
+        self._tried: tuple[Credential, float, str] | None = None
+        """The credential that was tried last, when, and what was wrong with it."""
+
+    def check(self) -> Finding:
+        """Return what a try found, which is at most AGAIN_S old."""
+        credential, now_s = self._switch.current.credential, self._clock.steady_s()
+        tried = self._tried
+        if tried is None or tried[0] is not credential or now_s - tried[1] >= AGAIN_S:
+            self._tried = tried = credential, now_s, _fault(credential)
+        return failed_if(tried[2])
+
+
+def _fault(credential: Credential) -> str:
+    """Have a key sign; return what is wrong with it, "" if it does."""
+    signer = credential.signer
+    try:
+        signature = signer.sign(PROBE)
+        verify_signature(credential.profile.public_key_der, signer.algorithm, PROBE, signature)
+    except VoiceDpkiError as error:
+        return f"the signing key cannot be used: {error}"
+    return ""

@@ -1,0 +1,39 @@
+"""Certificates that expire soon: when operators are told, and in which words."""
+
+from typing import Final
+
+from voice_dpki.effects import Clock
+from voice_dpki.shell.readiness import Check, Finding, failed_if, warned_if
+from voice_dpki.shell.reload import Live
+from voice_dpki.shell.tls import ServerSide
+
+DAY_S: Final = 86_400
+WARN_DAYS: Final = 14.0
+SHARE: Final = 4
+"""A warning comes at the earliest when this part of the validity is left, or it would never end for a short one."""
+
+
+def expires_soon(not_before_s: float, not_after_s: float, now_s: float, warn_s: float = WARN_DAYS * DAY_S) -> bool:
+    """Tell whether at most `warn_s` of a validity is left, and at most its last quarter; also once it has ended."""
+    return not_after_s - now_s <= min(warn_s, (not_after_s - not_before_s) / SHARE)
+
+
+def time_told(seconds: float) -> str:
+    """Write a time in whole days, or in hours or minutes if it is shorter."""
+    for unit_s, name in ((DAY_S, "days"), (3600, "hours")):
+        if seconds >= 2 * unit_s:
+            return f"{seconds // unit_s:.0f} {name}"
+    return f"{seconds // 60:.0f} minutes"
+
+
+def tls_checks(side: Live[ServerSide] | None, clock: Clock) -> dict[str, Check]:
+    """Return the check of a server's own TLS certificate, none without TLS. It warns in time."""
+    return {} if side is None else {"tls": lambda: _tls(side.value, clock.now_s())}
+
+
+def _tls(side: ServerSide, now_s: float) -> Finding:
+    if now_s > side.not_after_s:
+        return failed_if("the TLS certificate of this server has expired: make a new one, and reload")
+    left = time_told(side.not_after_s - now_s)
+    soon = expires_soon(side.not_before_s, side.not_after_s, now_s)
+    return warned_if(f"the TLS certificate of this server expires in {left}" if soon else "")
