@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -134,6 +136,50 @@ def test_a_reload_reaches_all(pool: Pool, signing_request: MakeRequest) -> None:
         pool.service.hang_up("configuration read again")
         until(lambda wanted=wanted: pool.reloads() == wanted)  # type: ignore[misc]
         assert {pool.ask(signing_request(), "a-new-one") for _ in range(12)} == statuses
+
+
+def test_workers_are_replaced_while_they_serve(pool: Pool, signing_request: MakeRequest) -> None:
+    """Over connections that stay open and over new ones, to those that go and those that come."""
+    before, request, statuses, failed = pool.pids, signing_request(), Counter[int](), list[Exception]()
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    done = threading.Event()
+
+    def ask(*, stays: bool) -> None:
+        with httpx.Client(trust_env=False, headers=headers | ({} if stays else {"Connection": "close"})) as client:
+            while not done.is_set():
+                try:
+                    statuses[client.post(f"{pool.service.url}{PATH}", json=request, timeout=60).status_code] += 1
+                except httpx.HTTPError as error:
+                    failed.append(error)
+                done.wait(0.01)
+
+    asking = [threading.Thread(target=ask, kwargs={"stays": number % 2 == 0}) for number in range(6)]
+    for each in asking:
+        each.start()
+    for _ in range(2):
+        os.kill(pool.service.pid, signal.SIGUSR2)
+    until(lambda: "all workers are replaced" in pool.service.log_path.read_text())
+    done.set()
+    for each in asking:
+        each.join()
+    assert failed == []
+    assert list(statuses) == [200]
+    assert statuses[200] > 20
+    assert len(pool.pids) == 3
+    assert not set(pool.pids) & set(before)
+    assert accepted(pool.pids, pool.port) == 3
+    assert pool.service.log_path.read_text().count("all workers are replaced") == 1
+    assert '"event": "a worker has ended"' not in pool.service.log_path.read_text().partition("are replaced")[2]
+
+
+def test_a_worker_that_cannot_be_replaced_goes_on(pool: Pool, signing_request: MakeRequest) -> None:
+    before, text = pool.pids, pool.site.config.read_text()
+    pool.site.config.write_text(text + "misspelt = 1\n")
+    os.kill(pool.service.pid, signal.SIGUSR2)
+    until(lambda: "a worker is not replaced" in pool.service.log_path.read_text())
+    pool.site.config.write_text(text)
+    assert pool.pids == before
+    assert {pool.ask(signing_request()) for _ in range(12)} == {200}
 
 
 def test_nobody_else_shares_the_address(pool: Pool) -> None:

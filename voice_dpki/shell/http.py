@@ -6,6 +6,7 @@ exception that it does not catch becomes a 500 without details for the client, a
 
 import asyncio
 import logging
+import os
 import resource
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -37,7 +38,7 @@ from voice_dpki.shell.limits import DISPLACED, FULL, SAID, UNREAD, Account, Door
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.tls import ServerSide
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.shell.worker import is_worker
+from voice_dpki.shell.worker import handed_socket, is_worker, retires
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.tasks import running
 
@@ -54,6 +55,7 @@ __all__ = [
     "Response",
     "Route",
     "bearer_token_matches",
+    "bind",
     "json_response",
     "problem",
     "serve",
@@ -69,6 +71,8 @@ MAX_REFUSED = 100
 MAX_HELD_BYTES = 64 * 1024 * 1024
 """Memory for incomplete requests and unread answers, of all connections together."""
 BACKLOG = 1024
+DRAIN_S = 5.0
+"""How long clients have to notice, request by request, that another process serves them."""
 GRACE_S = 3.0
 """How long requests under way may take when the server stops."""
 
@@ -81,6 +85,7 @@ class _Server:
         self.app = app
         self._tls = tls
         self.stopping = False
+        self.draining = False
         self.said_malformed = Seldom(log)
         self._door = door
         self._placed: set[Connection] = set()
@@ -178,7 +183,14 @@ class _Server:
             worst.abort()
 
     async def stop(self) -> None:
-        """Close all connections; one with a request under way is closed when that is answered, or after GRACE_S."""
+        """Close all connections; one with a request under way is closed when that is answered, or after GRACE_S.
+
+        Where another process serves in the place of this one, clients do not expect an end: who sends requests over
+        an open connection within DRAIN_S is answered, and told to open another for the next one.
+        """
+        if retires():
+            self.draining = True
+            await self._are_gone(DRAIN_S)
         self.stopping = True
         for connection in (*self._placed, *self._refused):
             connection.stop()
@@ -201,11 +213,22 @@ class _Server:
 
 
 def _bind(listen: Listen) -> socket.socket:
+    """Return a bound socket: the one that a supervisor hands over, if it is for this port. Raises LocalError."""
+    if (handed := handed_socket()) is not None:
+        sock = socket.socket(fileno=os.dup(handed))
+        if sock.getsockname()[1] == listen.port:
+            return sock
+        sock.close()
+    return bind(listen, shared=is_worker())
+
+
+def bind(listen: Listen, *, shared: bool) -> socket.socket:
+    """Bind a TCP socket, to an address that others may share if they say so, too; raises LocalError."""
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if is_worker():
+        if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((listen.host, listen.port))
     except OSError as error:

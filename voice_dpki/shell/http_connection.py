@@ -55,6 +55,8 @@ class Owner(Protocol):
 
     app: HttpApp
     stopping: bool
+    draining: bool
+    """Whether answers from now on are the last ones of their connections."""
     said_malformed: Seldom
     """Log of clients that do not send HTTP."""
 
@@ -357,7 +359,7 @@ class Connection(Channel):
 
     def _respond(self, response: Response) -> None:
         """Send the response, and wait for the next request or close."""
-        if self._close or self._owner.stopping:
+        if self._close or self._owner.stopping or self._owner.draining:
             self._finish(response, is_read=True)
             return
         self._end_request()

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic_ns
 
+from voice_dpki.shell.worker import take_over
+
 log = logging.getLogger(__name__)
 
 SOCKET = "NOTIFY_SOCKET"
@@ -40,7 +42,8 @@ def notify(*lines: str) -> None:
 
 
 def tell_ready(**addresses: str) -> None:
-    """Say that the service can be used, and where."""
+    """Say that the service can be used, and where: to systemd, and a worker to its supervisor."""
+    take_over()
     told = ", ".join(f"{name} {address}" for name, address in addresses.items())
     notify(READY, f"STATUS=Ready: {told}")
 

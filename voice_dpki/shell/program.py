@@ -19,6 +19,7 @@ from voice_dpki.shell.interrupts import interruptible
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.notify import STOPPING, notify, reloading, stay_alive
 from voice_dpki.shell.reload import reload_all
+from voice_dpki.shell.worker import is_worker, retire
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,9 @@ def run(main: Main, *, hangup_stops: bool = False) -> int:
 
     SIGINT stays ignored where it was ignored at the start, as in the background of a script. SIGHUP reloads what is
     reloadable (`voice_dpki.shell.reload`); with `hangup_stops` it sets `stop`, for commands that end with their
-    terminal. systemd is told of all of them, and that the event loop is alive (`voice_dpki.shell.notify`).
+    terminal. SIGUSR1 has a worker give up its place, SIGUSR2 a supervisor replace its workers. systemd is told of
+    all of them, and that the event loop is alive (`voice_dpki.shell.notify`).
+
     Returns what `main` returned; raises what it raised, and KeyboardInterrupt if a signal cancelled it.
     """
 
@@ -54,7 +57,14 @@ def run(main: Main, *, hangup_stops: bool = False) -> int:
             notify(STOPPING)
             stop.set()
 
+        def retired() -> None:
+            if is_worker():
+                retire()
+                stopped()
+
         loop.add_signal_handler(signal.SIGTERM, stopped)
+        loop.add_signal_handler(signal.SIGUSR1, retired)
+        loop.add_signal_handler(signal.SIGUSR2, _say_no_successor)
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             loop.add_signal_handler(signal.SIGINT, stopped)
         if not hangup_stops:
@@ -115,6 +125,10 @@ def _hang_up() -> None:
     with reloading():
         if not reload_all():
             _say_hangup()
+
+
+def _say_no_successor() -> None:
+    log.warning("SIGUSR2 is ignored: a service that is to be replaced while it serves needs several workers")
 
 
 def _say_hangup() -> None:

@@ -6,7 +6,9 @@
 
 Each worker is the whole service. The kernel spreads new connections over their sockets (SO_REUSEPORT). Signals to
 the supervisor reach all of them, and they end when it does, in whatever way. One that ends unasked is replaced.
-What one process alone may do, such as writing a file that all read, worker 0 does.
+SIGUSR2 replaces all, one after the other, while clients are served (docs/reload.md): the new process gets the
+socket of the one before, so no connection that waits in it is lost, and only then does that one end. What one
+process alone may do, such as writing a file that all read, worker 0 does.
 """
 
 import asyncio
@@ -16,9 +18,8 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
@@ -26,12 +27,13 @@ from typing import Protocol
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.ending import EXIT_USAGE
+from voice_dpki.shell.http import bind
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.metrics import forget_process
 from voice_dpki.shell.notify import reloading
 from voice_dpki.shell.program import run
 from voice_dpki.shell.tether import tied_module
-from voice_dpki.shell.worker import WORKER
+from voice_dpki.shell.worker import SOCKET, SUCCESSOR, WORKER
 from voice_dpki.shell.worker_signs import WorkerSigns
 from voice_dpki.wire.tasks import running
 
@@ -43,6 +45,12 @@ AGAIN_S = (0.1, 1.0, 5.0, 30.0)
 """Pauses before a worker is replaced: the first after one that has lasted, the next ones where they end at once."""
 LASTED_S = 60.0
 """How long a worker must have run for the next one to be started after the first pause."""
+READY_S = 60.0
+"""How long a process that is to take a worker's place may take until it serves."""
+RETIRE_S = 20.0
+"""How long a worker whose place is taken may take to answer what it has accepted."""
+
+Process = asyncio.subprocess.Process
 
 
 class Shared(Protocol):
@@ -67,8 +75,8 @@ def supervise(name: str, config: Shared, module: str, path: Path) -> int:
     setup_logging(name)
     check_free(config.listen)
     with _metrics_folder() as folder:
-        workers = _Workers(tied_module(module, ["start", "--config", str(path)]), folder)
-        return run(partial(workers.run, config.workers))
+        command = tied_module(module, ["start", "--config", str(path)])
+        return run(_Workers(command, folder, config.listen, config.workers).run)
 
 
 def check_free(listen: Listen) -> None:
@@ -94,66 +102,160 @@ def _metrics_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+class _Slot:
+    """A place for one worker after the other, with the socket that they hand on."""
+
+    def __init__(self, number: int, listen: Listen) -> None:
+        """Bind the socket; raises LocalError."""
+        self.number = number
+        self._listen = listen
+        self._socket = bind(listen, shared=True)
+        self.process: Process | None = None
+        """The process that serves here."""
+        self.began_s = 0.0
+
+    @property
+    def descriptor(self) -> int:
+        """The socket's. It is bound here, and listens once a worker does: no client waits for one in vain."""
+        return self._socket.fileno()
+
+    def take(self, process: Process) -> None:
+        """Have a process serve here from now on."""
+        self.process, self.began_s = process, monotonic()
+
+    def vacate(self) -> None:
+        """Give clients that wait here to other workers: the one that served has ended unasked."""
+        self.process = None
+        self._socket.close()
+        self._socket = bind(self._listen, shared=True)
+
+    def close(self) -> None:
+        """Give the socket up."""
+        self._socket.close()
+
+
 class _Workers:
     """The workers of one service."""
 
-    def __init__(self, command: Sequence[str], folder: Path) -> None:
+    def __init__(self, command: Sequence[str], folder: Path, listen: Listen, count: int) -> None:
+        """Bind a socket for each of `count` workers; raises LocalError."""
         self._command, self._folder = command, folder
-        self._running: dict[int, asyncio.subprocess.Process] = {}
+        self._slots = [_Slot(number, listen) for number in range(count)]
+        self._others: set[Process] = set()
+        """Processes that begin in the place of another, or end because of one."""
+        self._replacing: asyncio.Task[None] | None = None
         self._stops = False
         self._status = 0
 
-    async def run(self, count: int, stop: asyncio.Event) -> int:
-        """Keep `count` workers running until `stop`, and return when all have ended."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
-        with closing(WorkerSigns(count, self._folder)) as signs:
+    async def run(self, stop: asyncio.Event) -> int:
+        """Keep the workers running until `stop`, and return when all have ended."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        with closing(WorkerSigns(len(self._slots), self._folder)) as signs:
+            loop.add_signal_handler(signal.SIGUSR2, self._replace, signs)
             async with running(signs.watch(self._kill)):
-                return await self._run(count, signs, stop)
+                return await self._run(signs, stop)
 
-    async def _run(self, count: int, signs: WorkerSigns, stop: asyncio.Event) -> int:
-        keeping = [asyncio.create_task(self._keep(number, signs, stop)) for number in range(count)]
+    async def _run(self, signs: WorkerSigns, stop: asyncio.Event) -> int:
+        keeping = [asyncio.create_task(self._keep(slot, signs, stop)) for slot in self._slots]
         try:
             await stop.wait()
             self._stop()
             await asyncio.gather(*keeping)
         finally:  # a second signal cancels this
             self._tell(signal.SIGKILL)
-            await asyncio.gather(*keeping)
+            await asyncio.gather(*keeping, *(process.wait() for process in self._others))
+            for slot in self._slots:
+                slot.close()
         return self._status
 
-    async def _keep(self, number: int, signs: WorkerSigns, stop: asyncio.Event) -> None:
+    async def _keep(self, slot: _Slot, signs: WorkerSigns, stop: asyncio.Event) -> None:
         """Run one worker, and the next one when it has ended unasked."""
         failures = 0
         while not stop.is_set():
-            began_s = monotonic()
-            status = await self._run_one(number, signs)
+            if slot.process is None:
+                slot.take(await self._begin(slot, signs))
+            process = slot.process
+            assert process is not None
+            status = await process.wait()
+            if slot.process is not process:  # another has taken its place
+                continue
+            signs.forget(slot.number)
+            forget_process(process.pid, self._folder)
             if stop.is_set():
                 return
+            slot.vacate()
             if status == EXIT_USAGE:  # it has said why; the next one would say the same
                 self._status = status
                 stop.set()
                 return
-            failures = 0 if monotonic() - began_s >= LASTED_S else failures + 1
+            failures = 0 if monotonic() - slot.began_s >= LASTED_S else failures + 1
             pause_s = AGAIN_S[min(failures, len(AGAIN_S) - 1)]
-            fields = {"worker": number, "status": status, "again_in_s": pause_s}
+            fields = {"worker": slot.number, "status": status, "again_in_s": pause_s}
             log.error("a worker has ended", extra={"fields": fields})
             await _passed(stop, pause_s)
 
-    async def _run_one(self, number: int, signs: WorkerSigns) -> int:
-        """Run a worker and return the status with which it ended."""
-        environment = {**signs.environment(number), WORKER: str(number), METRICS_FOLDER: str(self._folder)}
+    async def _begin(self, slot: _Slot, signs: WorkerSigns, pipe: int | None = None) -> Process:
+        """Start a worker; with `pipe`, in which it says that it serves, one that takes another's place."""
+        told = {WORKER: slot.number, METRICS_FOLDER: self._folder, SOCKET: slot.descriptor}
+        told |= {} if pipe is None else {SUCCESSOR: pipe}
         process = await asyncio.create_subprocess_exec(
-            *self._command, env=environment, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+            *self._command,
+            env={**signs.environment(slot.number), **{name: str(value) for name, value in told.items()}},
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=[slot.descriptor, *(() if pipe is None else (pipe,))],
         )
-        self._running[number] = process
         if self._stops:
             process.terminate()
+        return process
+
+    def _replace(self, signs: WorkerSigns) -> None:
+        """Have new processes take the workers' places, unless that is going on."""
+        if not self._stops and (self._replacing is None or self._replacing.done()):
+            self._replacing = asyncio.create_task(self._replace_all(signs))
+
+    async def _replace_all(self, signs: WorkerSigns) -> None:
+        """Replace one worker after the other. One that cannot be replaced goes on, and so do those after it."""
+        for slot in self._slots:
+            try:
+                await self._replace_one(slot, signs)
+            except LocalError as error:
+                fields = {"worker": slot.number, "reason": str(error)}
+                log.error("a worker is not replaced", extra={"fields": fields})
+                return
+        log.info("all workers are replaced", extra={"fields": {"workers": len(self._slots)}})
+
+    async def _replace_one(self, slot: _Slot, signs: WorkerSigns) -> None:
+        """Start a process, and end the worker before once the new one serves; raises LocalError if it does not."""
+        before = slot.process
+        reading, writing = os.pipe()
         try:
-            return await process.wait()
+            process = await self._begin(slot, signs, writing)
         finally:
-            del self._running[number]
-            signs.forget(number)
-            forget_process(process.pid, self._folder)
+            os.close(writing)
+        async with self._besides(process):
+            is_serving = await _said(reading, READY_S)
+            if not is_serving or before is None or slot.process is not before:
+                process.kill()
+                raise LocalError("the new process does not serve: its log says why")
+            slot.take(process)
+        async with self._besides(before):
+            before.send_signal(signal.SIGUSR1)
+            if not await _ended(before, RETIRE_S):
+                before.kill()
+
+    @asynccontextmanager
+    async def _besides(self, process: Process) -> AsyncIterator[None]:
+        """Count a process among the others while the context lasts; if it has no slot then, until it has ended."""
+        self._others.add(process)
+        try:
+            yield
+        finally:
+            if all(slot.process is not process for slot in self._slots):
+                await process.wait()
+                forget_process(process.pid, self._folder)
+            self._others.discard(process)
 
     def _stop(self) -> None:
         self._stops = True
@@ -164,14 +266,36 @@ class _Workers:
             self._tell(signal.SIGHUP)
 
     def _kill(self, number: int) -> None:
-        if process := self._running.get(number):
+        if process := self._slots[number].process:
             process.kill()
 
     def _tell(self, number: signal.Signals) -> None:
         """Send a signal to all workers."""
-        for process in list(self._running.values()):
-            if process.returncode is None:
+        for process in (*self._others, *(slot.process for slot in self._slots)):
+            if process is not None and process.returncode is None:
                 process.send_signal(number)
+
+
+async def _said(pipe: int, within_s: float) -> bool:
+    """Tell whether a process writes into a pipe, before it closes it and within a time; close our end."""
+    heard, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(pipe, heard.set)
+    try:
+        await _passed(heard, within_s)
+        return heard.is_set() and bool(os.read(pipe, 1))
+    finally:
+        loop.remove_reader(pipe)
+        os.close(pipe)
+
+
+async def _ended(process: Process, within_s: float) -> bool:
+    """Tell whether a process ends within a time."""
+    try:
+        async with asyncio.timeout(within_s):
+            await process.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _passed(stop: asyncio.Event, within_s: float) -> None:
