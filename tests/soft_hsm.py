@@ -57,6 +57,10 @@ class SoftHsm:
         module = module_at(MODULE)
         module.restart(module.generation)
 
+    def end_module(self) -> None:
+        """Finalise the module of this process, as another user of it would."""
+        module_at(MODULE)._functions.finalize()
+
     def _write_files(self) -> None:
         (self.folder / "softhsm2.conf").write_text(CONF.format(self.folder / "tokens"))
         self.write_pin(PIN)

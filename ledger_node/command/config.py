@@ -215,7 +215,7 @@ def check_signatures(config_path: Path, config: NodeConfig) -> None:
 
 
 def read_validator_key(path: Path) -> Ed25519PrivateKey:
-    """Read an Ed25519 private key in unencrypted PEM; raises LocalError."""
+    """Read an Ed25519 private key in PEM; raises LocalError."""
     return read_ed25519(path, "validator key")
 
 

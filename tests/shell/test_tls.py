@@ -17,7 +17,7 @@ import pytest
 import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from cryptography.x509.oid import NameOID
 from prometheus_client import REGISTRY
 
@@ -100,6 +100,20 @@ def loop(request: pytest.FixtureRequest) -> Callable[..., Any]:
             return runner.run(work)
 
     return run
+
+
+def test_an_encrypted_key_is_opened_by_the_passphrase_beside_it(tmp_path: Path) -> None:
+    party, passphrase = Party(tmp_path), tmp_path / "server-key.pem.passphrase"
+    key = generate_es256()
+    now_s = int(time.time())
+    party.make("server", now_s - 60, now_s + 60, key)
+    encrypted = key.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    (tmp_path / "server-key.pem").write_bytes(encrypted)
+    with pytest.raises(LocalError, match="passphrase: cannot read"):
+        party.server()
+    passphrase.write_text("secret\n")
+    passphrase.chmod(0o600)
+    assert party.server().value.context.verify_mode is ssl.CERT_REQUIRED
 
 
 @asynccontextmanager

@@ -1,6 +1,8 @@
 """Keys in a token of SoftHSM2: used by threads, refused, taken away, and come back."""
 
+import re
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -148,6 +150,24 @@ def test_metrics_tell_signatures_and_faults(hsm: SoftHsm) -> None:
     assert "cannot be used" in fault_of(signer)
     assert value("token_signatures_total", outcome="made") == made + 1
     assert value("token_signatures_total", outcome="failed") == failed + 1
+
+
+def test_the_module_is_asked_for_no_more_than_signatures(
+    hsm: SoftHsm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As OpenSC's pkcs11-spy sees it: initialised for threads, one login, one search for each session."""
+    (spy,) = Path("/usr/lib").glob("*/pkcs11-spy.so")
+    monkeypatch.setenv("PKCS11SPY", str(MODULE))
+    monkeypatch.setenv("PKCS11SPY_OUTPUT", str(tmp_path / "spy.log"))
+    hsm.end_module()  # the spy hands its own C_Initialize on
+    signer = read_signer(key_place(hsm.uri("sti").replace(str(MODULE), str(spy))))
+    for _ in range(5):
+        signer.sign(b"data")
+    log = (tmp_path / "spy.log").read_text()
+    calls = Counter(re.findall(r"^\d+: (C_\w+)$", log, re.MULTILINE))
+    assert "CKF_OS_LOCKING_OK" in log
+    assert (calls["C_Initialize"], calls["C_Login"], calls["C_SignInit"]) == (1, 1, 5)
+    assert calls["C_FindObjectsInit"] == 2  # the private key, and the public one
 
 
 def test_a_pin_that_was_refused_is_not_tried_again(hsm: SoftHsm) -> None:

@@ -1,19 +1,18 @@
 """A program's own certificates and keys: read from the files that its configuration names, and made for signers."""
 
+import os
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import LocalError, PeerError, VoiceDpkiError
 from voice_dpki.names import CertDigest
-from voice_dpki.shell.config import read_file
+from voice_dpki.shell.config import read_file, read_private_secret
 from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, write_all_new
 from voice_dpki.shell.token_uri import KeyPlace, TokenUri
 from voice_dpki.x509.claimconstraints import ClaimConstraints
-from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256, to_pem
+from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256, open_pem, to_pem
 from voice_dpki.x509.profile import (
     MAX_CERTIFICATE_BYTES,
     MAX_LIFETIME_S,
@@ -44,7 +43,7 @@ def read_certificate(path: Path) -> CertificateProfile:
 
 
 def read_signer(place: KeyPlace, what: str = "private key") -> LocalSigner:
-    """Read an unencrypted private key in PEM form, or reach for one in a token.
+    """Read a private key in PEM form, or reach for one in a token; a file may be encrypted (`passphrase_of`).
 
     Raises LocalError that names the file and `what` it is, or the token.
     """
@@ -52,9 +51,23 @@ def read_signer(place: KeyPlace, what: str = "private key") -> LocalSigner:
         return _in_token(place)
     path, data = place, read_file(place, what)
     try:
-        return from_pem(data)
+        return from_pem(data, passphrase_of(path, data))
     except LocalError as error:
         raise LocalError(f"{path}: {error}") from None
+
+
+def passphrase_of(path: Path, pem: bytes) -> bytes | None:
+    """Return the passphrase of a key's file, None where the file is not encrypted; raises LocalError.
+
+    For `authn.pem` it is the first line of `authn.pem.passphrase`, which is a credential of systemd, or else a file
+    beside the key that only its owner may read.
+    """
+    if b"ENCRYPTED" not in pem:
+        return None
+    name, credentials = f"{path.name}.passphrase", os.environ.get("CREDENTIALS_DIRECTORY")
+    credential = Path(credentials) / name if credentials else None
+    found = credential if credential is not None and credential.exists() else path.with_name(name)
+    return read_private_secret(found).encode("utf-8")
 
 
 def _in_token(uri: TokenUri) -> LocalSigner:
@@ -66,11 +79,13 @@ def _in_token(uri: TokenUri) -> LocalSigner:
 
 
 def read_ed25519(path: Path, what: str) -> Ed25519PrivateKey:
-    """Read an Ed25519 private key in unencrypted PEM; raises LocalError that names the file and `what` it is."""
+    """Read an Ed25519 private key in PEM, which may be encrypted; raises LocalError that names file and `what`."""
+    data = read_file(path, what)
+    passphrase = passphrase_of(path, data)
     try:
-        key = load_pem_private_key(read_file(path, what), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise LocalError(f"{path}: not an unencrypted private key in PEM form") from None
+        key = open_pem(data, passphrase)
+    except LocalError as error:
+        raise LocalError(f"{path}: {error}") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise LocalError(f"{path}: a {what} must be Ed25519")
     return key

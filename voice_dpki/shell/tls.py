@@ -23,8 +23,8 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger.certificate_names import check_host
 from voice_dpki.ledger.refusals import Refused
 from voice_dpki.metrics import counters, gauge
-from voice_dpki.shell.config import Config, Port, load_config, resolve
-from voice_dpki.shell.credentials import read_certificate, read_signer
+from voice_dpki.shell.config import Config, Port, load_config, read_file, resolve
+from voice_dpki.shell.credentials import passphrase_of, read_certificate, read_signer
 from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, make_folder, write_all_new
 from voice_dpki.shell.reload import Live, Options
 from voice_dpki.wire.seldom import Seldom
@@ -234,7 +234,7 @@ def _context(
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # OpenSSL reads a chain from files in PEM only
         file.write(ssl.DER_cert_to_PEM_cert(own.der))
         file.flush()
-        context.load_cert_chain(file.name, key_path)
+        context.load_cert_chain(file.name, key_path, passphrase_of(key_path, read_file(key_path, "TLS key")) or "")
     return context, own
 
 

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
@@ -125,21 +126,30 @@ def to_pem(key: LocalSigner | Ed25519PrivateKey) -> bytes:
     return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def from_pem(pem: bytes) -> LocalSigner:
-    """Load an unencrypted PEM private key (PKCS#8, SEC1 or PKCS#1).
+def from_pem(pem: bytes, passphrase: bytes | None = None) -> LocalSigner:
+    """Load a PEM private key (PKCS#8, SEC1 or PKCS#1), encrypted if there is a passphrase.
 
     Raises LocalError for anything else: a private key is always our own, so the fault is local.
     """
-    try:
-        key = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise LocalError("not an unencrypted private key in PEM form") from None
+    key = open_pem(pem, passphrase)
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise LocalError("the private key is neither ECDSA nor RSA")
     try:
         return LocalSigner(key)
     except KeyKindError as error:
         raise LocalError(f"the private key cannot be used: {error}") from None
+
+
+def open_pem(pem: bytes, passphrase: bytes | None = None) -> PrivateKeyTypes:
+    """Load a PEM private key of any kind, encrypted if there is a passphrase; raises LocalError."""
+    try:
+        return load_pem_private_key(pem, password=passphrase)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        what = "a private key in PEM form that its passphrase opens" if passphrase else _UNENCRYPTED
+        raise LocalError(f"not {what}") from None
+
+
+_UNENCRYPTED = "an unencrypted private key in PEM form"
 
 
 def algorithm_of(key: object) -> str:
