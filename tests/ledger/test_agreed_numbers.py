@@ -24,6 +24,7 @@ from voice_dpki.ledger import (
     further,
     genesis,
     header,
+    held_numbers,
     kind,
     light,
     members,
@@ -45,6 +46,7 @@ from voice_dpki.ledger import numbers as given_numbers
 from voice_dpki.ledger.activation import RULES_KEY
 from voice_dpki.ledger.parameters import PARAMETERS_KEY, Parameters
 from voice_dpki.ledger.rules import BY_VERSION
+from voice_dpki.names import Tn
 
 OF_THE_STATE: list[tuple[ModuleType, dict[str, float]]] = [
     (admission, {"MAX_NOT_YET_VALID_S": 2_592_000}),
@@ -100,6 +102,8 @@ KEYS: list[tuple[str, bytes, bytes]] = [
     ("proposal/v1", proposals.proposal_key(bytes(32)), bytes(32)),
     ("name/v1", names.dns_key("A.example"), b"\x82\x63dns\x69a.example"),
     ("name/v1", names._number_key(12, "4930"), b"\x83\x66number\x0c\x644930"),
+    ("number/v1", held_numbers.number_key(Tn("49301500")), b"49301500"),
+    ("numbers/v1", held_numbers.count_key("Bäcker"), "Bäcker".encode()),
     ("members/v1", directory.DIRECTORY_KEY, b""),
     ("validators/v1", validators.VALIDATORS_KEY, b""),
     ("parameters/v1", PARAMETERS_KEY, b""),

@@ -181,6 +181,14 @@ class TestUpdates:
         octets = dhhmac.sealed(dhhmac.offer(), put(value))
         assert refused(lambda: dhhmac.accept(octets)) is Failure.DH_GROUP
 
+    @pytest.mark.parametrize(("algorithm", "data"), [(EncrAlg.NULL, b"\0"), (EncrAlg.AES_CM_256, b"")])
+    def test_an_update_with_a_key_where_dhhmac_has_none(
+        self, dhhmac: Agreed, algorithm: EncrAlg, data: bytes
+    ) -> None:
+        sent = dhhmac.offer().sent
+        octets = dhhmac.ours.keys.sealed(sent.header, sent.payloads[:-1], algorithm, data)
+        assert refused(lambda: dhhmac.accept(octets)) is Failure.ENCRYPTION
+
     def test_an_answer_with_a_key_where_dhhmac_has_none(self, dhhmac: Agreed) -> None:
         offer = dhhmac.offer()
         message = Message.parse(dhhmac.accept(offer.message).message)
@@ -263,7 +271,9 @@ class TestCertificates:
         assert call.receive(call.offer().message).digest == digest_of(call.caller.certificate)
 
     @pytest.mark.parametrize("digest", [bytes(32), b"\xff" * 32])
-    def test_a_named_one_is_what_the_ledger_gives(self, parties: tuple[Party, Party], digest: bytes) -> None:
+    def test_a_named_one_is_the_one_that_the_ledger_gives(
+        self, parties: tuple[Party, Party], digest: bytes
+    ) -> None:
         caller, callee = parties
         sent = Line().offer("psk").sent
         for named, given in ((caller, callee), (callee, caller)):
