@@ -102,7 +102,13 @@ class OtlpSender:
         session = requests.Session()
         session.trust_env = False  # no proxy, no password file
         exporter = OTLPSpanExporter(endpoint=target.url, timeout=TIMEOUT_S, session=session)
-        stop_sending: Callable[[], None] = exporter.shutdown
+        stop: Callable[[], None] = exporter.shutdown
+        sends = threading.Lock()
+
+        def stop_sending() -> None:
+            if sends.acquire(blocking=False):
+                stop()
+
         self._stop_sending = stop_sending
         self._provider = TracerProvider(
             resource=Resource.create({"service.name": name}), id_generator=OfCalls(), shutdown_on_exit=False
