@@ -25,6 +25,7 @@ CALLER, CALLEE, OURS = "+493023125001", "+442079460123", "+442079460124"
 """Two users with SIPp, and one with the project's telephone, which takes no MD5."""
 
 _BLOCKS = itertools.count(os.getpid() % 200 * 16)
+_TELEPHONES = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,7 @@ def telephone(
     world: World, role: str = "callee", early_s: float = 0.0, call: str | None = None
 ) -> Iterator[tuple[Running, Path]]:
     """The project's telephone in that role's place, media in clear, and the file with how its call went."""
+    name = f"{role}-{next(_TELEPHONES)}"  # a trace of its own, where no telephone of before is ready
     folder, result = world.folder, world.folder / f"{role}.json"
     letter = {"callee": "b", "caller": "a"}[role]
     (folder / "say.wav").write_bytes(write_wav(Pcm(8000, b"\1\0" * 80_000)))
@@ -215,11 +217,11 @@ def telephone(
         f'aor = "sip:{OURS}@{letter}.example"\npassword_file = "{role}.password"\nsrtp = "none"\nsilence_s = 60\n'
         f'proxy = "{world.transport}:{world.hosts[f"proxy-{letter}"]}:5060"\nsay = "say.wav"\n'
         f'result = "{role}.json"\nearly_s = {early_s}\n'
-        f'[listen]\nhost = "{world.hosts[role]}"\nport = 5060\n[trace]\nfile = "{role}.jsonl"\n'
+        f'[listen]\nhost = "{world.hosts[role]}"\nport = 5060\n[trace]\nfile = "{name}.jsonl"\n'
         + (f'[call]\ntarget = "{call}"\n' if call else "")
     )
     arguments = ("user-agent", "--config", str(folder / f"{role}.toml"))
-    program = Program(role, "sip_testbed.main", arguments, folder / f"{role}.jsonl", folder / f"{role}.log")
+    program = Program(role, "sip_testbed.main", arguments, folder / f"{name}.jsonl", folder / f"{name}.log")
     running = Running(program, KINDS)
     try:
         if call is None:
