@@ -15,7 +15,7 @@ CERTIFICATES ?= 10000
 # `make test` takes one process a core, and no more than four; all in one, to use --pdb: PYTEST_ARGS="--numprocesses=0".
 PYTEST_ARGS ?=
 
-.PHONY: call attach test long federation cometbft go strongswan lint drawing openapi spec bench fuzz mutants requirements soak soak-short peers format clean help
+.PHONY: call attach test long federation deb cometbft go strongswan lint drawing openapi spec bench fuzz mutants requirements soak soak-short peers format clean help
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -69,6 +69,9 @@ mutants: $(VENV)/.installed-dev ## Change the code in one place at a time and se
 
 requirements: $(VENV)/.installed-dev cometbft ## Break each rule of docs/requirements.toml in the code and see its tests fail (ARGS="RFC8224")
 	@$(BIN)/python -m tests.requirements $(ARGS)
+
+deb: $(VENV)/.installed cometbft ## Build a package for this machine's Debian, with all that it needs (build/deb)
+	@packaging/debian/make-package
 
 cometbft: $(VENV)/.installed ## Install CometBFT for the ledger of a federation (Go comes from PyPI where it is missing)
 	@$(BIN)/ledger-node install-cometbft

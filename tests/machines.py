@@ -51,12 +51,14 @@ class Machine:
 
     def __init__(self, root: Path, init: int, environment: Mapping[str, str]) -> None:
         """`root` is its root in its own mounts, `init` its first process; all programs have `environment`."""
-        self._root, self._init, self._environment = root, init, environment
+        self.root, self._environment = root, environment
+        self.inside = ("nsenter", "--target", str(init), "--mount", "--pid")
+        """How a command begins that has its mounts and processes, and the root of this machine."""
 
     def command(self, script: str, namespace: str | None = None, **environment: str) -> list[str]:
         """Return the command that runs a script of the shell on it, in a network namespace if one is named."""
         network = ["ip", "netns", "exec", namespace] if namespace else []
-        enter = ["nsenter", "--target", str(self._init), "--mount", "--pid", "chroot", str(self._root)]
+        enter = [*self.inside, "chroot", str(self.root)]
         given = [f"{name}={value}" for name, value in {**self._environment, **environment}.items()]
         return [
             *network,
