@@ -34,6 +34,8 @@ class Taken:
     described: SessionDescription
     agreed: Agreed
     keys: SrtpKeys | None
+    answered: SessionDescription
+    """The whole answer."""
     remarks: tuple[str, ...] = ()
 
 

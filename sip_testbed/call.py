@@ -59,6 +59,7 @@ call.
   voice-dpki call --codec opus --srtp AEAD_AES_128_GCM    with another codec and cipher
   voice-dpki call --change hold --change rekey            a hold and new keys while the call is up
   voice-dpki call --early-media 2                         encrypted media before the call is answered
+  voice-dpki call --video                                 pictures beside the speech, under keys of the same message
   voice-dpki call --list-scenarios                        the attacks that can be tried on it
   voice-dpki call --scenario mikey-changed                one of them
   voice-dpki call --ledger federation                     on a ledger of four operators' validators; needs CometBFT
@@ -107,6 +108,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=number(above=0, most=60, unit="seconds"),
         metavar="S",
         help="the callee plays the first S seconds of its speech before it answers, as announcements are played",
+    )
+    how.add_argument(
+        "--video",
+        action="store_true",
+        help="send small pictures in VP8 beside the speech, both ways, and show them when their speech is played",
     )
     how.add_argument(
         "--say-seconds",
@@ -181,6 +187,7 @@ def _place_calls(scenario: Scenario, arguments: argparse.Namespace, progress: "_
         arguments.mikey,
         tuple(arguments.change),
         arguments.early_media or 0.0,
+        arguments.video,
     )
     out, ledger = arguments.out, LedgerKind(arguments.ledger)
     stages = Stages(progress.begin)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from voice_dpki.sip.video import PAYLOAD_TYPE
 from voice_dpki.stage.events import COMMON_KINDS, Event, Kinds, ends, octets
 
 
@@ -28,6 +29,11 @@ class RtpEvent(Event):
     def is_control(self) -> bool:
         """Whether the packet is RTCP (RFC 5761 §4)."""
         return len(self.clear) > 1 and 192 <= self.clear[1] <= 223
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the packet has the payload type that our telephones give to video."""
+        return len(self.clear) > 1 and self.clear[1] & 0x7F == PAYLOAD_TYPE
 
 
 def _sip(time_s: float, actor: str, members: dict[str, object]) -> Event:

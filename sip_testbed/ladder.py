@@ -105,8 +105,10 @@ def _media_rows(
     rows = []
     for (_, dst), packets in streams.items():
         kind = "SRTP" if packets[0].wire != packets[0].clear else "RTP"
-        label, actor = f"{kind} {len(packets)} packets", packets[0].actor
-        extras = (f"({figures[actor]})",) if actor in figures else ()
+        actor, is_video = packets[0].actor, packets[0].is_video
+        label = f"{kind} {'video ' if is_video else ''}{len(packets)} packets"
+        told = figures.get(f"{actor} video" if is_video else actor)
+        extras = (f"({told})",) if told else ()
         since_ms = (packets[0].time_s - first_s) * 1000
         rows.append(Row(since_ms, actor, _owner(dst, owners), label, Mood.MEDIA, extras))
     return rows

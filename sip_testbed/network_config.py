@@ -113,6 +113,7 @@ def user_agent_config(
     telephone: Credential | None = None,
     changes: Sequence[str] = (),
     early_s: float = 0.0,
+    video: bool = False,
 ) -> Sections:
     """Return the configuration of the caller (with a `target`) or the callee; without `srtp` media are in clear.
 
@@ -146,6 +147,7 @@ def user_agent_config(
         "heard": out / f"{role}.heard.wav",
         "listen": site.listen(role),
         **({"early_s": early_s} if early_s else {}),
+        **({"video": True, "seen": out / f"{role}.seen.webm"} if video else {}),
         **(keyed if srtp else {}),
         **({"call": {"target": target, "changes": list(changes)}} if target else {}),
     }

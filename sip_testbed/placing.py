@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 
-from sip_testbed import assess, capture, ladder, report
+from sip_testbed import assess, assess_video, capture, ladder, report
 from sip_testbed.events import RtpEvent, SipEvent
 from sip_testbed.network import Testbed
 from sip_testbed.network_config import DH_SIGN, HYBRID, MODERN, PKE, RSA_R, Sections, user_agent_config
@@ -65,6 +65,7 @@ REFUSED_SAY_S = 1.0
 
 WAV_HEADER_BYTES = 44
 RECORDINGS = ("caller.said", "caller.heard", "callee.said", "callee.heard")
+VIDEOS = ("caller.seen", "callee.seen")
 
 FILES: Mapping[str, str] = {
     "report.html": "this report, in one file",
@@ -76,6 +77,8 @@ FILES: Mapping[str, str] = {
     "callee.heard.wav": "what arrived at the callee",
     "callee.said.wav": "what the callee said",
     "caller.heard.wav": "what arrived at the caller",
+    "callee.seen.webm": "the pictures that the callee saw",
+    "caller.seen.webm": "the pictures that the caller saw",
 }
 """Files that a call may write into its folder, with their uses."""
 
@@ -93,6 +96,8 @@ class CallOptions:
     """What the caller changes in the middle of its speech, of CHANGES."""
     early_s: float = 0.0
     """How much of its speech the callee plays before it answers, in seconds."""
+    video: bool = False
+    """Whether both send pictures beside their speech."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +232,7 @@ class _Placement:
             mikey=self._options.mikey,
             say=self._speech(role),
             out=self._folder.resolve(),
+            video=self._options.video,
             early_s=0.0 if role == "caller" else self._options.early_s,
             **particulars,  # type: ignore[arg-type]
         )
@@ -253,8 +259,11 @@ class _Placement:
             self._scenario, codec, self._srtp, shown, recordings, self._changes, options.early_s
         )
         outcome, media = assess.seen(evidence), assess.directions(evidence)
+        video = assess_video.directions(evidence)
         checks = assess.checks(evidence, outcome, media)
-        drawn = ladder.build(shown, _figures(media))
+        if options.video and self._scenario.expected.refused_by is None:
+            checks = (*checks, *assess_video.checks(video))
+        drawn = ladder.build(shown, _figures(media) | _video_figures(video))
         self._write("call.pcap", capture.wire_capture(events))
         self._write("call.decrypted.pcap", capture.clear_capture(events))
         self._write("ladder.txt", render_text(drawn).encode("utf-8"))
@@ -271,6 +280,7 @@ class _Placement:
             keying=MIKEY_MODES[self._options.mikey] if self._srtp else None,
             ledger=self._testbed.site.ledger if self._testbed.protected else None,
             directions=media,
+            video=video,
             connected=assess.connected(evidence),
             checks=checks,
             trust=assess.trust(evidence, outcome),
@@ -285,6 +295,7 @@ class _Placement:
     def _recordings(self) -> dict[str, bytes]:
         """Return the recordings that contain any sound, by name."""
         paths = {name: self._folder / f"{name}.wav" for name in RECORDINGS}
+        paths |= {name: self._folder / f"{name}.webm" for name in VIDEOS}
         found = {name: path.read_bytes() for name, path in paths.items() if path.exists()}
         return {name: data for name, data in found.items() if len(data) > WAV_HEADER_BYTES}
 
@@ -328,6 +339,15 @@ def _answers(event: Event) -> bool:
 def _figures(media: Mapping[str, report.Direction]) -> dict[str, str]:
     """Return the figures for the ladder's media rows, by speaker."""
     return {name.partition("_")[0]: _arrived(direction) for name, direction in media.items()}
+
+
+def _video_figures(video: Mapping[str, report.VideoDirection]) -> dict[str, str]:
+    """Return the figures for the ladder's rows of pictures, by speaker."""
+    return {
+        f"{name.partition('_')[0]} video": f"{seen.shown} of {seen.pictures} seen"
+        + ("" if seen.sync_ms is None else f", {seen.sync_ms:g} ms from the speech")
+        for name, seen in video.items()
+    }
 
 
 def _arrived(direction: report.Direction) -> str:

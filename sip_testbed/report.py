@@ -62,6 +62,22 @@ class Direction:
 
 
 @dataclass(frozen=True, slots=True)
+class VideoDirection:
+    """One direction of the video: `pictures` were sent, everything else is its receiver's count.
+
+    `sync_ms` is the mean time by which a picture was shown before or after its speech, None if none was compared.
+    """
+
+    pictures: int
+    shown: int
+    missed: int
+    asked: int
+    """How often a whole picture was asked for after a loss."""
+    sync_ms: float | None
+    sync_worst_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Connected:
     """What the caller was told of who answered (RFC 9970): the verdict on that number, and who signed.
 
@@ -118,6 +134,8 @@ class Report:
     keying: str | None
     ledger: str | None
     directions: Mapping[str, Direction]
+    video: Mapping[str, VideoDirection] = field(default_factory=dict)
+    """Empty in a call of speech alone."""
     connected: Connected | None = None
     checks: tuple[Check, ...] = ()
     trust: tuple[TrustLink, ...] = ()
@@ -154,7 +172,7 @@ def schema() -> dict[str, Any]:
 
 
 def to_html(report: Report, ladder: Ladder, recordings: Mapping[str, bytes]) -> bytes:
-    """Return report.html; `recordings` are WAV files by name: caller.said, callee.heard and the other two."""
+    """Return report.html; `recordings` are by name: WAV (caller.said, callee.heard), WebM (caller.seen)."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sip_testbed"),
         autoescape=True,
@@ -220,6 +238,9 @@ class _Speech:
     figures: Direction | None
     said: "_Sound | None"
     heard: "_Sound | None"
+    video: VideoDirection | None
+    seen: str | None
+    """The pictures, as a URI."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,19 +252,25 @@ class _Sound:
 
 def _speech(report: Report, recordings: Mapping[str, bytes], speaker: str, listener: str) -> _Speech:
     said, heard = recordings.get(f"{speaker}.said"), recordings.get(f"{listener}.heard")
+    seen = recordings.get(f"{listener}.seen")
     return _Speech(
         speaker,
         listener,
         report.directions.get(f"{speaker}_to_{listener}"),
         _sound(said, up=True) if said else None,
         _sound(heard, up=False) if heard else None,
+        report.video.get(f"{speaker}_to_{listener}"),
+        _data("video/webm", seen) if seen else None,
     )
 
 
 def _sound(data: bytes, *, up: bool) -> _Sound:
     pcm = read_wav(data)
-    uri = "data:audio/wav;base64," + base64.b64encode(data).decode("ascii")
-    return _Sound(uri, outline(np.frombuffer(pcm.data, dtype="<i2"), up=up), pcm.duration_s)
+    return _Sound(_data("audio/wav", data), outline(np.frombuffer(pcm.data, dtype="<i2"), up=up), pcm.duration_s)
+
+
+def _data(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def outline(samples: "np.typing.NDArray[np.int16]", *, up: bool) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 from voice_dpki.media.figures import MediaStatistics
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import write_wav
+from voice_dpki.media.video import VideoStatistics
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Result:
     codec: str | None = None
     srtp: str | None = None
     media: MediaStatistics | None = None
+    video: VideoStatistics | None = None
     remarks: list[str] = field(default_factory=list)
     """Remarks about the other side for the call's report: clauses that begin in lower case."""
 

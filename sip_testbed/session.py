@@ -25,6 +25,7 @@ from sip_testbed.media_policy import (
     reasons,
 )
 from sip_testbed.user_agent_config import TelephoneSetup
+from sip_testbed.video_call import Video
 from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.media.codecs import Codec
@@ -107,6 +108,8 @@ class Session:
         self._agreed: Agreed | None = None
         self._leg: Leg | None = None
         self._begun = asyncio.Event()
+        self.video = Video(setup, None, media)
+        """The video of the call: none unless the telephone sets another."""
 
     def describe(
         self,
@@ -205,7 +208,7 @@ class Session:
             own_keys = (key_mgmt_value(offer.message),) if offer else now.own_keys
             direction = Direction.SENDONLY if holding else Direction.SENDRECV
             own = self.describe(codec or now.codec, (codec or now.codec).payload_type, own_keys, direction)
-            sdp = answer_to(now.offer, now.taken, own)
+            sdp = answer_to(now.offer, now.taken, own, self.video.sections(now.offer, direction))
             offered = replace(now, offer=sdp, codec=codec or now.codec, own_keys=own_keys)
             return sdp.serialize()
 
@@ -232,7 +235,7 @@ class Session:
     async def _new_keys(self, name: str) -> AnyOffer | None:
         """Return an offer of new keys, unless media are in clear; raises ChangeRefusedError."""
         try:
-            return await offer_to(self._keying, self.peer_uri)
+            return await offer_to(self._keying, self.peer_uri, 1 + len(self.video.sections(self._now.offer)))
         except MikeyError as error:
             await self._not_changed(name, str(error), ends=False)
 
@@ -252,12 +255,15 @@ class Session:
         check_protected(described, keyed=self._keying is not None)
         values = described.audio_key_mgmt
         keys = await self._confirmed(offer, values)
+        self.video.check_keyed(offered.offer, keys)
         if keys is None and values != offered.their_keys:
             raise Refusal("SDP key-mgmt", "the answer has other key management, and no new keys were offered")
         payload_type = payload_type_of(described, offered.codec)
-        self._apply(described, offered.codec, payload_type, offered.codec.payload_type, keys)
-        self._media.switch()
+        own_keys = keys_of(keys, offered.offer, offered.taken) if keys else None
+        self._apply(described, offered.codec, payload_type, offered.codec.payload_type, own_keys)
+        self.video.follow(offered.offer, keys)
         self._agreed = replace(offered, their_keys=values)
+        self.video.switch()
         self._is_held = Flow.agreed(described).sends is False
 
     async def _confirmed(self, offer: AnyOffer | UpdateOffer | None, values: Sequence[str]) -> SrtpKeys | None:
@@ -294,16 +300,18 @@ class Session:
         codec = codec_of(described, now.codec)
         payload_type = payload_type_of(described, codec)
         agreed = Agreed(offer, taken, codec, now.own_keys, described.audio_key_mgmt)
-        keys = None
+        whole = keys = None
         if self._keying and agreed.their_keys != now.their_keys:
             accepted = await self._accepted(self._keying, agreed.their_keys, len(keyed_with(offer, taken)))
-            keys = keys_of(accepted.keys, offer, taken)
+            whole, keys = accepted.keys, keys_of(accepted.keys, offer, taken)
+            self.video.check_keyed(offer, whole)
             agreed = replace(agreed, own_keys=(key_mgmt_value(accepted.message),))
         direction = described.audio_direction.answered_by(self._wanted)
         own = self.describe(codec, payload_type, agreed.own_keys, direction)
 
         def apply() -> None:
             self._apply(described, codec, payload_type, payload_type, keys)
+            self.video.follow(offer, whole)
             self._agreed = agreed
             was_held, self._is_held = self._is_held, not Flow.agreed(described).sends
             self._allow()
@@ -311,8 +319,8 @@ class Session:
                 REFRESH if offer == now.offer else _name(now, agreed, keys is not None, was_held, self._is_held)
             )
 
-        await change.accept(answer_to(offer, taken, own).serialize(), apply)
-        self._media.switch()
+        await change.accept(answer_to(offer, taken, own, self.video.sections(offer, direction)).serialize(), apply)
+        self.video.switch()
 
     async def _accepted(self, keying: KeyAgreement[Any], values: Sequence[str], lines: int) -> KeyingAnswer:
         """Answer an offer of other keys for up to `lines` m-lines: an update of the bundle, or a new agreement.
@@ -327,7 +335,7 @@ class Session:
         """Offer the session as it is where a re-INVITE has no offer, and take the answer in the ACK."""
         now, was_held = self._now, self._is_held
         own = self.describe(now.codec, now.codec.payload_type, now.own_keys, self._wanted)
-        sdp = answer_to(now.offer, now.taken, own)
+        sdp = answer_to(now.offer, now.taken, own, self.video.sections(now.offer, self._wanted))
         body = await change.accept(sdp.serialize())
         try:
             await self._take_answer(replace(now, offer=sdp), body, None)
@@ -374,7 +382,7 @@ class Session:
 
     def _allow(self) -> None:
         """Speak unless one side has the other on hold; there is no music to play."""
-        self._media.allow_sending(not (self._holding or self._is_held))
+        self.video.allow_sending(not (self._holding or self._is_held))
 
     def _tell(self, name: str) -> None:
         if name != REFRESH:

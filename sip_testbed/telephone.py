@@ -28,6 +28,7 @@ from sip_testbed.rivals import Party
 from sip_testbed.session import REFUSED, Agreed, Session
 from sip_testbed.transfer import OnUp, Transfers, setup_for
 from sip_testbed.user_agent_config import TelephoneSetup
+from sip_testbed.video_call import Video
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.mikey.failures import MikeyError
@@ -76,6 +77,8 @@ class Telephone:
         self._on_up = on_up
         self._headers = headers
         self._transfers = Transfers(setup, tracer, self._line_beside)
+        self._video: Video
+        """That of the call."""
 
     async def call(self, target: str) -> Result:
         """Place a call, speak, and hang up once the other side has spoken, too."""
@@ -84,7 +87,7 @@ class Telephone:
         try:
             await self._place(target, media, result)
         finally:
-            await media.close()
+            await self._video.close()
             self._report(result)
         await self._transfers.finished()
         return result
@@ -106,7 +109,7 @@ class Telephone:
         try:
             if self._keying:
                 self._keying.begin_call("callee")  # before the offer, which may hang on the key of the call
-            offer = await offer_to(self._keying, target)
+            offer = await offer_to(self._keying, target, self._video.lines)
         except MikeyError as error:
             self._refused(result, error)
             return
@@ -119,7 +122,7 @@ class Telephone:
     async def _dial(self, target: str, offer: AnyOffer | None, media: MediaSession, result: Result) -> None:
         codec, session = self._setup.codec, self._session(media, target, "callee")
         own_keys = (key_mgmt_value(offer.message),) if offer else ()
-        sdp = session.describe(codec, codec.payload_type, own_keys)
+        sdp = self._video.offered(session.describe(codec, codec.payload_type, own_keys))
         answers = self._answers(sdp, offer, media, result)
         call = await self._agent.invite(target, sdp.serialize(), self._headers)
         call.on_early(answers.early)
@@ -139,6 +142,7 @@ class Telephone:
             return
         try:
             taken = await answers.final(answer.tag, host_of(call), answer.sdp)
+            self._video.answered(taken.answered, taken.keys)
         except REFUSED as error:
             self._refused(result, error)
             await call.bye(reasons(str(error)))
@@ -173,7 +177,7 @@ class Telephone:
         try:
             await (self._take if call.sdp else self._take_late)(call, media, result)
         finally:
-            await media.close()
+            await self._video.close()
             self._report(result)
 
     async def _take_late(self, call: IncomingCall, media: MediaSession, result: Result) -> None:
@@ -240,7 +244,7 @@ class Telephone:
         values = described.audio_key_mgmt
         keys = await self._keying.confirm(offer, values) if self._keying and offer else None
         elsewhere = remarks.media_elsewhere(party, described.audio_address, host)
-        return Taken(described, Agreed(sdp, 0, codec, sdp.key_mgmt, values), keys, tuple(elsewhere))
+        return Taken(described, Agreed(sdp, 0, codec, sdp.key_mgmt, values), keys, answered, tuple(elsewhere))
 
     async def _take(self, call: IncomingCall, media: MediaSession, result: Result) -> None:
         codec = self._setup.codec
@@ -258,6 +262,7 @@ class Telephone:
             answer = await self._keying.accept(values, session.peer_uri, lines) if self._keying else None
             keys = keys_of(answer.keys, offer, taken) if answer else None
             self._start(media.start, described, keys, result, receives=payload_type)
+            self._video.accepted(offer, taken, answer.keys if answer else None)
         except REFUSED as error:
             self._refused(result, error)
             result.status = NOT_ACCEPTABLE
@@ -268,7 +273,8 @@ class Telephone:
         own = session.describe(codec, payload_type, own_keys, described.audio_direction.answered)
         session.begin(Agreed(offer, taken, codec, own_keys, values))
         try:
-            await self._pick_up(call, media, answer_to(offer, taken, own).serialize(), result)
+            sdp = answer_to(offer, taken, own, self._video.sections(offer, described.audio_direction.answered))
+            await self._pick_up(call, media, sdp.serialize(), result)
         except UnacknowledgedError as error:
             result.reason = str(error)
             return
@@ -298,13 +304,15 @@ class Telephone:
         """Converse (see `converse`) and make `changes` meanwhile, end the call, and record how it went."""
         speech = self._setup.speech
         making = partial(make_changes, session, changes, speech.duration_s, self._transfers.acts(call, session))
+        meanwhile = self._video.beside(making, speech.duration_s if flow.sends else 0.0)
         self._transfers.attend(call, session)
         if self._on_up is not None and call.is_up:
             self._on_up(call, session)
-        ending = await converse(call, media, speech, flow, self._setup.silence_s, making)
+        ending = await converse(call, media, speech, flow, self._setup.silence_s, meanwhile)
         session.end()
         result.established, result.changes = ending.good or session.transferred, session.done
         await media.finish()
+        await self._video.finish(result)
         if ending.silence is not None:
             self._silent(result, ending.silence)
             await call.bye([SILENCE_REASON])
@@ -322,14 +330,15 @@ class Telephone:
         return Telephone(setup, self._agent, keying, self._tracer, self._clock, self._random, on_up, headers)
 
     async def _open_media(self) -> MediaSession:
-        return await MediaSession.open(
-            self._setup.listen.host, tracer=self._tracer, clock=self._clock, random=self._random
-        )
+        self._video = await Video.open(self._setup, self._tracer, self._clock, self._random)
+        return self._video.media
 
     def _session(self, media: MediaSession, peer_uri: str, party: Party) -> Session:
         if self._keying:
             self._keying.begin_call(party)
-        return Session(self._setup, media, self._keying, self._tracer, self._random, peer_uri)
+        session = Session(self._setup, media, self._keying, self._tracer, self._random, peer_uri)
+        session.video = self._video
+        return session
 
     def _begin(self, start: Callable[..., None], taken: Taken, result: Result) -> None:
         self._start(start, taken.described, taken.keys, result, receives=self._setup.codec.payload_type)

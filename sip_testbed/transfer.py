@@ -194,8 +194,9 @@ class Transfers:
 
 def setup_for(setup: TelephoneSetup, purpose: Purpose) -> TelephoneSetup:
     """Return the setup of a call beside the one that is transferred: its files have the purpose in their names."""
-    said, heard, result = (_named(path, purpose) for path in (setup.said, setup.heard, setup.result))
-    return replace(setup, call=None, said=said, heard=heard, result=result, purpose=purpose)
+    files = (setup.said, setup.heard, setup.seen, setup.result)
+    said, heard, seen, result = (_named(path, purpose) for path in files)
+    return replace(setup, call=None, said=said, heard=heard, seen=seen, result=result, purpose=purpose)
 
 
 def _named(path: Path | None, purpose: Purpose) -> Path | None:

@@ -47,6 +47,8 @@ srtp = "AES_CM_128_HMAC_SHA1_80"            # or AEAD_AES_128_GCM; "none" sends 
 say = "caller.wav"                          # mono, 16 bits
 said = "caller.said.wav"                    # what was said and heard, at the codec's rate
 heard = "caller.heard.wav"
+# video = true                              # numbered pictures beside the speech, in VP8
+# seen = "caller.seen.webm"                 # the pictures that were seen
 result = "caller.json"                      # how the call went
 # early_s = 3                               # a callee: say so much before the call is answered (a reliable 183)
 # session_expires_s = 1800                  # have calls refreshed within this time, or end them (RFC 4028)
@@ -141,6 +143,9 @@ class UserAgentConfig(Config, frozen=True, kw_only=True):
     srtp: Literal["AES_CM_128_HMAC_SHA1_80", "AEAD_AES_128_GCM", "none"] = "AES_CM_128_HMAC_SHA1_80"
     said: str | None = None
     heard: str | None = None
+    video: bool = False
+    """Whether pictures are sent and shown beside the speech, in calls whose other side does so, too."""
+    seen: str | None = None
     result: str | None = None
     silence_s: PositiveSeconds = DEFAULT_SILENCE_S
     """How long after the ACK authentic media must arrive, if the other side is to send."""
@@ -189,6 +194,8 @@ class TelephoneSetup:
     heard: Path | None
     result: Path | None
     trace: TraceTo
+    video: bool = False
+    seen: Path | None = None
     silence_s: float = DEFAULT_SILENCE_S
     session_expires_s: int | None = None
     early_s: float = 0.0
@@ -229,6 +236,8 @@ def load_setup(path: Path) -> TelephoneSetup:
         call=config.call,
         said=_optional(path, config.said),
         heard=_optional(path, config.heard),
+        video=config.video,
+        seen=_optional(path, config.seen),
         result=_optional(path, config.result),
         trace=config.trace.read(path),
         silence_s=config.silence_s,

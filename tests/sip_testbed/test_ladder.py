@@ -86,3 +86,14 @@ def test_ascii_where_the_output_knows_nothing_else(call_trace: Any) -> None:
 
 def test_nothing_happened_is_a_ladder_too() -> None:
     assert render_text(build([])).strip() == "ms"
+
+
+def test_pictures_have_a_row_of_their_own() -> None:
+    events: list[Event] = [
+        RtpEvent(
+            1.0, "caller", f"127.0.0.6:{port}", f"127.0.0.7:{port}", b"w" * 30, bytes([0x80, kind]) + b"c" * 28
+        )
+        for port, kind in ((4000, 0), (4002, 100), (4002, 100 | 0x80))
+    ]
+    rows = build(events, {"caller": "lost 0", "caller video": "2 of 2 seen"}).rows
+    assert [row.text for row in rows] == ["SRTP 1 packets (lost 0)", "SRTP video 2 packets (2 of 2 seen)"]

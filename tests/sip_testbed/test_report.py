@@ -21,6 +21,7 @@ from sip_testbed.report import (
     Process,
     Report,
     TrustLink,
+    VideoDirection,
     outline,
     schema,
     to_html,
@@ -42,6 +43,7 @@ REPORT = Report(
     keying="MIKEY DH-SIGN",
     ledger="federation",
     directions={"caller_to_callee": Direction(250, 0, 0.9999, 4.41, 0.3), "callee_to_caller": Direction(249, 1)},
+    video={"caller_to_callee": VideoDirection(50, 49, 1, 1, 3.2, 17.5)},
     connected=Connected("TN-Validation-Passed", "Operator B"),
     checks=(Check("answered", True, "200 OK"),),
     trust=(TrustLink("Operator A", "Signs", ("a.example",), "ok"),),
@@ -120,6 +122,13 @@ class TestHtml:
         assert outline.open == []
         assert {load.split(":")[0] for load in outline.loads if not load.startswith("#")} == {"data"}
         assert not re.search(r"url\(|@import|<script", page(REPORT, call_trace))
+
+    def test_pictures_are_shown_with_their_figures(self, call_trace: Any) -> None:
+        drawn = build(call_trace().events())
+        text = to_html(REPORT, drawn, {**RECORDINGS, "callee.seen": b"webm"}).decode("utf-8")
+        assert "data:video/webm;base64,d2VibQ==" in text
+        assert "49 of 50" in text
+        assert "<video" not in page(REPORT, call_trace)
 
     def test_text_from_the_call_is_escaped(self, call_trace: Any) -> None:
         text = page(REPORT, call_trace)

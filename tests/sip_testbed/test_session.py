@@ -63,6 +63,7 @@ async def end_of(
     changes: tuple[str, ...] = (),
     spoken_s: float,
     early_s: float = 0.0,
+    video: bool = False,
 ) -> End:
     number, other = (CALLER, CALLEE) if name == "caller" else (CALLEE, CALLER)
     pcm = read_wav((SPEECH / f"{name}.wav").read_bytes())
@@ -71,11 +72,12 @@ async def end_of(
     (folder / "password").write_text("right")
     (folder / "shared.key").write_text("00112233445566778899aabbccddeeff")
     keys = f'[shared_keys]\nmode = "{mode}"\n[shared_keys.with]\n"sip:+{other}@a.example" = "shared.key"\n'
+    seen = f'video = true\nseen = "{name}.seen.webm"\n' if video else ""
     call = f'[call]\ntarget = "sip:+{other}@a.example"\nchanges = {json.dumps(changes)}\n'
     (folder / f"{name}.toml").write_text(
         f'aor = "sip:+{number}@a.example"\npassword_file = "password"\nproxy = "{domain.hop}"\n'
         f'say = "{name}.wav"\nsaid = "{name}.said.wav"\nheard = "{name}.heard.wav"\nresult = "{name}.json"\n'
-        f'srtp = "{srtp}"\nsilence_s = 30\nearly_s = {early_s}\n[listen]\nhost = "127.0.0.1"\nport = 0\n'
+        f'{seen}srtp = "{srtp}"\nsilence_s = 30\nearly_s = {early_s}\n[listen]\nhost = "127.0.0.1"\nport = 0\n'
         + (keys if srtp != "none" else "")
         + (call if name == "caller" else "")
     )

@@ -140,8 +140,12 @@ async def test_new_keys_in_the_middle(speech: Any) -> None:
 
         async def rekey() -> None:
             await asyncio.sleep(0.75)
+            other.video.rekey(news[1])  # the answerer takes both before its answer is there
+            await asyncio.sleep(0.15)
             one.video.rekey(news[0])
-            other.video.rekey(news[1])
+            one.video.switch()
+            await asyncio.sleep(0.15)
+            other.video.switch()
 
         async with asyncio.timeout(DEADLINE_S):
             await asyncio.gather(talk(one, other, speech, 1.5), rekey())

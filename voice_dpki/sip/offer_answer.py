@@ -1,11 +1,12 @@
-"""Offers and answers of SDP for one audio stream (RFC 3264).
+"""Offers and answers of SDP for one audio stream, and others beside it (RFC 3264).
 
-An offer has a section for each stream that the offerer wants. The answer has as many, in the same order: one is
-taken up, and all others are refused with port 0.
+An offer has a section for each stream that the offerer wants. The answer has as many, in the same order: those that
+are not taken up are refused with port 0.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.sip.sdp import KEY_MGMT, RTCP_MUX, Media, SessionDescription, same_encoding
@@ -22,21 +23,27 @@ def audio_to_take(offer: SessionDescription, protocols: Collection[str], encodin
     return next((at for at in audio if _fits(offer.media[at], protocols, encoding)), audio[0])
 
 
-def answer_to(offer: SessionDescription, taken: int, own: SessionDescription) -> SessionDescription:
+def answer_to(
+    offer: SessionDescription,
+    taken: int,
+    own: SessionDescription,
+    further: Mapping[int, Media] = MappingProxyType({}),
+) -> SessionDescription:
     """Return the answer that takes up section `taken` of `offer` with the one section of `own`.
 
-    The answer has the offer's protocol and time (RFC 3264 §6), multiplexes RTCP if the offer does (RFC 5761 §5.1.1)
-    and has its key management at the level where the offer has it.
+    `further` are our sections for others of the offer, by their indices. The answer has the offer's protocols and
+    time (RFC 3264 §6), multiplexes RTCP where the offer does (RFC 5761 §5.1.1), and has its key management at the
+    level where the offer has it.
     """
     offered, section = offer.media[taken], own.only
     keys = tuple(f"a={KEY_MGMT}:{value}" for value in own.key_mgmt) if offered.attributes(KEY_MGMT) else ()
-    mux = (f"a={RTCP_MUX}",) if offered.has(RTCP_MUX) else ()
-    section = replace(section, protocol=offered.protocol, lines=(*section.lines, *keys, *mux))
+    ours = {**further, taken: replace(section, lines=(*section.lines, *keys))}
     time = next((line for line in offer.lines if line.startswith("t=")), "t=0 0")
     lines = tuple(time if line.startswith("t=") else line for line in own.lines if line not in keys)
-    return SessionDescription(
-        lines, tuple(section if at == taken else _refused(media) for at, media in enumerate(offer.media))
+    media = tuple(
+        _answered(ours[at], each) if at in ours else _refused(each) for at, each in enumerate(offer.media)
     )
+    return SessionDescription(lines, media)
 
 
 def check_answer(offer: SessionDescription, answer: SessionDescription) -> None:
@@ -63,6 +70,11 @@ def check_next_offer(before: SessionDescription, offer: SessionDescription) -> N
 
 def _fits(section: Media, protocols: Collection[str], encoding: str) -> bool:
     return section.protocol in protocols and any(same_encoding(m.encoding, encoding) for m in section.rtpmaps)
+
+
+def _answered(section: Media, offered: Media) -> Media:
+    mux = (f"a={RTCP_MUX}",) if offered.has(RTCP_MUX) else ()
+    return replace(section, protocol=offered.protocol, lines=(*section.lines, *mux))
 
 
 def _refused(section: Media) -> Media:

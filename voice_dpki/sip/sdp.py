@@ -200,12 +200,7 @@ class SessionDescription:
     @property
     def audio_address(self) -> tuple[str, int]:
         """Address and port for the audio's RTP; raises MalformedError if there are none."""
-        audio = self.audio
-        for lines in (audio.lines, self.lines):
-            for line in lines:
-                if line.startswith(("c=IN IP4 ", "c=IN IP6 ")):
-                    return bare_host(line[len("c=IN IP4 ") :].split("/")[0].strip()), audio.port
-        raise MalformedError("the session description has no address for its audio (RFC 4566 §5.7)")
+        return self.address_of(self.audio)
 
     @property
     def audio_control_address(self) -> tuple[str, int]:
@@ -213,10 +208,22 @@ class SessionDescription:
 
         Raises MalformedError as `audio_address` does, and for an a=rtcp that is malformed (RFC 3605 §2.1).
         """
-        host, port = self.audio_address
-        if self.audio.has(RTCP_MUX):
+        return self.control_address_of(self.audio)
+
+    def address_of(self, section: Media) -> tuple[str, int]:
+        """Address and port for the RTP of a section; raises MalformedError if there are none."""
+        for lines in (section.lines, self.lines):
+            for line in lines:
+                if line.startswith(("c=IN IP4 ", "c=IN IP6 ")):
+                    return bare_host(line[len("c=IN IP4 ") :].split("/")[0].strip()), section.port
+        raise MalformedError(f"the session description has no address for its {section.kind[:16]} (RFC 4566 §5.7)")
+
+    def control_address_of(self, section: Media) -> tuple[str, int]:
+        """Address and port for the RTCP of a section, as `audio_control_address` has them."""
+        host, port = self.address_of(section)
+        if section.has(RTCP_MUX):
             return host, port
-        values = self.audio.attributes("rtcp")
+        values = section.attributes("rtcp")
         if not values:
             return host, port + 1
         match values[0].split():

@@ -85,6 +85,9 @@ class VideoSession:
         self._transports: list[asyncio.DatagramTransport] = []
         self._held: EarlyPackets[tuple[bytes, bool]] = EarlyPackets(each=MAX_HELD, sources=MAX_HELD_SOURCES)
         self._now: _Streams | None = None
+        """Those of the newest agreement."""
+        self._sending: _Streams | None = None
+        """Those that we send."""
         self._before: tuple[_Streams, float] | None = None
         """The streams of the agreement before, and when their packets are taken no more."""
         self._types = (0, 0)
@@ -146,19 +149,26 @@ class VideoSession:
         loop = asyncio.get_running_loop()
         self._began_s = self._clock.now_s() - loop.time()
         self._types = payload_type, payload_type if receive_type is None else receive_type
-        self._now = _Streams.begin(self._types, keys, self._random, self._shown)
+        self._now = self._sending = _Streams.begin(self._types, keys, self._random, self._shown)
         for source, (data, is_control) in self._held.release():
             self.take(data, source, is_control)
-        self._report()
+        self._report(self._now)
         self._ticking = loop.create_task(self._tick())
 
     def rekey(self, keys: SrtpKeys) -> None:
-        """Go over to new keys, with SSRCs of their own; packets under the old ones are taken for a while."""
-        now = self._started()
-        self._report(goodbye=True)
-        self._before = now, asyncio.get_running_loop().time() + OLD_STREAMS_S
+        """Take packets under new keys beside those of before; once `switch` is called, send under them, too."""
+        self._before = self._started(), float("inf")
         self._now = _Streams.begin(self._types, keys, self._random, self._shown)
-        self._report()
+
+    def switch(self) -> None:
+        """Send under the newest keys from now on, and take packets under those of before for a while."""
+        now, before = self._started(), self._sending
+        if before is None or before is now:
+            return
+        self._report(before, goodbye=True)
+        self._sending = now
+        self._before = before, asyncio.get_running_loop().time() + OLD_STREAMS_S
+        self._report(now)
 
     def allow_sending(self, allowed: bool) -> None:
         """Send pictures, or pass them over, as on hold; reports are sent all the same."""
@@ -173,10 +183,10 @@ class VideoSession:
             await asyncio.sleep(next_s - loop.time())
             self._picture(loop.time())
             next_s += PICTURE_S
-            self._started().control.next_frame_s = self._began_s + next_s
+            self._sends().control.next_frame_s = self._began_s + next_s
 
     def _picture(self, now_s: float) -> None:
-        streams, number = self._started(), self._filmed
+        streams, number = self._sends(), self._filmed
         self._filmed += 1
         ticks = round(PICTURE_S * CLOCK_RATE)
         if not self._may_send or self._peer.is_on_hold:
@@ -198,7 +208,7 @@ class VideoSession:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ticking
             self._ticking = None
-            self._report(goodbye=True)
+            self._report(self._sends(), goodbye=True)
             self._show(float("inf"))
 
     async def close(self) -> None:
@@ -273,9 +283,9 @@ class VideoSession:
             if self._started().receiving.needs_key and now_s - self._asked_s >= WHOLE_AGAIN_S:
                 self._asked_s = now_s
                 self._asked += 1
-                self._report(picture_lost=True)
+                self._report(self._started(), picture_lost=True)
             if now_s >= report_s:
-                self._report()
+                self._report(self._sends())
                 report_s += REPORT_INTERVAL_S
             await asyncio.sleep(TICK_S)
 
@@ -297,9 +307,9 @@ class VideoSession:
         clock = streams.control.peer_clock
         return None if clock is None else self._plays_at_s(clock.time_s(timestamp))
 
-    def _report(self, *, goodbye: bool = False, picture_lost: bool = False) -> None:
+    def _report(self, streams: _Streams, *, goodbye: bool = False, picture_lost: bool = False) -> None:
         now_s = self._began_s + asyncio.get_running_loop().time()
-        report = self._started().control.report(now_s, goodbye=goodbye, picture_lost=picture_lost)
+        report = streams.control.report(now_s, goodbye=goodbye, picture_lost=picture_lost)
         self._send(report, is_control=True)
 
     def _send(self, packet: tuple[bytes, bytes], *, is_control: bool) -> None:
@@ -315,6 +325,9 @@ class VideoSession:
         if self._tracer is not None:
             own, other = host_text(self.host), host_text(host)
             self._tracer.rtp(f"{own}:{self.port + own_port}", f"{other}:{port}", wire, clear)
+
+    def _sends(self) -> _Streams:
+        return self._sending or self._started()
 
     def _started(self) -> _Streams:
         if self._now is None:

@@ -1,0 +1,67 @@
+"""Calls with video over a real proxy: one MIKEY message keys both media, and every picture is seen."""
+
+import asyncio
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from tests.sip_testbed.test_phones import CALLEE, TIMEOUT_S, Domain
+from tests.sip_testbed.test_phones import domain as domain  # a fixture
+from tests.sip_testbed.test_session import end_of
+from voice_dpki.media.pictures import number_in
+
+GCM = "AEAD_AES_128_GCM"
+SPOKEN_S = 2.0
+
+
+async def call(domain: Domain, folder: Path, srtp: str = GCM, *, both: bool = True, **options: Any) -> list[Any]:
+    """A call of two telephones, of which the caller has video, and the callee, too, unless not `both`."""
+    caller = await end_of(domain, folder, "caller", srtp=srtp, spoken_s=SPOKEN_S, video=True, **options)
+    options.pop("changes", None)
+    callee = await end_of(domain, folder, "callee", srtp=srtp, spoken_s=SPOKEN_S, video=both, **options)
+    result = await asyncio.wait_for(caller.telephone.call(f"sip:+{CALLEE}@a.example"), TIMEOUT_S)
+    async with asyncio.timeout(TIMEOUT_S):
+        while not (folder / "callee.json").exists():
+            await asyncio.sleep(0.01)
+    assert (result.established, result.reason) == (True, None)
+    return [json.loads((folder / f"{name}.json").read_text()) for name in ("caller", "callee")] + [caller, callee]
+
+
+@pytest.mark.parametrize(("srtp", "mode"), [(GCM, "psk"), ("AES_CM_128_HMAC_SHA1_80", "dhhmac"), ("none", "psk")])
+async def test_both_are_seen_and_heard(domain: Domain, tmp_path: Path, srtp: str, mode: str) -> None:
+    *results, caller, callee = await call(domain, tmp_path, srtp, mode=mode)
+    for result, name in zip(results, ("caller", "callee"), strict=True):
+        told, speech = result["video"], result["media"]
+        assert told["sent"] == 20
+        assert told["shown"] >= 18
+        assert (told["unauthentic"], told["malformed"], speech["unauthentic"]) == (0, 0, 0)
+        assert told["srtp"] == (None if srtp == "none" else srtp)
+        with av.open(io.BytesIO((tmp_path / f"{name}.seen.webm").read_bytes()), "r") as container:
+            seen = [number_in(frame) for frame in container.decode(video=0)]
+        assert len(seen) == told["shown"]
+        assert None not in seen
+    rtp = [event for end in (caller, callee) for event in end.events if event["kind"] == "rtp"]
+    assert len(rtp) > 4 * 20
+    assert all((event["wire"] != event["clear"]) == (srtp != "none") for event in rtp)
+
+
+async def test_hold_and_new_keys_go_for_both_media(domain: Domain, tmp_path: Path) -> None:
+    caller, callee, *_ = await call(domain, tmp_path, changes=("hold", "resume", "rekey"))
+    assert caller["changes"] == callee["changes"] == ["hold", "resume", "rekey"]
+    for result in (caller, callee):
+        told = result["video"]
+        assert told["unauthentic"] == 0
+        assert 10 <= told["sent"] <= 18, "on hold nothing is sent"
+    assert callee["video"]["shown"] >= caller["video"]["sent"] - 4
+    assert caller["video"]["shown"] >= callee["video"]["sent"] - 4
+
+
+async def test_a_telephone_without_video_takes_the_speech_alone(domain: Domain, tmp_path: Path) -> None:
+    caller, callee, *_ = await call(domain, tmp_path, both=False)
+    assert (caller["video"], callee["video"]) == (None, None)
+    assert caller["media"]["received"] > 0
+    assert caller["media"]["unauthentic"] == callee["media"]["unauthentic"] == 0
