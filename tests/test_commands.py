@@ -24,6 +24,7 @@ import sip_testbed.main
 import verify_server.cps_main
 import verify_server.main
 import verify_server.passport_command
+import voice_dpki.shell.completion
 from tests.leftovers import Leftovers
 from tests.signals import heed_interrupts
 from voice_dpki.stage.temporary import remove_abandoned
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "sip-testbed gateway": lambda argv: sip_testbed.main.main(["gateway", *argv]),
     "sip-testbed path": lambda argv: sip_testbed.main.main(["path", *argv]),
     "sip-testbed user-agent": lambda argv: sip_testbed.main.main(["user-agent", *argv]),
+    "voice-dpki completion": voice_dpki.shell.completion.command,
     "voice-dpki call": sip_testbed.call.command,
     "voice-dpki device attach": segw_agent.attach.command,
     "voice-dpki device provision": segw_agent.provision.command,

@@ -7,9 +7,10 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import uvloop
 
@@ -142,10 +143,36 @@ class Parser(argparse.ArgumentParser):
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **options)  # type: ignore[arg-type]
 
+    def parse_args(self, *arguments: Any, **options: Any) -> Any:
+        """Parse arguments as ArgumentParser does; inside `parser_made_by` this is as far as a program gets."""
+        if _ONLY_MADE.get():
+            raise _Made(self)
+        return super().parse_args(*arguments, **options)
+
     def error(self, message: str) -> NoReturn:
         """End the program: print what is wrong with the arguments, and how to get help."""
         self.print_usage(sys.stderr)
         self.exit(EXIT_USAGE, f"{self.prog}: {message}; {self.prog} --help explains\n")
+
+
+class _Made(Exception):
+    """A parser is complete, and its arguments are not parsed."""
+
+
+_ONLY_MADE: ContextVar[bool] = ContextVar("only_made", default=False)
+
+
+def parser_made_by(program: Callable[[], object]) -> Parser:
+    """Return the parser that a program makes for its arguments; the program goes no further than that."""
+    only_made = _ONLY_MADE.set(True)
+    try:
+        program()
+    except _Made as made:
+        parser: Parser = made.args[0]
+        return parser
+    finally:
+        _ONLY_MADE.reset(only_made)
+    raise AssertionError("a program ended before it parsed its arguments")
 
 
 def indented(example: str) -> str:
