@@ -100,7 +100,7 @@ class Answers:
         if before is None:
             self._start(taken)
             return taken
-        if taken.keys is not None and taken.keys == before.keys:
+        if taken.keys is not None and before.keys is not None and taken.keys.send.tek == before.keys.send.tek:
             raise Refusal("MIKEY fork", "two telephones of one call answer with the same keys")
         self._replace(taken)
         self._tracer.note("another telephone has answered: its own keys", step="early media", ok=True)

@@ -28,6 +28,7 @@ operator = "Operator A"                     # how the trace calls it
 users = "users.toml"                        # [[users]] number, and password or ha1 = H(number:domain:password)
 allow_md5 = false                           # true admits users with md5 = true, whose telephones are older
 require_registration = true                 # a caller must be registered, or gets no signature
+ring_all = false                            # true: all telephones of a user ring, and the first answer counts
 
 [listen]                                    # UDP and TCP alike
 host = "127.0.0.2"
@@ -143,6 +144,8 @@ class ProxyConfig(Config, frozen=True, kw_only=True):
     operator: str = ""
     allow_md5: bool = False
     require_registration: bool = True
+    ring_all: bool = False
+    """Whether all telephones of a user ring at once (RFC 3261 §16.7), not the newest alone."""
     udp_max_bytes: Annotated[int, msgspec.Meta(ge=548, le=65_507)] = UDP_MAX_BYTES
     secret_file: str | None = None
     """Keys Record-Route; without it a fresh one is made at each start, and calls do not outlive it."""

@@ -16,6 +16,7 @@ from voice_dpki.shell.config import Listen
 from voice_dpki.shell.current import work_on
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.events import Event, Terminated, TransactionKey
+from voice_dpki.sip.location import Target
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop
 from voice_dpki.sip.proxy import Answer, Arrival, ProxyCore
@@ -45,6 +46,8 @@ class Forward:
     fallback: Hop | None = None
     back: Hop | None = None
     otherwise: Callable[[bool], "Forward"] | None = None
+    others: tuple[tuple[Request, Target], ...] = ()
+    """Further telephones that ring at the same time, each with its request; `otherwise` does not count then."""
     answered: Callable[[Response], Awaitable[None]] | None = None
     """Changes each 2xx to an INVITE before it goes back, whichever hop it comes from."""
 
@@ -198,6 +201,12 @@ class ProxyElement:
     def _forward(self, arrival: Arrival, decision: Forward) -> None:
         if decision.answered is not None:
             self._answered[arrival.key] = decision.answered
+        if decision.others:
+            first = (decision.request, Target(decision.hop, decision.fallback))
+            holds = arrival.key in self._answered
+            now_s = self.now_s()
+            self._core.fork(arrival.key, (first, *decision.others), now_s, back=decision.back, holds_answer=holds)
+            return
         self._core.forward(
             arrival.key,
             decision.request,

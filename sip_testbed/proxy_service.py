@@ -254,9 +254,14 @@ class ProxyService:
                 self._location.drop(callee, binding)
             return self._deliver(request, callee, (*silent, binding))
 
-        request = copy_request(request)
-        request.uri = binding.uri if secure else replace(binding.uri, scheme="sip")  # RFC 5630 §5.3
-        return Forward(request, target.hop, target.fallback, otherwise=otherwise)
+        others = bindings[1:] if self._config.ring_all and request.method == "INVITE" else ()
+        return Forward(
+            _addressed(request, binding),
+            target.hop,
+            target.fallback,
+            otherwise=otherwise,
+            others=tuple((_addressed(request, other), other.target) for other in others),
+        )
 
     # Classifying URIs.
 
@@ -280,6 +285,13 @@ class ProxyService:
             return self._routes.find(uri, number_of(uri))
         bindings = self._location.find(user, self._element.now_s())
         return bindings[0].target.hop if bindings else None
+
+
+def _addressed(request: Request, binding: Binding) -> Request:
+    """Return the request for the telephone of a binding (RFC 5630 §5.3)."""
+    request, secure = copy_request(request), request.uri.scheme == "sips"
+    request.uri = binding.uri if secure else replace(binding.uri, scheme="sip")
+    return request
 
 
 def _flow_back(arrival: Arrival) -> Hop | None:

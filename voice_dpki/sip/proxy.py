@@ -1,4 +1,4 @@
-"""The core of a stateful proxy (RFC 3261 §16, RFC 6026 §7.3): one request in, one request out, no forking.
+"""The core of a stateful proxy (RFC 3261 §16, RFC 6026 §7.3): one request in, one request out, or one a telephone.
 
 It checks and forwards what belongs to a dialog by itself; a request outside dialogs it hands to its owner as an
 `Arrival`, who answers it with `answer` or sends it on with `forward`, now or later. Its Record-Route carries a
@@ -8,17 +8,14 @@ one side is a telephone that is reached on its flow, the value for that side car
 """
 
 import hashlib
-import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from sipmessage import URI, Request, Response
 
-from voice_dpki.codec import base64url
 from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError, MalformedError, PeerError
-from voice_dpki.names import ascii_lower
 from voice_dpki.sip.assertions import remove_assertions
 from voice_dpki.sip.events import (
     AckReceived,
@@ -30,34 +27,33 @@ from voice_dpki.sip.events import (
     TransactionKey,
     TransportBroken,
 )
-from voice_dpki.sip.hop import SIP_PORT, SIPS_PORT, read_number
-from voice_dpki.sip.hosts import bare_host, host_text
+from voice_dpki.sip.forking import MAX_BRANCHES, Branches
+from voice_dpki.sip.hop import read_number
 from voice_dpki.sip.location import Target
 from voice_dpki.sip.message import (
     Envelope,
     Hop,
     copy_request,
     copy_response,
+    default_phrase,
     header_values,
     make_response,
-    parse_address,
     set_header_values,
     uri_hop,
 )
+from voice_dpki.sip.proxy_routes import ProxyRoutes
 from voice_dpki.sip.transaction import TransactionLayer
 from voice_dpki.sip.uas import MAX_NAMED
 from voice_dpki.sip.via import parse_via
+
+ELSEWHERE: Final = 'SIP;cause=200;text="Call completed elsewhere"'
+"""Reason of the CANCEL for telephones that ring on when another one has answered (RFC 3326 §3.1)."""
 
 MAX_FORWARDS: Final = 70
 MAX_MAX_FORWARDS: Final = 255
 
 STATELESS: Final = frozenset((400, 401, 403, 404, 405, 407, 416, 420, 428, 480, 481, 482, 483, 501))
 """Answers that cost nothing to give again: no state is kept for them (RFC 3261 §16.11, §26.3.2.4)."""
-
-_CALL_PARAMETER: Final = "call"
-_FLOW_PARAMETER: Final = "flow"
-_MAX_FLOW_CHARS: Final = 160
-_TOKEN_BYTES: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +101,15 @@ class _Context:
     """The owner's function to call if no response comes at all."""
     holds_answer: bool = False
     """Whether the owner passes each 2xx on itself."""
+    branches: Branches | None = None
+    """Those of a request that was sent to several telephones at once."""
+
+    @property
+    def clients(self) -> list[TransactionKey]:
+        """The transactions by which the request was sent on, without those of branches that are over."""
+        if self.branches is not None:
+            return list(self.branches.waiting)
+        return [self.client] if self.client is not None else []
 
 
 class _RefusedError(PeerError):
@@ -137,12 +142,10 @@ class ProxyCore:
         own_names: Sequence[str] = (),
     ) -> None:
         self._layer = layer
-        self._secret = secret
         self._random = random
-        self._resolve = resolve
         self._change_response = change_response
         self._on_answer = on_answer
-        self._own_names = frozenset(ascii_lower(name) for name in own_names)
+        self._routes = ProxyRoutes(layer, secret, resolve, own_names)
         self._contexts: dict[TransactionKey, _Context] = {}
         self._servers: dict[TransactionKey, TransactionKey] = {}
 
@@ -228,7 +231,7 @@ class ProxyCore:
         request.headers.set("Max-Forwards", str(max(_forwards(request) - 1, 0)))
         if request.method == "INVITE":
             there, here = (hop.transport, hop), (context.transport, back)
-            records = self._records(context.envelope, there, here)
+            records = self._routes.records(context.envelope, there, here)
             set_header_values(request, "Record-Route", [*records, *request.headers.getlist("Record-Route")])
         self._layer.send_trying(key, now_s)
         try:
@@ -239,6 +242,38 @@ class ProxyCore:
         else:
             self._servers[context.client] = key
             context.forwarded = True
+
+    def fork(
+        self,
+        key: TransactionKey,
+        targets: Sequence[tuple[Request, Target]],
+        now_s: float,
+        *,
+        back: Hop | None = None,
+        holds_answer: bool = False,
+    ) -> None:
+        """Send an INVITE to several telephones at once, at most MAX_BRANCHES; otherwise as `forward`.
+
+        Each 2xx goes back, and the first one cancels the other branches (§16.7). Without any, the best of the other
+        final responses goes back once all have come.
+        """
+        context = self._contexts.get(key)
+        if context is None or context.client is not None:
+            return
+        context.branches = Branches()
+        for request, target in targets[:MAX_BRANCHES]:
+            context.client = None
+            self.forward(
+                key, request, target.hop, now_s, fallback=target.fallback, back=back, holds_answer=holds_answer
+            )
+            if context.client is not None:
+                context.branches.open(context.client)
+        if context.request is None:  # there was no room for the last one, and the caller has its answer
+            self._cancel_all(context.clients, now_s)
+
+    def _cancel_all(self, clients: Sequence[TransactionKey], now_s: float, reasons: Sequence[str] = ()) -> None:
+        for client in clients:
+            self._layer.cancel(client, now_s, reasons=reasons)
 
     def _refuse_downgrade(self, key: TransactionKey, now_s: float) -> None:
         """Answer a sips: request whose next hop has no TLS (RFC 5630 §5.3)."""
@@ -251,8 +286,8 @@ class ProxyCore:
         context = self._contexts.get(key)
         if context is not None:
             context.cancelled = True
-            if context.client is not None:
-                self._layer.give_up(context.client, now_s)
+            for client in context.clients:
+                self._layer.give_up(client, now_s)
             context.request = context.otherwise = None
         self._layer.give_up(key, now_s)
 
@@ -263,21 +298,6 @@ class ProxyCore:
             context.request = None
             if self._on_answer is not None:
                 self._on_answer(context.method, response.code)
-
-    def _records(self, envelope: Envelope, *sides: tuple[str, Hop | None]) -> list[str]:
-        """Return the Record-Route values for both sides of the proxy; one, where they are alike (RFC 5658).
-
-        A side is its transport and, if a telephone is reached on its flow, the hop with that flow. Requests towards
-        a side arrive with that side's value as the last of the proxy's own.
-        """
-        values = []
-        call_id, token = envelope.call_id, self._token(envelope.call_id, envelope.from_tag)
-        for transport, hop in sides:
-            flow = "" if hop is None or hop.flow is None else f";{_FLOW_PARAMETER}={self._flow_token(call_id, hop)}"
-            own = f"sips:{self._layer.tls_sent_by}" if transport == "tls" else f"sip:{self._layer.sent_by}"
-            end = ";transport=tcp" if transport == "tcp" else ""
-            values.append(f"<{own};lr;{_CALL_PARAMETER}={token}{flow}{end}>")
-        return list(dict.fromkeys(values))
 
     # Requests (§16.3, §16.4, §16.10, §16.11).
 
@@ -292,7 +312,7 @@ class ProxyCore:
         try:
             self._check(event.request, loop_digest, event.source.transport)
             request = copy_request(event.request)
-            in_dialog, flow = self._take_own_route(request, event.envelope)
+            in_dialog, flow = self._routes.take_own(request, event.envelope)
             return self._dispatch(event, request, in_dialog, flow, now_s)
         except _RefusedError as refused:
             self.answer(event.key, refused.status, str(refused), now_s, refused.headers)
@@ -305,7 +325,7 @@ class ProxyCore:
     ) -> Arrival | None:
         if in_dialog:
             remove_assertions(request)  # nobody verifies them here, and the next hop would believe them
-            target = self._next_hop(request, flow)
+            target = self._routes.next_hop(request, flow)
             if target is None:
                 raise _RefusedError(404, "Not Found: the next hop of this dialog is no known address")
             self.forward(event.key, request, target.hop, now_s, fallback=target.fallback)
@@ -326,82 +346,18 @@ class ProxyCore:
         if required := header_values(request, "Proxy-Require"):
             raise _RefusedError(420, "Bad Extension", (("Unsupported", ", ".join(required[:MAX_NAMED])),))
         for value in header_values(request, "Via"):
-            ours = any(own in value for own in self._own_addresses)
+            ours = any(own in value for own in self._routes.addresses)
             if ours and parse_via(value).branch.endswith(f".{loop_digest}"):
                 raise _RefusedError(482, "Loop Detected")
-
-    def _take_own_route(self, request: Request, envelope: Envelope) -> tuple[bool, Hop | None]:
-        """Remove the Route values that name this proxy (§16.4).
-
-        Returns whether they carry this dialog's token, and the flow on which the other side is reached, if any.
-        """
-        routes = header_values(request, "Route")
-        if routes and self._is_own(request.uri) and _CALL_PARAMETER in request.uri.parameters:
-            routes.insert(0, f"<{request.uri}>")  # a strict router moved our Route into the Request-URI
-            request.uri = parse_address(routes.pop()).uri
-        tokens, flow = [], None
-        while routes and self._is_own(uri := parse_address(routes[0]).uri):
-            if _CALL_PARAMETER in uri.parameters:  # a preloaded Route has no token and proves nothing
-                tokens.append(uri.parameters.get(_CALL_PARAMETER) or "")
-                flow = self._read_flow(envelope.call_id, uri.parameters.get(_FLOW_PARAMETER))
-            del routes[0]
-        set_header_values(request, "Route", routes)
-        known = bool(tokens and envelope.to_tag) and all(self._is_token_of(envelope, token) for token in tokens)
-        return known, flow if known else None
-
-    def _is_token_of(self, envelope: Envelope, token: str) -> bool:
-        """Whether this proxy made `token` for this dialog; either end of it may have sent the INVITE."""
-        wanted = [self._token(envelope.call_id, tag) for tag in (envelope.from_tag, envelope.to_tag)]
-        return any(hmac.compare_digest(token.encode(), each.encode()) for each in wanted)
-
-    def _next_hop(self, request: Request, flow: Hop | None) -> Target | None:
-        routes = header_values(request, "Route")
-        named = uri_hop(parse_address(routes[0]).uri if routes else request.uri)
-        if not routes and flow is not None:
-            only_there = "ob" in request.uri.parameters or named is None or named.transport != flow.transport
-            return Target(flow, None if only_there or not flow.reliable else named)
-        hop = named if routes else named or self._resolve(request.uri)
-        return Target(hop) if hop else None
-
-    def _is_own(self, uri: URI) -> bool:
-        host = bare_host(uri.host)
-        address = f"{host_text(host)}:{uri.port or (SIPS_PORT if uri.scheme == 'sips' else SIP_PORT)}"
-        return address in self._own_addresses or ascii_lower(uri.host) in self._own_names
-
-    @property
-    def _own_addresses(self) -> tuple[str, str]:
-        return self._layer.sent_by, self._layer.tls_sent_by
-
-    def _token(self, call_id: str, tag: str) -> str:
-        text = f"call {len(call_id)} {call_id} {tag}"
-        return base64url.encode(hmac.digest(self._secret, text.encode(), "sha256")[:_TOKEN_BYTES])
-
-    def _flow_token(self, call_id: str, hop: Hop) -> str:
-        text = f"{hop.transport} {hop.host} {hop.port} {hop.flow}"
-        return base64url.encode(self._flow_mac(call_id, text) + text.encode())
-
-    def _read_flow(self, call_id: str, token: str | None) -> Hop | None:
-        """Return the flow in `token`, or None if this proxy did not make the token for this call."""
-        if not token or len(token) > _MAX_FLOW_CHARS:
-            return None
-        data = base64url.decode(token)
-        mac, text = data[:_TOKEN_BYTES], data[_TOKEN_BYTES:].decode("ascii", "replace")
-        if not hmac.compare_digest(mac, self._flow_mac(call_id, text)):
-            return None
-        transport, host, port, flow = text.split(" ")
-        return Hop(transport, host, int(port), int(flow))
-
-    def _flow_mac(self, call_id: str, text: str) -> bytes:
-        return hmac.digest(self._secret, f"flow {text} {call_id}".encode(), "sha256")[:_TOKEN_BYTES]
 
     def _ack(self, event: AckReceived) -> None:
         """Forward the ACK of a 2xx response (§16.6); ignore one that has no token of this proxy."""
         request = copy_request(event.request)
         try:
-            known, flow = self._take_own_route(request, event.envelope)
+            known, flow = self._routes.take_own(request, event.envelope)
             remove_assertions(request)
-            target = self._next_hop(request, flow) if known else None
-            if target is None or target.hop.address in self._own_addresses:
+            target = self._routes.next_hop(request, flow) if known else None
+            if target is None or target.hop.address in self._routes.addresses:
                 return
             if request.uri.scheme != "sips" or target.hop.transport == "tls":
                 self._layer.send_ack(request, target.hop, target.fallback)
@@ -418,7 +374,7 @@ class ProxyCore:
         self._layer.respond(event.key, make_response(event.request, 200, to_tag=tag), now_s)
         context.cancelled = True
         if context.client is not None:
-            self._layer.cancel(context.client, now_s, reasons=event.request.headers.getlist("Reason"))
+            self._cancel_all(context.clients, now_s, event.request.headers.getlist("Reason"))
         else:
             self.answer(key, 487, None, now_s)
 
@@ -435,24 +391,51 @@ class ProxyCore:
         vias = header_values(event.response, "Via")[1:]
         if not _goes_back(vias, context.envelope):
             if event.response.code >= 200:  # the caller needs a final response, and this one cannot be routed
-                self.answer(server, 502, "Bad Gateway: the next hop's response has lost its way back", now_s)
+                text = "Bad Gateway: the next hop's response has lost its way back"
+                self._end(server, event.key, 502, text, now_s)
             return None
         if event.response.code == 503:  # the failure is the next hop's, not this proxy's (§16.7 step 6)
-            self.answer(server, 500, "Server Internal Error: the next hop is unavailable", now_s)
+            text = "Server Internal Error: the next hop is unavailable"
+            self._end(server, event.key, 500, text, now_s)
             return None
         response = copy_response(event.response)
         set_header_values(response, "Via", vias)
         if self._change_response is not None:
             self._change_response(response)
+        if context.branches is not None and response.code >= 300:
+            self._lose(server, event.key, response, now_s)
+            return None
+        if context.branches is not None and response.code >= 200:
+            self._cancel_all(context.branches.win(event.key), now_s, (ELSEWHERE,))
         if context.holds_answer and 200 <= response.code < 300:
             return Answer(server, response)
         self._send(server, response, now_s)
         return None
 
+    def _end(self, server: TransactionKey, client: TransactionKey, status: int, phrase: str, now_s: float) -> None:
+        """Answer a request whose only branch has failed; one of several is taken as if it had answered so."""
+        context = self._contexts[server]
+        if context.branches is None:
+            self.answer(server, status, phrase, now_s)
+            return
+        tag = self._layer.stateless_tag(context.envelope)
+        if context.request is not None:
+            self._lose(server, client, make_response(context.request, status, phrase, to_tag=tag), now_s)
+
+    def _lose(self, server: TransactionKey, client: TransactionKey, response: Response, now_s: float) -> None:
+        """Take the final response of one of several branches that is no 2xx (§16.7 steps 5 and 6)."""
+        branches = self._contexts[server].branches
+        assert branches is not None
+        best, others = branches.lose(client, response)
+        self._cancel_all(others, now_s)
+        if best is not None:
+            self._send(server, best, now_s)
+
     def _failed(self, event: TimedOut | TransportBroken, now_s: float) -> None:
         own = self._contexts.get(event.key)
-        if own is not None and own.client is not None and isinstance(event, TimedOut):
-            self._layer.give_up(own.client, now_s)  # its answer is no longer needed
+        if own is not None and isinstance(event, TimedOut):
+            for client in own.clients:
+                self._layer.give_up(client, now_s)  # its answer is no longer needed
         server = self._servers.get(event.key)
         context = self._contexts.get(server) if server else None
         if server is None or context is None:
@@ -463,11 +446,11 @@ class ProxyCore:
             otherwise, context.otherwise, context.client = context.otherwise, None, None
             otherwise(isinstance(event, TransportBroken))
         elif context.over_flow and isinstance(event, TransportBroken):
-            self.answer(server, 430, "Flow Failed: the telephone's connection is gone", now_s)
+            self._end(server, event.key, 430, "Flow Failed: the telephone's connection is gone", now_s)
         elif isinstance(event, TransportBroken):
-            self.answer(server, 500, "Server Internal Error: the next hop cannot be reached", now_s)
+            self._end(server, event.key, 500, "Server Internal Error: the next hop cannot be reached", now_s)
         elif context.method == "INVITE":
-            self.answer(server, 408, None, now_s)
+            self._end(server, event.key, 408, default_phrase(408), now_s)
         elif context.request is not None:
             self._layer.abandon(server)
 
