@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
+from voice_dpki.errors import LocalError
 from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
 from voice_dpki.wire.media import MediaSession
 from voice_dpki.wire.sip.user_agent import IncomingCall
@@ -28,6 +29,7 @@ async def early_media(
         yield 0.0
         return
     await call.progress(answer)
+    telling = asyncio.get_running_loop().create_task(_tell_who_answers(call))
     early = speech.part(0.0, early_s)
     await first_of(media.say(early), call.ended.wait())
     silence = Pcm(early.rate, bytes(int(BRIDGE_S * early.rate) * SAMPLE_BYTES))
@@ -36,3 +38,11 @@ async def early_media(
         yield early.duration_s
     finally:
         bridge.cancel()
+        telling.cancel()
+
+
+async def _tell_who_answers(call: IncomingCall) -> None:
+    """Send an UPDATE, in which our domain tells the caller's whose number answers (RFC 9970)."""
+    if "UPDATE" in call.peer_methods:
+        with suppress(LocalError):
+            await call.update()

@@ -7,10 +7,11 @@ telephone is told, by the verstat of P-Asserted-Identity in the 2xx, whose numbe
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import Final
 
-from sipmessage import Response
+from sipmessage import Request, Response
 
 from sip_testbed import proxy_rules as rules
 from sip_testbed.proxy_stir import CallFacts, ServiceError, StirService
@@ -36,13 +37,14 @@ ANSWER_SECONDS = histograms(
     result=("signed", "failed", *Verstat),
 )
 
-Change = Callable[[Response], None]
+Message = Request | Response
+Change = Callable[[Message], None]
 
 
 class EachOnce:
     """Changes the answers of one call. A retransmission is changed as the answer was, and nobody is asked again."""
 
-    def __init__(self, find: Callable[[Response], Awaitable[Change]], otherwise: Change) -> None:
+    def __init__(self, find: Callable[[Message], Awaitable[Change]], otherwise: Change) -> None:
         """`find` asks what is to be changed; `otherwise` is what counts until then, and beyond the limit."""
         self._find = find
         self._otherwise = otherwise
@@ -59,6 +61,23 @@ class EachOnce:
         (await self._found[tag])(response)
 
 
+class EachUpdate:
+    """Changes the UPDATEs of one call by who is called, each by itself, as far as the limit of answers allows."""
+
+    def __init__(self, find: Callable[[Message], Awaitable[Change]], otherwise: Change) -> None:
+        """`find` and `otherwise` are as for `EachOnce`."""
+        self._find = find
+        self._otherwise = otherwise
+        self._asked = 0
+
+    async def __call__(self, request: Request) -> None:
+        """Change one UPDATE."""
+        self._otherwise(request)
+        if self._asked < MAX_ANSWERS:
+            self._asked += 1
+            (await self._find(request))(request)
+
+
 class AnswerSigner:
     """Signs the answers of a domain's own users."""
 
@@ -70,12 +89,13 @@ class AnswerSigner:
     def of(self, call: CallFacts) -> EachOnce:
         """Return what signs the answers to a call."""
 
-        async def find(response: Response) -> Change:
-            return await self._signed(call, response)
+        return EachOnce(lambda _: self._signed(call), remove_identities)
 
-        return EachOnce(find, remove_identities)
+    def updates_of(self, call: CallFacts) -> EachUpdate:
+        """Return what signs the UPDATEs that the called side sends, as the answers."""
+        return EachUpdate(lambda _: self._signed(call), remove_identities)
 
-    async def _signed(self, call: CallFacts, response: Response) -> Change:
+    async def _signed(self, call: CallFacts) -> Change:
         began_s, now_s = perf_counter(), self._clock.now_s()
         try:
             identity = await self._service.sign_answer(replace(call, time_s=int(now_s)))
@@ -86,9 +106,9 @@ class AnswerSigner:
         ms = _observe("sign", "signed", began_s)
         self._tracer.note(f"answer signed by {self._service.name}", step="sign answer", ok=True, ms=ms)
 
-        def change(response: Response) -> None:
-            response.headers.set("Date", date_value(int(now_s)))
-            response.headers.set("Identity", identity)
+        def change(message: Message) -> None:
+            message.headers.set("Date", date_value(int(now_s)))
+            message.headers.set("Identity", identity)
 
         return change
 
@@ -104,26 +124,29 @@ class AnswerVerifier:
 
     def of(self, call: CallFacts) -> EachOnce:
         """Return what verifies the answers to a call."""
+        return EachOnce(partial(self._find, call), self._telling(call, Verstat.NONE))
 
-        def telling(verstat: Verstat) -> Change:
-            def change(response: Response) -> None:
-                rules.assert_identity(response, call.called, self._domain, verstat)
+    def updates_of(self, call: CallFacts) -> EachUpdate:
+        """Return what verifies the UPDATEs that the called side sends, as the answers."""
+        return EachUpdate(partial(self._find, call), self._telling(call, Verstat.NONE))
 
-            return change
+    async def _find(self, call: CallFacts, message: Message) -> Change:
+        return self._telling(call, await self._verstat(call, message))
 
-        async def find(response: Response) -> Change:
-            return telling(await self._verstat(call, response))
+    def _telling(self, call: CallFacts, verstat: Verstat) -> Change:
+        def change(message: Message) -> None:
+            rules.assert_identity(message, call.called, self._domain, verstat)
 
-        return EachOnce(find, telling(Verstat.NONE))
+        return change
 
-    async def _verstat(self, call: CallFacts, response: Response) -> Verstat:
-        identities = [value for value in response.headers.getlist("Identity") if _is_of_answer(value)]
+    async def _verstat(self, call: CallFacts, message: Message) -> Verstat:
+        identities = [value for value in message.headers.getlist("Identity") if _is_of_answer(value)]
         if len(identities) != 1:
             what = "is not signed" if not identities else "has several signatures"
             return self._told(Verdict(Verstat.NONE, reasondesc=f"The answer {what}.", step="E2 Identity present"))
         began_s = perf_counter()
         try:
-            time_s = date_of(response, self._clock.now_s())
+            time_s = date_of(message, self._clock.now_s())
             verdict = await self._service.verify_answer(replace(call, time_s=time_s), identities[0])
         except (ServiceError, MalformedError) as error:
             _observe("verify", "failed", began_s)
@@ -140,13 +163,13 @@ class AnswerVerifier:
         return verdict.verstat
 
 
-def _unchanged(_response: Response) -> None:
+def _unchanged(_message: Message) -> None:
     """Leave an answer as it is."""
 
 
-def remove_identities(response: Response) -> None:
-    """Remove what a telephone itself has put into its answer: its domain signs."""
-    response.headers.remove("Identity")
+def remove_identities(message: Message) -> None:
+    """Remove what a telephone itself has put into its answer or UPDATE: its domain signs."""
+    message.headers.remove("Identity")
 
 
 def _is_of_answer(identity: str) -> bool:

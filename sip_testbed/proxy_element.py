@@ -19,7 +19,7 @@ from voice_dpki.sip.events import Event, Terminated, TransactionKey
 from voice_dpki.sip.location import Target
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop
-from voice_dpki.sip.proxy import Answer, Arrival, ProxyCore
+from voice_dpki.sip.proxy import Answer, Arrival, ProxyCore, Update
 from voice_dpki.sip.transaction import TransactionLayer
 from voice_dpki.sip.uas import RequestRefusedError
 from voice_dpki.wire.seldom import Seldom
@@ -50,6 +50,8 @@ class Forward:
     """Further telephones that ring at the same time, each with its request; `otherwise` does not count then."""
     answered: Callable[[Response], Awaitable[None]] | None = None
     """Changes each 2xx to an INVITE before it goes back, whichever hop it comes from."""
+    updated: Callable[[Request], Awaitable[None]] | None = None
+    """With `answered`: changes each UPDATE by who is called before it goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class ProxyElement:
         self._failures = Seldom(log)
         self._answered: dict[TransactionKey, Callable[[Response], Awaitable[None]]] = {}
         """What changes the 2xx to each open INVITE."""
+        self._updated: dict[TransactionKey, Callable[[Request], Awaitable[None]]] = {}
+        """What changes the UPDATEs of its called side."""
         self._endpoint = Endpoint(
             listen.host,
             listen.port,
@@ -150,8 +154,11 @@ class ProxyElement:
             return
         if isinstance(event, Terminated):
             self._answered.pop(event.key, None)
+            self._updated.pop(event.key, None)
         if isinstance(found, Answer):
             self.run(self._pass_answer(found, self._answered[found.key]))
+        elif isinstance(found, Update):
+            self.run(self._pass_update(found))
         elif found is not None:
             self.run(self._settle(found))
 
@@ -164,6 +171,19 @@ class ProxyElement:
         except Exception as error:
             self._failed(error, None)
         self._core.pass_answer(answer, self.now_s())
+        self._endpoint.flush()
+
+    async def _pass_update(self, update: Update) -> None:
+        """Let an UPDATE be changed and pass it on, also if that fails: it then tells nothing of its sender."""
+        work_on(update.request.headers.get("Call-ID") or "")
+        change = self._updated.get(update.invite)
+        try:
+            async with asyncio.timeout(DECIDE_S):
+                if change is not None:
+                    await change(update.request)
+        except Exception as error:
+            self._failed(error, None)
+        self._core.pass_update(update, self.now_s())
         self._endpoint.flush()
 
     async def _settle(self, arrival: Arrival) -> None:
@@ -201,6 +221,8 @@ class ProxyElement:
     def _forward(self, arrival: Arrival, decision: Forward) -> None:
         if decision.answered is not None:
             self._answered[arrival.key] = decision.answered
+        if decision.updated is not None:
+            self._updated[arrival.key] = decision.updated
         if decision.others:
             first = (decision.request, Target(decision.hop, decision.fallback))
             holds = arrival.key in self._answered

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
+from typing import Any
 
 from sipmessage import URI, Request
 
 from sip_testbed import proxy_rules as rules
-from sip_testbed.proxy_answers import AnswerSigner, AnswerVerifier, EachOnce
+from sip_testbed.proxy_answers import AnswerSigner, AnswerVerifier
 from sip_testbed.proxy_calls import CallSigner, CallVerifier
 from sip_testbed.proxy_config import ProxySetup, service_url
 from sip_testbed.proxy_element import Forward, ProxyElement, Reply
@@ -173,15 +174,19 @@ class ProxyService:
             request.uri = rules.number_at(request.uri, way.to_domain)
         if self._signer is not None:
             await self._signer.sign(request, caller, bind_sdp=not way.rewrites_sdp)
-        return Forward(request, way.hop, back=back, answered=self._answered(self._answer_verifier, request, caller))
+        return Forward(request, way.hop, back=back, **self._answered(self._answer_verifier, request, caller))
 
     def _answered(
         self, party: AnswerSigner | AnswerVerifier | None, request: Request, caller: Tn | None
-    ) -> EachOnce | None:
-        """Return what is done with the answers to a call; None for an unsigned one, whose domain knows no STIR."""
+    ) -> dict[str, Any]:
+        """Return what is done with the answers to a call and the UPDATEs before them, by the fields of Forward.
+
+        That is nothing for an unsigned call, whose domain knows no STIR.
+        """
         if party is None or caller is None or not request.headers.getlist("Identity"):
-            return None
-        return party.of(rules.call_facts(request, caller, 0))
+            return {}
+        facts = rules.call_facts(request, caller, 0)
+        return {"answered": party.of(facts), "updated": party.updates_of(facts)}
 
     def _admit(self, request: Request, arrival: Arrival) -> Tn:
         """Authenticate a request of one of the domain's users and return the user's number; raises Refusal."""
@@ -221,7 +226,7 @@ class ProxyService:
                 rules.assert_identity(request, caller, self._config.domain, verstat)
         is_called = number_of(parse_address(required_header(request, "To")).uri) == callee
         signer = self._answer_signer if is_called else None
-        return replace(self._deliver(request, callee), answered=self._answered(signer, request, caller))
+        return replace(self._deliver(request, callee), **self._answered(signer, request, caller))
 
     def _asked_about_user(self, request: Request, arrival: Arrival) -> Forward:
         """Forward OPTIONS to the user's telephone, which answers as to an INVITE (RFC 3261 §11.1)."""

@@ -44,6 +44,8 @@ class Result:
     """What either side changed while the call was up: hold, resume, rekey, the name of a codec, or a transfer."""
     early_s: float = 0.0
     """How many seconds of media the callee has said, or the caller heard, before the call was answered."""
+    early_verstat: str | None = None
+    """Its own domain's verdict about the number of the other side, as far as it was told before the answer."""
     codec: str | None = None
     srtp: str | None = None
     media: MediaStatistics | None = None

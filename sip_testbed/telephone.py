@@ -133,7 +133,8 @@ class Telephone:
         finally:
             await answers.close()
         result.early_s = round(media.heard.duration_s, 2) if answers.is_heard else 0.0
-        result.status, result.setup_ms, result.verstat = answer.status, answer.setup_ms, answer.verstat
+        result.status, result.setup_ms = answer.status, answer.setup_ms
+        result.verstat, result.early_verstat = answer.verstat, call.connected
         if not 200 <= answer.status < 300:
             result.reason = why(answer) + told_error(answer.sdp, offer.message if offer else None)
             if answers.is_heard:
@@ -284,8 +285,7 @@ class Telephone:
     async def _pick_up(self, call: IncomingCall, media: MediaSession, body: bytes, result: Result) -> None:
         """Ring, play early media, answer, and wait for the ACK; raises UnacknowledgedError."""
         await call.ring()
-        setup = self._setup
-        async with early_media(call, media, setup.speech, setup.early_s, body) as early_s:
+        async with early_media(call, media, self._setup.speech, self._setup.early_s, body) as early_s:
             result.early_s = round(early_s, 2)
             await call.answer(body)
             await first_of(call.established.wait(), call.ended.wait())

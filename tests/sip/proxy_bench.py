@@ -8,7 +8,7 @@ from voice_dpki.effects import Random
 from voice_dpki.sip.events import Outgoing
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop, copy_request, encode, header_values, make_response, parse_message
-from voice_dpki.sip.proxy import Answer, Arrival, ProxyCore
+from voice_dpki.sip.proxy import Answer, Arrival, ProxyCore, Update
 from voice_dpki.sip.transaction import TransactionLayer
 
 OWN = Hop("udp", "127.0.0.2", 5060)
@@ -25,6 +25,7 @@ class Bench:
         self.core = ProxyCore(self.layer, secret=b"key", random=random, **options)
         self.now_s = 100.0
         self.arrivals: list[Arrival] = []
+        self.updates: list[Update] = []
         self.answers: list[Answer] = []
         self.sent: list[Outgoing] = []
 
@@ -34,6 +35,8 @@ class Bench:
                 found = self.core.handle(event, self.now_s)
                 if isinstance(found, Answer):
                     self.answers.append(found)
+                elif isinstance(found, Update):
+                    self.updates.append(found)
                 elif found is not None:
                     self.arrivals.append(found)
         self.sent += self.layer.take_output()

@@ -731,3 +731,43 @@ def test_a_call_given_up_on_a_dead_flow_is_487(bench: Bench, request_text: Reque
     bench.advance(10)
     assert bench.names()[-1] == "487"
     assert "CANCEL" not in bench.names()
+
+
+@pytest.mark.parametrize(("source", "held"), [(CALLEE, True), (STRANGER, False)])
+def test_an_update_by_who_is_called_is_held_like_the_answer_and_no_strangers(
+    bench: Bench, request_text: RequestText, source: Hop, held: bool
+) -> None:
+    """The owner signs it, so it must come from where the INVITE went to."""
+    contact = f"Contact: <sip:caller@{CALLER.address}>\r\n"
+    bench.receive(request_text(headers=contact))
+    bench.forward(holds_answer=True)
+    route = f"Route: {header_values(bench.last_request(), 'Record-Route')[0]}\r\n"
+    headers = f"{route}P-Asserted-Identity: <sip:x@y>\r\nIdentity: own\r\n"
+    text = request_text(
+        "UPDATE",
+        f"sip:caller@{CALLER.address}",
+        branch="z9hG4bKu",
+        from_tag="callee",
+        to_tag="caller",
+        headers=headers,
+    )
+    bench.receive(text, source)
+    assert len(bench.updates) == held
+    assert ("UPDATE" in bench.names()) is not held
+    for update in bench.updates:
+        assert update.invite == bench.arrivals[0].key
+        update.request.headers.set("Identity", "signed")
+        bench.core.pass_update(update, bench.now_s)
+        bench.pump()
+    sent = bench.last_request()
+    assert (sent.method, sent.headers["Identity"]) == ("UPDATE", "signed" if held else "own")
+    assert sent.headers.get("P-Asserted-Identity") is None
+
+
+def test_updates_are_held_no_longer_than_their_invite(bench: Bench, request_text: RequestText) -> None:
+    bench.receive(request_text())
+    bench.forward(holds_answer=True)
+    bench.answer(486)
+    bench.receive(request_text("ACK", to_tag="callee"))
+    bench.advance(100)
+    assert (bench.core._held, bench.core._contexts) == ({}, {})

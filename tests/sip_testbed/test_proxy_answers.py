@@ -16,7 +16,7 @@ from voice_dpki.sip.events import TransactionKey
 from voice_dpki.sip.message import parse_message
 from voice_dpki.wire.sip.user_agent import FinalAnswer, IncomingCall
 
-from .test_proxy_calls import ANSWER, CALLEE, CALLER, PASSED, REVOKED, RSP, Start, World
+from .test_proxy_calls import ANSWER, CALLEE, CALLER, OFFER, PASSED, REVOKED, RSP, Start, World
 
 OF_B = PASSED | {"signer": "Operator B"}
 TOLD = f"<sip:+{CALLEE};verstat=%s@a.example;user=phone>"
@@ -200,3 +200,70 @@ async def test_what_counts_without_an_answer_counts_if_asking_fails() -> None:
     with pytest.raises(RuntimeError):
         await EachOnce(find, lambda changed: changed.headers.set("X", "not asked"))(given)
     assert given.headers["X"] == "not asked"
+
+
+# UPDATEs before the answer.
+
+
+async def updated(world: World, *, times: int = 1) -> tuple[list[str | None], FinalAnswer]:
+    """A call whose callee updates it before it answers; what the caller was told each time, and the answer."""
+    told: list[str | None] = []
+
+    async def take(call: IncomingCall) -> None:
+        await call.progress(ANSWER)
+        for _ in range(times):
+            await call.update()
+        await call.answer(ANSWER)
+
+    world.callee.on_invite = take
+    call = await world.caller.invite(f"sip:+{CALLEE}@b.example", OFFER)
+    call.on_connected = told.append
+    answer = await asyncio.wait_for(call.answered(), 60)
+    return told, answer
+
+
+async def test_an_update_before_the_answer_is_signed_verified_and_told(start: Start) -> None:
+    world = await start()
+    told, answer = await updated(world)
+    assert (told, answer.verstat) == (["TN-Validation-Passed"], "TN-Validation-Passed")
+    parties = {"orig": {"tn": CALLER}, "dest": {"tn": [CALLEE]}}
+    for signing in world.b.signing:
+        assert {name: signing[name] for name in ("ppt", "orig", "dest")} == {"ppt": "rsp", **parties}
+    assert len(world.b.signing) == len(world.a.verification) == 2, "the UPDATE, and the answer by itself"
+
+
+async def test_an_update_that_does_not_verify_or_is_not_signed_is_told(start: Start) -> None:
+    world = await start()
+    world.a.verdicts = [REVOKED]
+    told, _ = await updated(world)
+    assert told == ["TN-Validation-Failed"]
+    world = await start(sign_answers=False)
+    told, _ = await updated(world)
+    assert told == ["No-TN-Validation"]
+
+
+async def test_only_so_many_updates_of_a_call_are_asked_about(start: Start) -> None:
+    world = await start()
+    told, answer = await updated(world, times=MAX_ANSWERS + 1)
+    assert told == [*["TN-Validation-Passed"] * MAX_ANSWERS, "No-TN-Validation"]
+    assert answer.verstat == "TN-Validation-Passed"
+    assert len(world.b.signing) == MAX_ANSWERS + 1
+
+
+async def test_what_a_telephone_says_of_itself_in_an_update_does_not_count(start: Start) -> None:
+    told: list[str | None] = []
+    for options in ({}, {"verify_answers": False}):
+        world = await start(sign_answers=False, **options)
+
+        async def take(call: IncomingCall) -> None:
+            await call.progress(ANSWER)
+            await call.ask(
+                "UPDATE", [("P-Asserted-Identity", TOLD % "TN-Validation-Passed"), ("Contact", "<sip:x@127.0.0.1>")]
+            )
+            await call.reject(486)
+
+        world.callee.on_invite = take
+        call = await world.caller.invite(f"sip:+{CALLEE}@b.example", OFFER)
+        call.on_connected = told.append
+        await asyncio.wait_for(call.answered(), 60)
+    assert told == ["No-TN-Validation"]

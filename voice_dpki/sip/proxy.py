@@ -9,7 +9,7 @@ one side is a telephone that is reached on its flow, the value for that side car
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from sipmessage import URI, Request, Response
@@ -78,6 +78,17 @@ class Answer:
     response: Response
 
 
+@dataclass(frozen=True, slots=True)
+class Update:
+    """An UPDATE by a telephone that was called: the owner may change it and must pass it on with `pass_update`."""
+
+    key: TransactionKey
+    invite: TransactionKey
+    """Of the INVITE of its dialog, as in that one's Arrival."""
+    request: Request
+    target: Target
+
+
 @dataclass(slots=True)
 class _Context:
     """A response context (RFC 3261 §16.2)."""
@@ -101,6 +112,8 @@ class _Context:
     """The owner's function to call if no response comes at all."""
     holds_answer: bool = False
     """Whether the owner passes each 2xx on itself."""
+    hops: list[Hop] = field(default_factory=list)
+    """Where the request was sent to."""
     branches: Branches | None = None
     """Those of a request that was sent to several telephones at once."""
 
@@ -148,8 +161,10 @@ class ProxyCore:
         self._routes = ProxyRoutes(layer, secret, resolve, own_names)
         self._contexts: dict[TransactionKey, _Context] = {}
         self._servers: dict[TransactionKey, TransactionKey] = {}
+        self._held: dict[tuple[str, str], TransactionKey] = {}
+        """The open INVITEs whose answers are held, by Call-ID and tag of the sender."""
 
-    def handle(self, event: Event, now_s: float) -> Arrival | Answer | None:
+    def handle(self, event: Event, now_s: float) -> Arrival | Answer | Update | None:
         """Process an event of the transaction layer; return what the owner must decide on or pass on, if any."""
         match event:
             case RequestReceived():
@@ -161,8 +176,10 @@ class ProxyCore:
             case TimedOut() | TransportBroken():
                 self._failed(event, now_s)
             case Terminated():
-                self._contexts.pop(event.key, None)
+                context = self._contexts.pop(event.key, None)
                 self._servers.pop(event.key, None)
+                if context is not None and self._held.get(_sender_of(context.envelope)) == event.key:
+                    del self._held[_sender_of(context.envelope)]
         return None
 
     def answer(
@@ -192,6 +209,11 @@ class ProxyCore:
         """Send a 2xx that was held on its way back; do nothing if its INVITE is forgotten already."""
         if answer.key in self._contexts:
             self._send(answer.key, answer.response, now_s)
+
+    def pass_update(self, update: Update, now_s: float) -> None:
+        """Send an UPDATE on that was held on its way."""
+        hop, fallback = update.target.hop, update.target.fallback
+        self.forward(update.key, update.request, hop, now_s, fallback=fallback)
 
     def authenticated(self, key: TransactionKey) -> None:
         """Note that the credentials of a request were accepted, and are used up."""
@@ -242,6 +264,9 @@ class ProxyCore:
         else:
             self._servers[context.client] = key
             context.forwarded = True
+            context.hops.append(hop)
+            if context.holds_answer:
+                self._held[_sender_of(context.envelope)] = key
 
     def fork(
         self,
@@ -301,7 +326,7 @@ class ProxyCore:
 
     # Requests (§16.3, §16.4, §16.10, §16.11).
 
-    def _request(self, event: RequestReceived, now_s: float) -> Arrival | None:
+    def _request(self, event: RequestReceived, now_s: float) -> Arrival | Update | None:
         if event.request.method == "CANCEL":
             self._cancel(event, now_s)
             return None
@@ -322,12 +347,15 @@ class ProxyCore:
 
     def _dispatch(
         self, event: RequestReceived, request: Request, in_dialog: bool, flow: Hop | None, now_s: float
-    ) -> Arrival | None:
+    ) -> Arrival | Update | None:
         if in_dialog:
             remove_assertions(request)  # nobody verifies them here, and the next hop would believe them
             target = self._routes.next_hop(request, flow)
             if target is None:
                 raise _RefusedError(404, "Not Found: the next hop of this dialog is no known address")
+            invite = self._held_for(event)
+            if invite is not None:
+                return Update(event.key, invite, request, target)
             self.forward(event.key, request, target.hop, now_s, fallback=target.fallback)
             return None
         if event.envelope.to_tag:
@@ -335,6 +363,17 @@ class ProxyCore:
         if header_values(request, "Route"):
             raise _RefusedError(403, "Forbidden: Route names elements beyond this proxy")
         return Arrival(event.key, request, event.envelope, event.source)
+
+    def _held_for(self, event: RequestReceived) -> TransactionKey | None:
+        """Return the open INVITE whose called side sends an UPDATE, if its answers are held.
+
+        Whoever knows the dialog could claim to be that side, so the UPDATE must come from where the INVITE went to.
+        """
+        if event.request.method != "UPDATE":
+            return None
+        invite = self._held.get((event.envelope.call_id, event.envelope.to_tag))
+        context = self._contexts.get(invite) if invite else None
+        return invite if context and any(event.source.is_from(hop) for hop in context.hops) else None
 
     def _check(self, request: Request, loop_digest: str, transport: str) -> None:
         if request.uri.scheme not in ("sip", "sips", "tel"):
@@ -453,6 +492,11 @@ class ProxyCore:
             self._end(server, event.key, 408, default_phrase(408), now_s)
         elif context.request is not None:
             self._layer.abandon(server)
+
+
+def _sender_of(envelope: Envelope) -> tuple[str, str]:
+    """Return what names the sender of an INVITE in requests of the other side: Call-ID and tag."""
+    return envelope.call_id, envelope.from_tag
 
 
 def _loop_digest(request: Request, envelope: Envelope) -> str:

@@ -3,8 +3,9 @@
 payload = {"dest","iat","orig"}
 
 `orig` and `dest` are those of the call, and `iat` is the answer's own. So the caller's side learns that whoever
-answered holds the number that was called. A token of this kind stands in responses alone. Its standard could not be
-read whole: what is here follows its draft and those who build on it (docs/divergences.md).
+answered holds the number that was called. A token of this kind stands in responses, and in an UPDATE by who is
+called. Its standard could not be read whole: what is here follows its draft and those who build on it
+(docs/divergences.md).
 """
 
 from dataclasses import dataclass
