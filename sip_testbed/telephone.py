@@ -143,7 +143,7 @@ class Telephone:
             return
         try:
             taken = await answers.final(answer.tag, host_of(call), answer.sdp)
-            self._video.answered(taken.answered, taken.keys)
+            result.remarks += self._video.answered(taken.answered, taken.keys)
         except REFUSED as error:
             self._refused(result, error)
             await call.bye(reasons(str(error)))

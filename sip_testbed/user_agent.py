@@ -21,6 +21,7 @@ from sip_testbed.user_agent_config import (
 )
 from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
 from voice_dpki.media.codecs import CODECS, SpeechDecoder, SpeechEncoder
+from voice_dpki.media.pictures import load_coders
 from voice_dpki.names import ascii_lower
 from voice_dpki.shell.program import StoppedError, describe_configured, indented, start, unless_stopped
 from voice_dpki.shell.trace import Tracer
@@ -129,6 +130,8 @@ def _load_coders(setup: TelephoneSetup) -> None:
     for codec in (setup.codec, *(codec for codec in CODECS.values() if ascii_lower(codec.name) in changes)):
         SpeechEncoder(codec)
         SpeechDecoder(codec)
+    if setup.video:
+        load_coders()
 
 
 async def _call(telephone: Telephone, wanted: CallConfig, stop: asyncio.Event) -> int:

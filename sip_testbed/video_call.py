@@ -6,7 +6,7 @@ speech; in every other case the section is refused with port 0, and the call goe
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 from sip_testbed.media_policy import Refusal, keys_of, protocols
@@ -76,13 +76,19 @@ class Video:
             return speech
         return replace(speech, media=(*speech.media, video_section(self._session.port, keyed=self._keyed)))
 
-    def answered(self, answer: SessionDescription, keys: SrtpKeys | None) -> None:
-        """Take the answer to our offer, with the keys of the whole agreement; raises Refusal or MalformedError."""
-        if self._session is None or not answer.media[1].port:
-            return
+    def answered(self, answer: SessionDescription, keys: SrtpKeys | None) -> Sequence[str]:
+        """Take the answer to our offer, with the keys of the whole agreement; raises Refusal or MalformedError.
+
+        Returns a clause for the report if the answer leaves the video out, which no Identity covers.
+        """
+        if self._session is None:
+            return ()
+        if not answer.media[1].port:
+            return ("the answer takes no video, which the callee's telephone or somebody on the path has refused",)
         if answer.media[1].protocol not in protocols(keyed=self._keyed) or vp8_type(answer.media[1]) is None:
             raise Refusal("SDP video", "the answer takes up the video in another way than it was offered")
         self._start(answer, 1, keys.lines[1] if keys else None)
+        return ()
 
     def accepted(self, offer: SessionDescription, audio: int, keys: SrtpKeys | None) -> None:
         """Take up the video of an offer, if it has any for us; raises MalformedError for an unusable address."""

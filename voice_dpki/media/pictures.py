@@ -121,6 +121,12 @@ class PictureDecoder:
         return numbers[-1] if numbers else None
 
 
+def load_coders() -> None:
+    """Import and start the coders, which takes longer than setting up a call."""
+    payloads = PictureEncoder().encode(0, 0, key=True)
+    PictureDecoder().number(b"".join(Descriptor.parse(payload).data for payload in payloads), 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Descriptor:
     """What the payload descriptor of RFC 7741 §4.2 says, and the part of a picture behind it."""
