@@ -44,7 +44,7 @@ Change = Callable[[Message], None]
 class EachOnce:
     """Changes the answers of one call. A retransmission is changed as the answer was, and nobody is asked again."""
 
-    def __init__(self, find: Callable[[Message], Awaitable[Change]], otherwise: Change) -> None:
+    def __init__(self, find: Callable[[Response], Awaitable[Change]], otherwise: Change) -> None:
         """`find` asks what is to be changed; `otherwise` is what counts until then, and beyond the limit."""
         self._find = find
         self._otherwise = otherwise
