@@ -4,19 +4,20 @@ These are pure functions of `Evidence`, independent of how it was collected.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from sip_testbed.conversation import SILENCE
 from sip_testbed.events import RtpEvent, SipEvent
+from sip_testbed.evidence import Evidence
 from sip_testbed.likeness import likeness_of
 from sip_testbed.pinning import Standing
 from sip_testbed.provision import OPERATORS
 from sip_testbed.remarks import who_refused
 from sip_testbed.report import Connected, Direction, Outcome, TrustLink
-from sip_testbed.scenarios import PASSED, Scenario
-from voice_dpki.stage.events import Event, NoteEvent, ResultEvent
+from sip_testbed.scenarios import PASSED
+from voice_dpki.stage.events import NoteEvent
 from voice_dpki.stage.report import Check
 
 MIN_CORRELATION = 0.99
@@ -35,48 +36,6 @@ _NAMES = {
     "caller": "The caller's telephone",
     "callee": "The callee's telephone",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """The evidence of one call: its events by time, and the recordings by name ("caller.said")."""
-
-    scenario: Scenario
-    codec: str
-    srtp: str | None
-    events: Sequence[Event]
-    recordings: Mapping[str, bytes] = field(default_factory=dict)
-    changes: Sequence[str] = ()
-    """The changes by re-INVITE that the caller was to make."""
-    early_s: float = 0.0
-    """How many seconds of media the callee was to play before it answered."""
-
-    def result(self, role: str) -> Mapping[str, Any]:
-        """Return the last result of the user agent of that role; empty if it took no part."""
-        found = [event.data for event in self.events if isinstance(event, ResultEvent) and event.actor == role]
-        return found[-1] if found else {}
-
-    def notes(self, *actors: str) -> list[NoteEvent]:
-        """Return the notes of these actors, or of all actors if none is given, by time."""
-        return [
-            event for event in self.events if isinstance(event, NoteEvent) and (not actors or event.actor in actors)
-        ]
-
-    def rtp(self) -> list[RtpEvent]:
-        """Return all RTP packets, without RTCP."""
-        return [event for event in self.events if isinstance(event, RtpEvent) and not event.is_control]
-
-    def invites(self, src: str, dst_actor: str) -> list[SipEvent]:
-        """Return the INVITEs that `src` sent to an address that `dst_actor` sends from."""
-        homes = {event.src for event in self.events if isinstance(event, SipEvent) and event.actor == dst_actor}
-        return [
-            event
-            for event in self.events
-            if isinstance(event, SipEvent)
-            and event.actor == src
-            and event.data.startswith(b"INVITE ")
-            and event.dst in homes
-        ]
 
 
 # --- how it ended ---------------------------------------------------------------------------------------------
@@ -184,7 +143,8 @@ def directions(evidence: Evidence) -> dict[str, Direction]:
 def _direction(evidence: Evidence, speaker: str, listener: str) -> Direction:
     media = evidence.result(listener).get("media") or {}
     said, heard = evidence.recordings.get(f"{speaker}.said"), evidence.recordings.get(f"{listener}.heard")
-    likeness = likeness_of(said, heard, len(evidence.changes) + 1) if said and heard else None
+    parts = 1 if evidence.transfer else len(evidence.changes) + 1  # nothing is said any more after the hold
+    likeness = likeness_of(said, heard, parts) if said and heard else None
     return Direction(
         packets=media.get("received", 0),
         lost=media.get("lost", 0) + media.get("late", 0),
@@ -227,7 +187,7 @@ def _good_call(evidence: Evidence, media: Mapping[str, Direction]) -> Iterable[C
         detail = "yes" if established else f"no: {evidence.result(role).get('reason') or 'it took no part'}"
         yield Check(f"The {role} spoke to the end", established, detail)
     for name, direction in media.items():
-        yield _heard(name.replace("_", " "), direction)
+        yield heard(name.replace("_", " "), direction)
     if evidence.changes:
         yield _changed(evidence)
     if evidence.early_s:
@@ -244,7 +204,8 @@ def _good_call(evidence: Evidence, media: Mapping[str, Direction]) -> Iterable[C
         yield Check("Speech was heard", False, "no RTP was sent")
 
 
-def _heard(name: str, direction: Direction) -> Check:
+def heard(name: str, direction: Direction) -> Check:
+    """Return the check that speech was heard well in a direction of this name."""
     likeness, total = direction.correlation or 0.0, direction.packets + direction.lost
     held = likeness >= MIN_CORRELATION and direction.packets > 0 and direction.lost <= MAX_LOSS * total
     detail = f"correlation {likeness:.4f} (at least {MIN_CORRELATION}), {direction.lost} of {total} packets lost"
@@ -260,7 +221,8 @@ def _changed(evidence: Evidence) -> Check:
 
 def _bound(evidence: Evidence) -> Check:
     found = [note.data["sdp"] for note in evidence.notes("verify-b") if note.ok and "sdp" in note.data]
-    told = str(found[-1]) if found else "no verdict"
+    # Of a transfer, the first call is the one to the callee.
+    told = str(found[0 if evidence.transfer else -1]) if found else "no verdict"
     attack = evidence.scenario.attack
     due = "not-signed" if attack is not None and attack.rewrites_sdp else "verified"
     return Check("What was signed of the session description", told == due, told)
@@ -276,10 +238,10 @@ def _keyed(evidence: Evidence) -> Check:
 
 
 def _unreadable(evidence: Evidence) -> Check:
-    packets = evidence.rtp()
-    readable = sum(packet.clear[12:] in packet.wire for packet in packets)
-    detail = f"the speech shows in {readable} of {len(packets)} packets"
-    return Check("RTP on the wire cannot be played", bool(packets) and not readable, detail)
+    packets = [event for event in evidence.events if isinstance(event, RtpEvent)]
+    readable = sum(packet.clear[8 if packet.is_control else 12 :] in packet.wire for packet in packets)
+    detail = f"speech, a report or a goodbye shows in {readable} of {len(packets)} packets"
+    return Check("RTP and RTCP on the wire cannot be read", bool(packets) and not readable, detail)
 
 
 def _refused_call(evidence: Evidence) -> Iterable[Check]:

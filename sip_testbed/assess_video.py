@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from sip_testbed.assess import ENDS, Evidence
+from sip_testbed.assess import ENDS
+from sip_testbed.evidence import Evidence
 from sip_testbed.report import VideoDirection
 from voice_dpki.stage.report import Check
 

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.text import Text
 
 from sip_testbed import report
+from sip_testbed.call_files import FILES
 from sip_testbed.network import Testbed, require_engine
 from sip_testbed.network_config import MODERN
 from sip_testbed.placing import (
     CHANGES,
     CODECS,
-    FILES,
     MIKEY_MODES,
     SIGNED_MODES,
     SRTP_PROFILES,
@@ -30,6 +30,7 @@ from sip_testbed.placing import (
 )
 from sip_testbed.provision import LedgerKind
 from sip_testbed.scenarios import DEFAULT, PINNED, PLAIN, SCENARIOS, SIGNED, Scenario
+from sip_testbed.transfer import ATTENDED, TRANSFER
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.shell.files import write_file
 from voice_dpki.shell.hep import HepTarget
@@ -58,6 +59,7 @@ call.
   voice-dpki call                                         the good call: signed, verified, encrypted, heard
   voice-dpki call --codec opus --srtp AEAD_AES_128_GCM    with another codec and cipher
   voice-dpki call --change hold --change rekey            a hold and new keys while the call is up
+  voice-dpki call --change attended-transfer              the callee is passed on to a third telephone
   voice-dpki call --early-media 2                         encrypted media before the call is answered
   voice-dpki call --video                                 pictures beside the speech, under keys of the same message
   voice-dpki call --list-scenarios                        the attacks that can be tried on it
@@ -100,8 +102,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=CHANGES,
         action="append",
         default=[],
-        help="what the caller changes by re-INVITE in the middle of its speech: a hold, new keys, another codec; "
-        "again for more than one, evenly spread",
+        help="what the caller changes in the middle of its speech: a hold, new keys, another codec; again for more "
+        "than one, evenly spread. Or it passes the callee on to a third telephone, blindly or after a consultation",
     )
     how.add_argument(
         "--early-media",
@@ -167,6 +169,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.early_media and arguments.change:
         raise LocalError("--early-media and --change: a report is about one of them at a time")
+    if {TRANSFER, ATTENDED} & {*arguments.change} and (len(arguments.change) > 1 or scenario.attack):
+        raise LocalError("a transfer is the only change of its call, and of one that nobody attacks")
     progress = _Progress(Console(stderr=arguments.json))
     with interruptible():
         calls = _place_calls(scenario, arguments, progress)

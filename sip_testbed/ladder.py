@@ -12,6 +12,7 @@ from voice_dpki.stage.events import Event, NoteEvent
 from voice_dpki.stage.ladder import Ladder, Mood, Row, ladder_of, listeners, note_row
 
 ACTORS: Mapping[str, str] = {
+    "third": "third",
     "caller": "caller",
     "proxy-a": "proxy A",
     "authn-a": "sign A",

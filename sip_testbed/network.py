@@ -40,10 +40,11 @@ MODULES: Mapping[str, tuple[str, str]] = {
     "path": ("sip_testbed.main", "path"),
     "caller": ("sip_testbed.main", "user-agent"),
     "callee": ("sip_testbed.main", "user-agent"),
+    "third": ("sip_testbed.main", "user-agent"),
 }
 """Module and subcommand of each actor's program; an operator's letter, as in "proxy-a", is not part of the key."""
 
-TELLING = frozenset({"authn", "verify", "proxy", "caller", "callee"})
+TELLING = frozenset({"authn", "verify", "proxy", "caller", "callee", "third"})
 """Whose messages and decisions a HEP collector is told of."""
 
 
@@ -75,6 +76,8 @@ class Testbed(Network):
         self.addresses = Addresses(ADDRESSES)
         self.held.callback(self.addresses.close)
         self.site = Site(self.folder, self.addresses, SystemClock(), SystemRandom(), ledger)
+        self._thirds: dict[bool, Credential] = {}
+        """Certificates of the telephone to which calls are transferred, by whether they are for standard modes."""
         self._administration = Administration(read_genesis(self.site.genesis), self._check_services)
 
     def start(self) -> None:
@@ -139,6 +142,14 @@ class Testbed(Network):
         self.record({"b": (second,)})
         return second
 
+    def third_telephone(self, mikey: str) -> Credential:
+        """Have Operator A record the certificate of the telephone to which calls are transferred, once."""
+        standard = mikey in STANDARD
+        if standard not in self._thirds:
+            self._thirds[standard] = self.site.third_telephone(standard=standard)
+            self.record({"a": (self._thirds[standard],)})
+        return self._thirds[standard]
+
     def new_events(self) -> list[Event]:
         """Return the events that the running programs traced since the last call."""
         return [event for running in self.running.values() for event in running.trace.poll()]
@@ -177,7 +188,7 @@ class Testbed(Network):
         followed = {f"validator-{operator.letter}" for operator in OPERATORS}
         spared = [actor for actor in self.running if actor.startswith("validator-") and actor not in followed]
         ended = [actor for actor in spared if self.running[actor].status is not None]
-        may_end = {*(spared if len(ended) <= 1 else ()), "caller", "callee"}
+        may_end = {*(spared if len(ended) <= 1 else ()), "caller", "callee", "third"}
         self.check_running(actor for actor in self.running if actor not in may_end)
 
     def _known_to_both(self, height: Height) -> Height:

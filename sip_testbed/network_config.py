@@ -8,6 +8,7 @@ from sip_testbed.provision import (
     CALLER,
     OPERATORS,
     SBC_PREFIX,
+    THIRD,
     TRANSIT_PREFIX,
     LedgerKind,
     Operator,
@@ -114,13 +115,16 @@ def user_agent_config(
     changes: Sequence[str] = (),
     early_s: float = 0.0,
     video: bool = False,
+    transfers: bool = False,
 ) -> Sections:
-    """Return the configuration of the caller (with a `target`) or the callee; without `srtp` media are in clear.
+    """Return the configuration of the caller (with a `target`), the callee, or the third one.
+
+    Without `srtp` media are in clear. If the call `transfers`, the caller passes the callee on to the third one.
 
     `mikey` is a mode of MIKEY: one with certificates, or one under a key that both telephones share. `telephone`
     replaces the certificate that the user has.
     """
-    operator = OPERATORS[0] if role == "caller" else OPERATORS[1]
+    operator = OPERATORS[1] if role == "callee" else OPERATORS[0]
     if mikey in (MODERN, HYBRID, *STANDARD):
         telephone = telephone or _telephone(site, role, mikey)
         keyed = {
@@ -134,8 +138,8 @@ def user_agent_config(
             }
         }
     else:
-        peer = target or aor(CALLER, OPERATORS[0])
-        keyed = {"shared_keys": {"mode": mikey, "with": {peer: site.shared_key}}}
+        peers = {target or aor(CALLER, OPERATORS[0]), aor(THIRD, OPERATORS[0]), aor(CALLEES[0], OPERATORS[1])}
+        keyed = {"shared_keys": {"mode": mikey, "with": dict.fromkeys(sorted(peers), site.shared_key)}}
     return {
         "aor": aor(number, operator),
         "password_file": site.secret(f"{role}.password", site.passwords[operator.letter]),
@@ -149,8 +153,14 @@ def user_agent_config(
         **({"early_s": early_s} if early_s else {}),
         **({"video": True, "seen": out / f"{role}.seen.webm"} if video else {}),
         **(keyed if srtp else {}),
-        **({"call": {"target": target, "changes": list(changes)}} if target else {}),
+        **({"accept_transfers": True} if transfers and not target else {}),
+        **({"call": _wanted_call(target, changes, transfers)} if target else {}),
     }
+
+
+def _wanted_call(target: str, changes: Sequence[str], transfers: bool) -> Sections:
+    to = {"transfer_to": aor(THIRD, OPERATORS[0])} if transfers else {}
+    return {"target": target, "changes": list(changes), **to}
 
 
 def _telephone(site: Site, role: str, mikey: str) -> Credential:
@@ -236,7 +246,7 @@ def _proxy_a(site: Site) -> Sections:
     return {
         "domain": OPERATORS[0].domain,
         "operator": OPERATORS[0].organization,
-        "users": site.users("a", CALLER),
+        "users": site.users("a", CALLER, THIRD),
         "listen": site.listen("proxy-a"),
         "routes": [
             {"prefix": TRANSIT_PREFIX, "next_hop": path, **abroad},
@@ -244,7 +254,7 @@ def _proxy_a(site: Site) -> Sections:
             {"prefix": "+44", "next_hop": proxy_b, **abroad},
             {"domain": OPERATORS[1].domain, "next_hop": proxy_b},
         ],
-        "signing": _service(site, "sign", "a"),
+        "signing": {**_service(site, "sign", "a"), "answers": True},
         "verification": {**_service(site, "verify", "a"), "answers": True},
     }
 
@@ -256,7 +266,7 @@ def _proxy_b(site: Site) -> Sections:
         "users": site.users("b", *CALLEES),
         "listen": site.listen("proxy-b"),
         "routes": [{"domain": OPERATORS[0].domain, "next_hop": f"tcp:{site.addresses['proxy-a']}"}],
-        "verification": _service(site, "verify", "b"),
+        "verification": {**_service(site, "verify", "b"), "answers": True},
         "signing": {**_service(site, "sign", "b"), "answers": True},
     }
 

@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-from sip_testbed import assess, assess_video, capture, ladder, report
+from sip_testbed import assess, assess_transfer, assess_video, capture, ladder, report
+from sip_testbed.call_files import FILES, RECORDINGS, VIDEOS, WAV_HEADER_BYTES
 from sip_testbed.events import RtpEvent, SipEvent
+from sip_testbed.evidence import Evidence
 from sip_testbed.network import Testbed
 from sip_testbed.network_config import DH_SIGN, HYBRID, MODERN, PKE, RSA_R, Sections, user_agent_config
 from sip_testbed.provision import (
@@ -19,9 +22,11 @@ from sip_testbed.provision import (
     CALLEE_OVER_TRANSIT,
     CALLER,
     OPERATORS,
+    THIRD,
     aor,
 )
 from sip_testbed.scenarios import Key, Scenario
+from sip_testbed.transfer import ATTENDED, TRANSFER
 from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
 from voice_dpki.media.recording import read_wav, write_wav
 from voice_dpki.names import Tn
@@ -53,8 +58,10 @@ CHANGES: Mapping[str, tuple[str, ...]] = {
     "hold": ("hold", "resume"),
     "rekey": ("rekey",),
     **{codec: (codec,) for codec in CODECS},
+    TRANSFER: ("hold", TRANSFER),
+    ATTENDED: ("hold", ATTENDED),
 }
-"""Command-line name of each change by re-INVITE, and what the telephone then does."""
+"""Command-line name of each change, and what the telephone then does."""
 
 CALL_TIMEOUT_S = 60.0
 AFTERWARDS_TIMEOUT_S = 15.0
@@ -62,25 +69,6 @@ AFTERWARDS_TIMEOUT_S = 15.0
 
 REFUSED_SAY_S = 1.0
 """Length of speech for calls that are expected to be refused."""
-
-WAV_HEADER_BYTES = 44
-RECORDINGS = ("caller.said", "caller.heard", "callee.said", "callee.heard")
-VIDEOS = ("caller.seen", "callee.seen")
-
-FILES: Mapping[str, str] = {
-    "report.html": "this report, in one file",
-    "report.json": "its figures for programs; sip_testbed/report.schema.json describes them",
-    "ladder.txt": "the ladder as text",
-    "call.pcap": "every SIP message and RTP packet as sent, and HTTP; open it with Wireshark or sngrep",
-    "call.decrypted.pcap": "the same with RTP in clear: Telephony, RTP, RTP Player plays it",
-    "caller.said.wav": "what the caller said",
-    "callee.heard.wav": "what arrived at the callee",
-    "callee.said.wav": "what the callee said",
-    "caller.heard.wav": "what arrived at the caller",
-    "callee.seen.webm": "the pictures that the callee saw",
-    "caller.seen.webm": "the pictures that the caller saw",
-}
-"""Files that a call may write into its folder, with their uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +145,7 @@ class _Placement:
         try:
             with self._stages.stage("prepare the attack" if self._is_on_the_path() else "prepare the telephones"):
                 callee = self._answering_side()
+                third = self._third() if self._transfer else None
             if self._listened():
                 with self._stages.stage("earlier call"):
                     self._call(callee)
@@ -169,8 +158,10 @@ class _Placement:
             began_s = time.time()
             with self._stages.stage("call and talk"):
                 self._call(callee)
+                if third is not None:
+                    self._transferred(callee, third)
         finally:
-            ended = self._testbed.end(("caller", "callee", "path"))
+            ended = self._testbed.end(("caller", "callee", "third", "path"))
         with self._stages.stage("report"):
             events = sorted([*earlier, *ended, *self._testbed.new_events()], key=lambda event: event.time_s)
             return self._report(started_at, events, began_s)
@@ -178,6 +169,11 @@ class _Placement:
     @property
     def _changes(self) -> tuple[str, ...]:
         return tuple(act for change in self._options.changes for act in CHANGES[change])
+
+    @property
+    def _transfer(self) -> str | None:
+        """The kind of transfer that the caller makes, if any."""
+        return next((name for name in (TRANSFER, ATTENDED) if name in self._changes), None)
 
     def _listened(self) -> bool:
         return self._scenario.attack is not None and self._scenario.attack.listens_first
@@ -201,6 +197,21 @@ class _Placement:
             self._testbed.attack(self._scenario.attack)
         callee.wait_ready()
         return callee
+
+    def _third(self) -> Running:
+        """Start the telephone to which the caller passes the callee on."""
+        telephone = self._testbed.third_telephone(self._options.mikey) if self._srtp else None
+        third = self._testbed.launch("third", self._telephone("third", number=THIRD, telephone=telephone))
+        third.wait_ready()
+        return third
+
+    def _transferred(self, callee: Running, third: Running) -> None:
+        """Wait until the call that the transfer has made is over, as both its ends tell; if it was made."""
+        callee.trace.poll()
+        transfer = self._transfer
+        if transfer is not None and any(_made(event, transfer) for event in callee.trace.events):
+            for end, purpose in ((callee, "transferred"), (third, assess_transfer.third_is(transfer))):
+                end.wait_for(partial(_ends_call, purpose=purpose), "end", CALL_TIMEOUT_S)
 
     def _impostor(self) -> Running:
         """Start the telephone with which the callee's operator answers in the callee's place."""
@@ -234,12 +245,14 @@ class _Placement:
             out=self._folder.resolve(),
             video=self._options.video,
             early_s=0.0 if role == "caller" else self._options.early_s,
+            transfers=self._transfer is not None,
             **particulars,  # type: ignore[arg-type]
         )
 
     def _speech(self, role: str) -> Path:
         """Write that side's speech, which is the project's recording or its beginning, and return the file."""
-        pcm = read_wav(files("sip_testbed").joinpath("speech", f"{role}.wav").read_bytes())
+        speaker = "caller" if role == "third" else role
+        pcm = read_wav(files("sip_testbed").joinpath("speech", f"{speaker}.wav").read_bytes())
         say_s = self._options.say_s or (REFUSED_SAY_S if self._scenario.attack else None)
         if say_s is not None:
             pcm = Pcm(pcm.rate, pcm.data[: int(say_s * pcm.rate) * SAMPLE_BYTES])
@@ -255,12 +268,11 @@ class _Placement:
         shown = [event for event in events if event.time_s >= began_s] if self._listened() else events
         codec = self._options.codec
         options = self._options
-        evidence = assess.Evidence(
-            self._scenario, codec, self._srtp, shown, recordings, self._changes, options.early_s
-        )
-        outcome, media = assess.seen(evidence), assess.directions(evidence)
+        evidence = Evidence(self._scenario, codec, self._srtp, shown, recordings, self._changes, options.early_s)
+        outcome, speech = assess.seen(evidence), assess.directions(evidence)
+        media = speech | assess_transfer.directions(evidence)
         video = assess_video.directions(evidence)
-        checks = assess.checks(evidence, outcome, media)
+        checks = (*assess.checks(evidence, outcome, speech), *assess_transfer.checks(evidence))
         if options.video and self._scenario.expected.refused_by is None:
             checks = (*checks, *assess_video.checks(video))
         drawn = ladder.build(shown, _figures(media) | _video_figures(video))
@@ -331,6 +343,16 @@ def _ends(event: Event) -> bool:
     return isinstance(event, ResultEvent)
 
 
+def _made(event: Event, change: str) -> bool:
+    """Return whether a telephone tells at the end of its call that a change was made."""
+    changes = event.data["changes"] if isinstance(event, ResultEvent) else None
+    return isinstance(changes, list) and change in changes
+
+
+def _ends_call(event: Event, purpose: str) -> bool:
+    return isinstance(event, ResultEvent) and event.data["purpose"] == purpose
+
+
 def _answers(event: Event) -> bool:
     """Return whether a telephone answered a request, which can only belong to a call."""
     return isinstance(event, SipEvent) and event.data.startswith(b"SIP/2.0 ")
@@ -338,7 +360,7 @@ def _answers(event: Event) -> bool:
 
 def _figures(media: Mapping[str, report.Direction]) -> dict[str, str]:
     """Return the figures for the ladder's media rows, by speaker."""
-    return {name.partition("_")[0]: _arrived(direction) for name, direction in media.items()}
+    return {name.partition("_")[0]: _arrived(media[name]) for name in sorted(media, reverse=True)}
 
 
 def _video_figures(video: Mapping[str, report.VideoDirection]) -> dict[str, str]:
@@ -357,13 +379,13 @@ def _arrived(direction: report.Direction) -> str:
     return lost if direction.mos is None else f"{lost}, MOS {direction.mos:.2f}"
 
 
-def _setup_ms(evidence: assess.Evidence) -> float | None:
+def _setup_ms(evidence: Evidence) -> float | None:
     result = evidence.result("caller")
     setup_ms = result.get("setup_ms")
     return round(setup_ms, 1) if setup_ms is not None and result.get("status") == 200 else None
 
 
-def _timings(evidence: assess.Evidence) -> dict[str, float]:
+def _timings(evidence: Evidence) -> dict[str, float]:
     """Return the times that the actors measured themselves in milliseconds, by name."""
     names = {"authn-a": "sign", "verify-b": "verify", "authn-b": "sign the answer", "verify-a": "verify the answer"}
     names |= {"caller": "MIKEY, caller", "callee": "MIKEY, callee"}

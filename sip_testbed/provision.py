@@ -46,6 +46,7 @@ ADDRESSES = AddressPlan(
         "path": (5, SIP_PORT),
         "caller": (6, SIP_PORT),
         "callee": (7, SIP_PORT),
+        "third": (10, SIP_PORT),
         **{
             f"{service}-{letter}": (number, port)
             for letter, number in _OPERATORS.items()
@@ -95,6 +96,8 @@ class LedgerKind(StrEnum):
 
 
 CALLER = Tn("493023125001")
+THIRD = Tn("493023125002")
+"""To whom the caller passes the callee on, where a call is transferred: another subscriber of Operator A's."""
 CALLEE = Tn("442079460123")
 CALLEE_OVER_TRANSIT = Tn("442079460223")
 """Operator A reaches the numbers 44207946 02xx over a transit network, on which a scenario's attacker is."""
@@ -166,6 +169,11 @@ class Site(SiteFolder):
         """Make a certificate for a number of the callee's and a key that Operator B has, without recording it."""
         make = self.standard_telephone if standard else self.telephone
         return make(OPERATORS[1], (CALLEE_IMPERSONATED,), "second-telephone")
+
+    def third_telephone(self, *, standard: bool = False) -> Credential:
+        """Make the certificate of the telephone to which a call is transferred, without recording it."""
+        make = self.standard_telephone if standard else self.telephone
+        return make(OPERATORS[0], (THIRD,), "third-telephone")
 
     def listen(self, actor: str) -> dict[str, object]:
         """Return the [listen] section of an actor's configuration."""

@@ -13,10 +13,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sip_testbed import call as command
+from sip_testbed.call_files import FILES
 from sip_testbed.conversation import SILENCE
 from sip_testbed.network import Testbed
 from sip_testbed.placing import (
-    FILES,
     MIKEY_MODES,
     SRTP_PROFILES,
     CallOptions,
@@ -162,6 +162,22 @@ def test_both_are_heard_after_each_change_of_the_call(place: Place) -> None:
     hops = 3
     assert sum(label.startswith("INVITE") for label in labels) >= 5 * hops  # the call and four changes
     assert sum("+hold" in label for label in labels) == hops
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["transfer", "attended-transfer"])
+def test_both_are_heard_after_a_transfer(place: Place, kind: str) -> None:
+    """The new call crosses the operators: it is signed by one and verified by the other, as its answer is."""
+    call = place(DEFAULT, changes=(kind,))
+    assert_held(call)
+    labels = [" ".join((row.label, *row.extras)) for row in call.ladder.rows]
+    assert {"REFER", "NOTIFY"} <= {row.label for row in call.ladder.rows}
+    assert sum(label.startswith("INVITE") and "+Identity" in label for label in labels) >= 2 * 2
+    assert "third" in call.ladder.actors
+    again = place(DEFAULT, changes=(kind,))
+    assert_held(again)
+    key = next(check for check in again.report.checks if check.name == "Key of the third one")
+    assert key.detail == "known", "the pin of the one to whom the callee was passed on"
 
 
 def test_a_caller_who_refuses_the_keys_says_why_in_its_bye(place: Place) -> None:

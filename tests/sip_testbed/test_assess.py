@@ -6,6 +6,7 @@ import pytest
 
 from sip_testbed import assess
 from sip_testbed.events import RtpEvent, SipEvent
+from sip_testbed.evidence import Evidence
 from sip_testbed.report import Connected
 from sip_testbed.scenarios import SCENARIOS
 from voice_dpki.media.pcm import Pcm
@@ -39,10 +40,10 @@ def note(actor: str, text: str, **data: object) -> NoteEvent:
     return NoteEvent(1.5, actor, text, data)
 
 
-def evidence(name: str, *events: Event, heard: bytes = SPEECH) -> assess.Evidence:
+def evidence(name: str, *events: Event, heard: bytes = SPEECH) -> Evidence:
     recordings = {f"{role}.said": wav(SPEECH) for role in ("caller", "callee")}
     recordings |= {f"{role}.heard": wav(heard) for role in ("caller", "callee")}
-    return assess.Evidence(SCENARIOS[name], "pcmu", PROFILE, events, recordings)
+    return Evidence(SCENARIOS[name], "pcmu", PROFILE, events, recordings)
 
 
 GOOD: list[Event] = [
@@ -63,7 +64,7 @@ REFUSAL = note(
 )
 
 
-def failed(evidence: assess.Evidence) -> set[str]:
+def failed(evidence: Evidence) -> set[str]:
     outcome, media = assess.seen(evidence), assess.directions(evidence)
     return {check.name for check in assess.checks(evidence, outcome, media) if not check.held}
 
@@ -92,7 +93,7 @@ class TestGoodCall:
                 [*GOOD[:3], result("caller", media=MEDIA, verstat="TN-Validation-Failed"), *GOOD[4:]],
                 {"Verdict on the number that answered"},
             ),
-            ([*GOOD, packet("caller", wire=b"\x80\x00" + b"s" * 30)], {"RTP on the wire cannot be played"}),
+            ([*GOOD, packet("caller", wire=b"\x80\x00" + b"s" * 30)], {"RTP and RTCP on the wire cannot be read"}),
             (
                 [*GOOD[:3], told_caller(media={**MEDIA, "lost": 5}), *GOOD[4:]],
                 {"Speech was heard, callee to caller"},

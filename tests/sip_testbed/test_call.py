@@ -73,6 +73,15 @@ def test_early_media_and_changes_are_shown_one_at_a_time(capfd: pytest.CaptureFi
     assert not (tmp_path / "call").exists()
 
 
+@pytest.mark.parametrize("more", [("--change", "hold"), ("--scenario", "sdp-changed")])
+def test_a_transfer_is_shown_by_itself(
+    more: tuple[str, ...], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main(["call", "--change", "transfer", *more, "--out", str(tmp_path / "call")]) == 2
+    assert "a transfer is the only change" in capfd.readouterr().err
+    assert not (tmp_path / "call").exists()
+
+
 @pytest.mark.parametrize("name", ["call", "proxy", "user-agent", "path"])
 def test_every_command_teaches(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -8,6 +8,7 @@ from sipmessage import Headers
 
 from sip_testbed import assess, remarks
 from sip_testbed.events import SipEvent
+from sip_testbed.evidence import Evidence
 from sip_testbed.report import Outcome
 from sip_testbed.scenarios import SCENARIOS
 from voice_dpki.stage.events import Event, ResultEvent
@@ -78,7 +79,7 @@ def call(callee: str, status: str, *, first: str) -> list[SipEvent]:
 
 def seen(events: list[Any], reason: str, **result: object) -> Outcome:
     given: list[Event] = [*events, ResultEvent(9.0, "caller", {"reason": reason, "established": False, **result})]
-    return assess.seen(assess.Evidence(SCENARIOS["authenticated"], "pcmu", None, given))
+    return assess.seen(Evidence(SCENARIOS["authenticated"], "pcmu", None, given))
 
 
 @pytest.mark.parametrize(
