@@ -58,6 +58,7 @@ as a proxy does, and tampers with it on the way. By mode:
   strip-identity          takes the Identity out of INVITEs
   replay                  sends the first signed INVITE again as every later call
   change-key-mgmt         changes the MIKEY message of the offer
+  add-media               adds a section of video to the offer
   change-sdp              has offer and answer name its own address for the media
   strip-key-mgmt          takes MIKEY out of the offer and downgrades it to RTP/AVP
   change-answer-key-mgmt  changes the MIKEY message of the answer
@@ -73,6 +74,7 @@ Mode = Literal[
     "strip-identity",
     "replay",
     "change-key-mgmt",
+    "add-media",
     "change-sdp",
     "strip-key-mgmt",
     "change-answer-key-mgmt",

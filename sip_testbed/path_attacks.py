@@ -20,12 +20,14 @@ from voice_dpki.effects import Clock, Random, Signer
 from voice_dpki.names import Tn
 from voice_dpki.sip.message import header_values, parse_address, tag_of
 from voice_dpki.sip.sdp import KEY_MGMT, PLAIN, SessionDescription
+from voice_dpki.sip.video import video_section
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import Destinations, key_mgmt_digests, signing_input_of
 from voice_dpki.stir.shaken import SHAKEN, ShakenClaims
 from voice_dpki.wire.sip.invite import caller_uri, number_of
 
 _KEY_MGMT_LINE: Final = f"a={KEY_MGMT}:mikey "
+_ADDED_PORT: Final = 4002
 _FROM_THE_END: Final = 8
 """The byte of a MIKEY message to change, counted from its end: in the signature or MAC, so that it still parses."""
 
@@ -118,6 +120,16 @@ class ChangeSdp(Forward):
 
     def _change(self, line: str) -> str | None:
         return self._connection if line.startswith("c=") else line
+
+
+class AddMedia(Forward):
+    """Adds a section of video to the offer, as if the caller had offered it under its keys."""
+
+    async def invite(self, request: Request) -> str | None:
+        """Add the section behind all others, with keys by the message at the session level."""
+        video = video_section(_ADDED_PORT, keyed=True)
+        _edit_sdp(request, lambda sdp: replace(sdp, media=(*sdp.media, video)))
+        return "the attacker added a section of video to the offer"
 
 
 class StripKeyMgmt(Forward):
@@ -215,6 +227,7 @@ SIMPLE: Mapping[str, Callable[[], Attack]] = {
     "strip-identity": StripIdentity,
     "replay": Replay,
     "change-key-mgmt": ChangeKeyMgmt,
+    "add-media": AddMedia,
     "strip-key-mgmt": StripKeyMgmt,
     "change-answer-key-mgmt": ChangeAnswerKeyMgmt,
 }

@@ -190,6 +190,17 @@ _TABLE = (
         ),
     ),
     Scenario(
+        "media-added",
+        "On a way whose SBCs rewrite addresses, somebody adds a section of video to the offer of a call of speech.",
+        _refused("E20 key-mgmt", 438, FAILED, "The SDP carries 3 key management values, and the caller signed 1."),
+        Attack(
+            "add-media",
+            "adds a section of video to the offer",
+            "a section that the caller did not offer reaches the callee as verified",
+            rewrites_sdp=True,
+        ),
+    ),
+    Scenario(
         "mikey-answer-changed",
         "Somebody on the path changes the MIKEY message of the answer, which no Identity covers.",
         Outcome(PASSED, None, SIGNED, 200, "The callee's signature on the MIKEY message does not verify."),

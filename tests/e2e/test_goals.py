@@ -104,6 +104,11 @@ def other_keys(seen: Seen) -> None:
     assert values[0] != values[1]
 
 
+def another_section(seen: Seen) -> None:
+    assert seen.verified_number == CALLER.encode()
+    assert [line.split()[0] for line in re.findall(rb"\r\nm=(.+)", seen.invite)] == [b"audio", b"video"]
+
+
 def an_answered_call(seen: Seen) -> None:
     assert seen.call.report.seen.sip_status == 200
     assert all(direction.packets > 25 for direction in seen.call.report.directions.values())
@@ -124,6 +129,7 @@ GOALS: Mapping[str, Callable[[Seen], None]] = {
     "stale-date": verified(),
     "key-mgmt-stripped": an_offer_in_clear,
     "mikey-changed": other_keys,
+    "media-added": another_section,
     "mikey-answer-changed": an_answered_call,
     "second-certificate": an_answered_call,
     "no-identity": an_unsigned_call,

@@ -170,6 +170,7 @@ def gained(request: Request, way: Way) -> object:
         "identity-replayed": caller == CALLER != OTHER,
         "sdp-changed": sdp.audio_address == (way.site.addresses["path"].host, 4000) and sdp.key_mgmt == (MIKEY,),
         "key-mgmt-stripped": sdp.key_mgmt == () and sdp.audio.protocol == PLAIN,
+        "media-added": len(sdp.media) == 2,
         "mikey-changed": sdp.key_mgmt != (MIKEY,) and sdp.audio_address == ("127.0.0.2", 4000),
     }.get(way.scenario.name, caller == CALLER)
 
@@ -206,7 +207,7 @@ def test_a_program_runs_without_a_check() -> None:
 
 
 def test_these_are_the_scenarios_of_the_verification_server() -> None:
-    assert len(STIR) == 8
+    assert len(STIR) == 9
 
 
 async def test_on_a_way_with_sbcs_a_changed_address_is_verified(site: Site) -> None:

@@ -107,7 +107,7 @@ async def test_a_signature_can_look_old(folder: Path) -> None:
     assert failed.value.step is Step.IAT
 
 
-@pytest.mark.parametrize("mode", ["change-key-mgmt", "change-sdp", "strip-key-mgmt"])
+@pytest.mark.parametrize("mode", ["change-key-mgmt", "add-media", "change-sdp", "strip-key-mgmt"])
 async def test_an_offer_that_is_no_sdp_cannot_be_changed(folder: Path, mode: str) -> None:
     (folder / "path.toml").write_text(path.EXAMPLE.replace('mode = "resign"', f'mode = "{mode}"'))
     config = load_config(folder / "path.toml", PathConfig)
