@@ -276,7 +276,8 @@ def _description(
 ) -> SessionDescription:
     session_id = int.from_bytes(random.token(4), "big")
     made = audio_description(advertised, port, payloads, session_id=session_id, direction=direction)
-    section = replace(made.only, protocol=protocol, lines=(INFORMATION, *made.only.lines, *lines))
+    told = () if f"a={direction}" in made.only.lines else (f"a={direction}",)  # aiortc does not know the default
+    section = replace(made.only, protocol=protocol, lines=(INFORMATION, *made.only.lines, *told, *lines))
     return replace(made, media=(section,))
 
 

@@ -165,6 +165,14 @@ async def test_an_answer_to_a_telephones_refresh_has_the_chosen_side_of_the_hand
         assert SessionDescription.parse(answer).audio.attributes("setup") == (ours,)
 
 
+@pytest.mark.parametrize("direction", Direction)
+async def test_an_ordinary_telephone_is_told_the_direction_in_words(direction: Direction) -> None:
+    """aiortc fails where it is left out, though RFC 8866 §6.7 has a default."""
+    for side in (sdes_side(), dtls_side()):
+        lines = side.offer(PCMU, direction).audio.lines
+        assert [line for line in lines if line in {f"a={each}" for each in Direction}] == [f"a={direction}"]
+
+
 async def test_a_narrowed_description_has_the_next_version_and_others_keep_theirs() -> None:
     for offer, described in (called(sdes_side(), SDES_ANSWER), called(dtls_side(), DTLS)):
         assert [line.split()[2] for line in (offer.lines[1], described.ours.lines[1])] == ["1", "2"]
