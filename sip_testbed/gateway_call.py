@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from sipmessage import URI
 
+from sip_testbed.gateway_changes import CallEnd, Changes, silence
 from sip_testbed.gateway_config import GatewaySetup, GatewayTelephone
 from sip_testbed.gateway_counts import CALLS, Counts, End, Way
 from sip_testbed.gateway_phones import NotRegisteredError, Phones
-from sip_testbed.gateway_refresh import Described, keep_up
+from sip_testbed.gateway_refresh import Described
 from sip_testbed.gateway_rules import (
     GatewayRefusal,
     Offer,
@@ -148,7 +149,7 @@ class Bridge:
         note = f"encryption ends here: {fields['inside']} | {fields['outside']}"
         self._tracer.note(note, step="gateway", ok=True)
         log.info("call keyed", extra={"fields": fields})
-        silent = asyncio.ensure_future(_silence(relay, self._setup.config.idle_s))
+        silent = asyncio.ensure_future(silence(relay, placed.changes, self._setup.config.idle_s))
         ends: list[Coroutine[object, object, object]] = [_after(silent)]
         ends += [call.ended.wait(), placed.call.ended.wait()]
         if isinstance(side.leg, DtlsLeg):
@@ -176,6 +177,7 @@ class _Placed:
     """How the telephone's side is keyed."""
     translations: tuple[Translation, Translation]
     """Outwards and inwards."""
+    changes: Changes
 
 
 class _NotAnswered(Exception):
@@ -298,9 +300,12 @@ class _Inwards(_Passing):
             raise GatewayRefusal(str(error)) from None
         answer_sdp = answer_to(offer.whole, offer.taken, own)
         await call.answer(answer_sdp.serialize(), [told])
-        keep_up(call, Described(answer_sdp, offer.whole, offer.audio), self._setup.name)
-        keep_up(placed, side.settled(ours, answered, answered), self._setup.name)
-        return _Placed(placed, keys, self._keyed(suite, binding.target.hop), both)
+        changes = Changes(
+            self._setup.name,
+            CallEnd(call, inner, Described(answer_sdp, offer.whole, offer.audio)),
+            CallEnd(placed, side.leg, side.settled(ours, answered, answered)),
+        )
+        return _Placed(placed, keys, self._keyed(suite, binding.target.hop), both, changes)
 
     def _binding(self) -> Binding:
         """Return where to call the telephone; raises NotRegisteredError, and GatewayRefusal as check_flow does."""
@@ -345,15 +350,18 @@ class _Outwards(_Passing):
                 own = side.answer(offer.whole, offer.taken, common, answered.audio_direction)
                 both = self._translations(keys, offer.payloads, payloads_of(answered), common, offer.payloads)
                 await call.answer(own.serialize(), [told])
-                keep_up(call, side.settled(own, offer.whole, offer.audio), self._setup.name)
-                keep_up(placed, Described(ours, answered, answered), self._setup.name)
+                changes = Changes(
+                    self._setup.name,
+                    CallEnd(call, side.leg, side.settled(own, offer.whole, offer.audio)),
+                    CallEnd(placed, inner, Described(ours, answered, answered)),
+                )
                 suite = await side.begin()
             except (MalformedError, MikeyError, LocalError, DtlsError) as error:
                 await placed.bye(reasons(str(error), self._setup.name))
                 raise GatewayRefusal(str(error)) from None
         finally:
             keying.end(mikey)
-        return _Placed(placed, keys, self._keyed(suite, self._source), both)
+        return _Placed(placed, keys, self._keyed(suite, self._source), both, changes)
 
     async def _placed(self, target: str, ours: SessionDescription, told: tuple[str, str]) -> Call:
         try:
@@ -379,13 +387,3 @@ class _Outwards(_Passing):
 
 async def _after(work: "Awaitable[object]") -> None:
     await asyncio.shield(asyncio.ensure_future(work))
-
-
-async def _silence(relay: Relay, idle_s: float) -> None:
-    """Return once a side has been silent for `idle_s`."""
-    since_s = asyncio.get_running_loop().time()
-    while True:
-        left_s = idle_s - relay.silent_s(since_s)
-        if left_s <= 0:
-            return
-        await asyncio.sleep(left_s)

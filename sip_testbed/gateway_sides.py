@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
-from sip_testbed.gateway_refresh import Described
+from sip_testbed.gateway_refresh import Described, only, renewed, with_setup
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError
 from voice_dpki.media.any_source import AnySourceSrtp
@@ -121,7 +121,7 @@ class SdesSide:
         """Leave the agreed key on either side: an answer has one crypto attribute (RFC 4568 §5.1.2)."""
         assert self._agreed is not None
         own, other, _ = self._agreed
-        return Described(_renewed(ours, _only(ours, own)), theirs, _only(audio, other))
+        return Described(renewed(ours, only(ours, own)), theirs, only(audio, other))
 
     async def begin(self) -> str:
         """Let media flow."""
@@ -189,7 +189,7 @@ class DtlsSide:
     def settled(self, ours: SessionDescription, theirs: SessionDescription, audio: SessionDescription) -> Described:
         """Leave the side of the handshake that each has: an answer does not offer the choice (RFC 5763 §5)."""
         own, other = (Setup.ACTIVE, Setup.PASSIVE) if self._client else (Setup.PASSIVE, Setup.ACTIVE)
-        return Described(_renewed(ours, _with_setup(ours, own)), theirs, _with_setup(audio, other))
+        return Described(renewed(ours, with_setup(ours, own)), theirs, with_setup(audio, other))
 
     async def begin(self) -> str:
         """Wait for the handshake."""
@@ -223,39 +223,6 @@ class DtlsSide:
         made = _description(self._advertised, port, payloads, direction, DTLS_PROTOCOLS[0], lines, self._random)
         group = (f"a=group:BUNDLE {mid}",) if mid else ()
         return replace(made, lines=(*made.lines, *group, "a=ice-lite"))
-
-
-def _only(described: SessionDescription, crypto: Crypto) -> SessionDescription:
-    """Return a description without crypto attributes of other keys."""
-    prefix = f"a={CRYPTO}:"
-
-    def keep(line: str) -> str | None:
-        return line if not line.startswith(prefix) or _is(line[len(prefix) :], crypto) else None
-
-    return described.map_lines(keep)
-
-
-def _is(value: str, crypto: Crypto) -> bool:
-    try:
-        return Crypto.parse(value) == crypto
-    except MalformedError:
-        return False
-
-
-def _with_setup(described: SessionDescription, setup: Setup) -> SessionDescription:
-    return described.map_lines(lambda line: f"a=setup:{setup}" if line.startswith("a=setup:") else line)
-
-
-def _renewed(before: SessionDescription, now: SessionDescription) -> SessionDescription:
-    """Return our description `now`, under the next version if it is not that of `before` (RFC 3264 §8)."""
-
-    def count(line: str) -> str:
-        if not line.startswith("o="):
-            return line
-        user, session, version, rest = line.split(" ", 3)
-        return f"{user} {session} {int(version) + 1} {rest}"
-
-    return now if now == before else now.map_lines(count)
 
 
 def _check_protocol(described: SessionDescription, protocols: Sequence[str]) -> None:

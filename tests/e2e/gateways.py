@@ -97,12 +97,12 @@ class Site:
         outside = site.certify("b/outside-key", generate_es256(), OPERATORS[1].organization, NAME, dns_names=[NAME])
         site.write("b/outside.pem", ssl.DER_cert_to_PEM_cert(outside.der).encode())
 
-    def telephone(self, out: Path, say: Path, target: str | None = None) -> Running:
-        """Start a telephone of ours at Operator A: it calls `target`, or answers."""
+    def telephone(self, out: Path, say: Path, target: str | None = None, changes: tuple[str, ...] = ()) -> Running:
+        """Start a telephone of ours at Operator A: it calls `target` and makes `changes`, or answers."""
         out.mkdir(exist_ok=True)
         sections = user_agent_config(
             self.testbed.site, "caller", number=CALLER, codec="PCMU", srtp="AES_CM_128_HMAC_SHA1_80",
-            say=say, out=out, target=target,
+            say=say, out=out, target=target, changes=changes,
         )  # fmt: skip
         sections |= {"result": out / "caller.json", "silence_s": 20}
         return self.testbed.launch("caller", sections)

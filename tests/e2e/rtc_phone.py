@@ -20,6 +20,7 @@ from av import AudioResampler
 from voice_dpki.media.pcm import Pcm, samples_of
 from voice_dpki.media.recording import write_wav
 from voice_dpki.sip.message import Hop
+from voice_dpki.wire.sip.changes import Reinvite
 from voice_dpki.wire.sip.user_agent import Account, Call, IncomingCall, UserAgent
 
 RATE = 8000
@@ -77,6 +78,7 @@ class RtcPhone:
 
     async def talk(self, call: Call | IncomingCall) -> None:
         """Talk until the other side hangs up, or for `talk_s`."""
+        call.on_reinvite(self.reoffered)
         try:
             await asyncio.wait_for(call.ended.wait(), self.told["talk_s"])
         except TimeoutError:
@@ -87,6 +89,11 @@ class RtcPhone:
             self.reading.cancel()
         Path(self.told["heard"]).write_bytes(write_wav(Pcm(RATE, self.heard)))
         tell(done=True)
+
+    async def reoffered(self, change: Reinvite) -> None:
+        await self.peer.setRemoteDescription(RTCSessionDescription(change.sdp.decode(), "offer"))
+        await self.peer.setLocalDescription(await self.peer.createAnswer())
+        await change.accept(self.described())
 
     def described(self) -> bytes:
         """Our description; in a lie, the fingerprint is of another certificate."""

@@ -58,6 +58,16 @@ def spoken(tmp_path: Path) -> Callable[[str], Path]:
     return write
 
 
+def heard_around_a_hold(said: Path, recording: bytes) -> float:
+    """How like it is what was said before and after a hold in the middle third of the speech; the least of both."""
+    spoken, other = read_wav(said.read_bytes()), read_wav(recording)
+    parts = ((0.0, SPEECH_S * 0.25), (SPEECH_S * 0.75, SPEECH_S * 0.9))  # the last frames may stay in a buffer
+    return min(
+        correlate(spoken.part(start_s, end_s), other.part(max(0.0, start_s - 1), end_s + 1)).coefficient
+        for start_s, end_s in parts
+    )
+
+
 def heard(said: Path, recording: bytes) -> float:
     return correlate(read_wav(said.read_bytes()), read_wav(recording)).coefficient
 
@@ -108,6 +118,60 @@ def test_baresip_is_called_with_dtls(site: Site, gateway: Any, spoken: Any, tmp_
     assert_keyed_and_told(report(out))
     assert heard(theirs, (out / "caller.heard.wav").read_bytes()) > 0.95
     assert heard(ours, baresip.heard()) > 0.9
+
+
+@pytest.mark.long
+@pytest.mark.peer("baresip")
+@pytest.mark.parametrize("media", ["srtp-mand", "dtls_srtp"])
+def test_baresip_is_put_on_hold_and_heard_again(
+    site: Site, gateway: Any, spoken: Any, tmp_path: Path, media: str
+) -> None:
+    gateway("sdes" if media == "srtp-mand" else "dtls", md5=True)
+    ours, theirs, out = spoken("caller"), spoken("callee"), tmp_path / "out"
+    with Baresip.at(site, tmp_path / "baresip", theirs, baresip_account(site, media=media)) as baresip:
+        baresip.wait_for("200 OK")
+        assert site.telephone(out, ours, CALLEE_URI, ("hold", "resume")).wait_end(60) == 0
+        baresip.wait_for("terminated (duration")
+    found = report(out)
+    assert found["changes"] == ["hold", "resume"]
+    assert_keyed_and_told(found)
+    assert found["media"]["lost"] == 0
+    assert heard_around_a_hold(theirs, (out / "caller.heard.wav").read_bytes()) > 0.9
+
+
+@pytest.mark.long
+def test_aiortc_is_put_on_hold_and_hears_us_again(site: Site, gateway: Any, spoken: Any, tmp_path: Path) -> None:
+    gateway("dtls", unprotected_sip=True)
+    ours, theirs, out = spoken("caller"), spoken("callee"), tmp_path / "out"
+    with RtcPhone.at(site, tmp_path / "rtc", theirs) as phone:
+        phone.wait_for("registered")
+        assert site.telephone(out, ours, CALLEE_URI, ("hold", "resume")).wait_end(60) == 0
+        assert phone.wait_for("done")
+    found = report(out)
+    assert found["changes"] == ["hold", "resume"]
+    assert_keyed_and_told(found)
+    assert heard_around_a_hold(ours, phone.heard.read_bytes()) > 0.9
+
+
+@pytest.mark.long
+@pytest.mark.peer("baresip")
+def test_baresip_puts_us_on_hold_and_takes_us_up_again(
+    site: Site, gateway: Any, spoken: Any, tmp_path: Path
+) -> None:
+    gateway("sdes", md5=True)
+    ours, theirs, out = spoken("caller"), spoken("callee"), tmp_path / "out"
+    with Baresip.at(site, tmp_path / "baresip", theirs, baresip_account(site)) as baresip:
+        baresip.wait_for("200 OK")
+        telephone = site.telephone(out, ours, CALLEE_URI)
+        baresip.wait_for("Call established")
+        baresip.command("hold")
+        time.sleep(0.5)
+        baresip.command("resume")
+        assert telephone.wait_end(60) == 0
+        baresip.wait_for("terminated (duration")
+    found = report(out)
+    assert found["changes"] == ["hold", "resume"]
+    assert_keyed_and_told(found)
 
 
 @pytest.mark.long

@@ -1,11 +1,12 @@
-"""Re-INVITEs within a call through the gateway: a refresh is answered, and a change is refused."""
+"""Re-INVITEs within a call through the gateway: a refresh is answered, and a change for the worse is refused."""
 
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
-from sip_testbed.gateway_refresh import Described, keep_up
+from sip_testbed.gateway_changes import CallEnd, Changes
+from sip_testbed.gateway_refresh import Described
 from sip_testbed.gateway_sides import DtlsSide, SdesSide, Side
 from voice_dpki.effects import SystemRandom
 from voice_dpki.sip.sdp import SECURE, Direction, RtpMap, SessionDescription, audio_description
@@ -24,11 +25,11 @@ class Change:
         self.acknowledged = acknowledged
         self.answered: bytes | int | None = None
 
-    async def accept(self, sdp: bytes) -> bytes:
+    async def accept(self, sdp: bytes, apply: Any = None) -> bytes:
         self.answered = sdp
         return self.acknowledged
 
-    def refuse(self, status: int) -> None:
+    def refuse(self, status: int, *_: object) -> None:
         self.answered = status
 
 
@@ -58,8 +59,10 @@ def leg() -> Leg:
 
 
 def kept(described: Described) -> Leg:
-    made = Leg()
-    keep_up(cast(Any, made), described, "gateway.b.example")
+    made, other = Leg(), Leg()
+    other.status = 486
+    ends = [CallEnd(cast(Any, each), MediaLeg("127.0.0.1"), described) for each in (made, other)]
+    Changes("gateway.b.example", *ends)
     return made
 
 
@@ -79,9 +82,9 @@ async def test_a_repetition_is_answered_with_what_we_said(leg: Leg) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (b"PCMU/8000", b"PCMU/8000\r\na=inactive"),
-        (b"audio 5000", b"audio 5002"),
-        (b"c=IN IP4 127.0.0.9", b"c=IN IP4 0.0.0.0"),
+        (b"PCMU", b"PCMA"),
+        (b"PCMU/8000", b"PCMU/16000"),
+        (b"PCMU/8000", b"PCMU/8000\r\nm=audio 5004 RTP/SAVP 0"),
         (SECURE.encode(), b"RTP/AVP"),
         (b"mikey AQ==", b"mikey Ag=="),
         (b"v=0", b"v=1"),

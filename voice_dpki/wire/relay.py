@@ -80,6 +80,12 @@ class Leg:
         self._remote = [remote, remote_control]
         self._protection = protection
 
+    def move(self, remote: Address, remote_control: Address) -> None:
+        """Send media elsewhere, until authentic packets show where to; raises MalformedError as `start` does."""
+        for address in (remote, remote_control):
+            check_address(self.host, *address)
+        self._remote = [remote, remote_control]
+
     def deliver_to(self, deliver: Callable[[bytes, bool], None]) -> None:
         """Have `deliver` called with each authentic packet in clear, and with whether it is RTCP.
 
