@@ -45,6 +45,8 @@ PACKAGES = {
     "pkcs11-tool": "opensc",
     "sngrep": "sngrep",
     "baresip": "baresip-core",
+    "promtool": "prometheus",
+    "prometheus": "prometheus",
 }
 """Debian package that holds each peer program."""
 

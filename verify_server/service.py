@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Protocol
 
 from verify_server.export import Export
+from verify_server.operators import count_operator
 from verify_server.out_of_band import Retriever
 from verify_server.outside import OutsideSigners
 from verify_server.replay_store import SharedReplays
@@ -229,6 +230,7 @@ class VerifyService:
         verdict = overall(verdicts)
         VERDICTS.labels(verdict.verstat, verdict.step).inc()
         TRUSTS.labels(verdict.trust or "", verdict.verstat).inc()
+        count_operator(verdict)
         if verdict.ok:
             BINDINGS.labels(verdict.sdp).inc()
         self._tell(verdict, ms)

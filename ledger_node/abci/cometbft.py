@@ -98,6 +98,8 @@ class CometbftSection(Config, frozen=True, kw_only=True):
     snapshot_blocks: Annotated[int, msgspec.Meta(ge=0)] = SNAPSHOT_BLOCKS
     """Number of blocks between snapshots for other nodes; 0 for none."""
     state_sync: StateSync | None = None
+    metrics: Listen | None = None
+    """Where CometBFT serves its own metrics, in Prometheus' format; nowhere without it."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for an RPC open to strangers, or for peers that would be refused as duplicates."""
@@ -105,6 +107,11 @@ class CometbftSection(Config, frozen=True, kw_only=True):
             raise ValueError(
                 f"rpc: CometBFT's RPC takes anything from anybody, and others can reach {self.rpc.host}: use "
                 "127.0.0.1, or insecure = true in rpc where a firewall protects it"
+            )
+        if self.metrics and not (self.metrics.is_loopback or self.metrics.insecure):
+            raise ValueError(
+                f"metrics: CometBFT serves them to anybody, and others can reach {self.metrics.host}: use "
+                "127.0.0.1, or insecure = true in metrics where a firewall protects it"
             )
         hosts = [peer.partition("@")[2].rpartition(":")[0] for peer in self.peers]
         twice = sorted({host for host in hosts if hosts.count(host) > 1})
@@ -208,6 +215,7 @@ class Home:
             "statesync": _state_sync(settings.state_sync),
             "storage": {"discard_abci_responses": True},
             "tx_index": {"indexer": "null"},
+            "instrumentation": _instrumentation(settings.metrics),
         }
 
 
@@ -221,6 +229,9 @@ MAX_RPC_BATCH = 256
 
 MAX_RPC_CONNECTIONS = 64
 """Most RPC connections: the ledger node uses a few, and operators' tools some more."""
+
+MAX_METRICS_CONNECTIONS = 8
+"""Most connections to CometBFT's own metrics."""
 
 MAX_RPC_HEADER_BYTES = 16 * 1024
 
@@ -319,6 +330,16 @@ def key_json(key: Ed25519PrivateKey) -> dict[str, object]:
         "address": Validator(public, 1).address.hex().upper(),
         "pub_key": {"type": "tendermint/PubKeyEd25519", "value": b64encode(public).decode("ascii")},
         "priv_key": {"type": "tendermint/PrivKeyEd25519", "value": b64encode(seed + public).decode("ascii")},
+    }
+
+
+def _instrumentation(metrics: Listen | None) -> dict[str, object]:
+    if metrics is None:
+        return {"prometheus": False}
+    return {
+        "prometheus": True,
+        "prometheus_listen_addr": f"{metrics.host}:{metrics.port}",
+        "max_open_connections": 8,
     }
 
 

@@ -51,6 +51,7 @@ heartbeat_s = 5.0
 # [cometbft]                               # this node orders transactions with other operators' nodes
 # home = "cometbft"
 # rpc = { host = "127.0.0.1", port = 26657 }
+# metrics = { host = "127.0.0.1", port = 26660 }   # CometBFT's own, for Prometheus; left out: nowhere
 # p2p = { host = "127.0.0.1", port = 26656 }
 # peers = ["ID@HOST:26656"]                # the others; `ledger-node id` prints a node's
 # admitted = "admitted"                    # further nodes that may connect, "ID@ADDRESS" a line; it may change

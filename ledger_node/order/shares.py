@@ -11,10 +11,13 @@ from ledger_node.order.engine import MAX_WAITING
 from ledger_node.order.orderer import Orderer
 from voice_dpki.ledger.refusals import Refused
 from voice_dpki.ledger.transactions import Transaction, kind_of
+from voice_dpki.metrics import follow, gauge
 from voice_dpki.shell.limits import REFUSED, TooManyError
 
 SHARE = MAX_WAITING // 4
 """Most transactions of one member in the backlog; the owners of its certificates together may have as many."""
+
+WAITING = gauge("ledger_waiting_transactions", "Transactions that wait for a block here.")
 
 _NOT_TAKEN = REFUSED.labels("member-share")
 
@@ -29,6 +32,7 @@ class Shares:
         self._share = share
         self._waiting: dict[object, bytes | _Name] = {}
         """The backlog: each transaction's bytes, or its sender once that was parsed."""
+        follow(WAITING, self._waiting.__len__)
 
     async def submit(self, raw: bytes) -> TxOutcome:
         """Hand over a transaction; raises as `orderer` does, and TooManyError if its member has used its share."""

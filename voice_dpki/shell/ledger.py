@@ -1,5 +1,6 @@
 """Access to a ledger by configuration: the node, its trust anchor, and the file that keeps the trusted header."""
 
+import math
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,11 +10,16 @@ from pathlib import Path
 from voice_dpki.effects import Clock, SystemClock
 from voice_dpki.errors import LocalError, VoiceDpkiError
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
+from voice_dpki.metrics import follow, gauge
 from voice_dpki.shell.config import read_file, resolve
 from voice_dpki.shell.tls import ClientTls, optional_client_context
 from voice_dpki.shell.worker import is_first
 from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S, DEFAULT_TIMEOUT_S, LedgerClient
 from voice_dpki.wire.ledger.subscription import Subscription
+
+AGE_S = gauge(
+    "ledger_header_age_seconds", "Age of the newest header of the ledger that is known; +Inf without one."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,8 @@ class LedgerAccess:
             ]
             subscription = Subscription(client, max_entries=max_entries, witnesses=witnesses)
             await opened.enter_async_context(subscription.following())
+            opened.callback(follow, AGE_S, lambda: math.inf)
+            follow(AGE_S, subscription.age_s)
             yield subscription
 
 

@@ -22,6 +22,16 @@ def home(folder: Path, **options: Any) -> Home:
     return Home(folder=folder, name="operator-a", genesis=b"{}", settings=settings, **options)
 
 
+def test_cometbft_serves_its_metrics_where_it_is_told_to(tmp_path: Path) -> None:
+    section = CometbftSection(home="c", metrics=Listen(port=26660))
+    cometbft.Home(folder=tmp_path, name="a", genesis=b"{}", settings=section).write()
+    told = tomllib.loads((tmp_path / "config" / "config.toml").read_text())["instrumentation"]
+    assert (told["prometheus"], told["prometheus_listen_addr"]) == (True, "127.0.0.1:26660")
+    with pytest.raises(ValueError, match=r"others can reach 192\.0\.2\.1"):
+        CometbftSection(home="c", metrics=Listen(host="192.0.2.1", port=26660))
+    CometbftSection(home="c", metrics=Listen(host="192.0.2.1", port=26660, insecure=True))
+
+
 def test_home_has_what_cometbft_reads(tmp_path: Path) -> None:
     key = Ed25519PrivateKey.generate()
     home(tmp_path, validator_key=key).write()
@@ -31,6 +41,7 @@ def test_home_has_what_cometbft_reads(tmp_path: Path) -> None:
     assert settings["p2p"]["laddr"] == "tcp://127.0.0.1:26656"
     assert settings["p2p"]["persistent_peers"] == PEER
     assert settings["consensus"]["timeout_propose"] == "300ms"
+    assert settings["instrumentation"] == {"prometheus": False}
     written = json.loads((tmp_path / "config" / "priv_validator_key.json").read_text())
     assert written == cometbft.key_json(key)
     for private in ("config/priv_validator_key.json", "config/node_key.json", "data/priv_validator_state.json"):
