@@ -47,6 +47,7 @@ PACKAGES = {
     "baresip": "baresip-core",
     "promtool": "prometheus",
     "prometheus": "prometheus",
+    "systemd-analyze": "systemd",
 }
 """Debian package that holds each peer program."""
 
