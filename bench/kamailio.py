@@ -25,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.interop.kamailio.operators import CALLEE, CALLER, FROM, SCENARIOS, Operators
+from tests.interop.kamailio.operators import CALLEE, CALLER, FROM, ROOT, SCENARIOS, Operators
 
 AIM_ADDED_P99_MS = 10.0
 TURN_S = 5
@@ -145,7 +145,7 @@ def operators(
 
 def demanding(verdict: str) -> str:
     """Return the callee's scenario, in which an INVITE without `verdict` is refused."""
-    text = (SCENARIOS / "kamailio_callee.xml").read_text()
+    text = (ROOT / "docs/kamailio/callee.xml").read_text()
     for there, here in (
         ('next="busy" test="busy"', 'next="told" test="told"'),
         (

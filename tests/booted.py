@@ -46,6 +46,7 @@ class Booted:
 
     def __init__(self, systemd: int) -> None:
         """`systemd` is its first process, as this machine counts them."""
+        self.pid = systemd
         self._enter = ["nsenter", "--target", str(systemd), "--mount", "--pid", "--net", "--uts", "--root"]
 
     def run(self, script: str) -> "subprocess.CompletedProcess[str]":

@@ -4,7 +4,6 @@ Services are set up by the blocks of docs/install.md as they stand. The host tha
 """
 
 import json
-import os
 import re
 import subprocess
 import time
@@ -15,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.booted import Booted, booted
-from tests.debians import VARIABLES, bare_machine
+from tests.debians import bare_machine
+from tests.e2e.debian_packages import build_packages
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "packaging/debian/units"
@@ -28,6 +28,9 @@ FROM_DEBIAN = (
     "apt-get -qq update && apt-get -qq install --yes --no-install-recommends python3 systemd-sysv curl openssl"
 )
 """What the package needs, and what the page's reader has."""
+
+SEVERAL_WORKERS = "voice-dpki-authn-server"
+"""Its processes are replaced one by one, as the page has two of them."""
 
 CONFIGURATIONS = {
     "cps-server": """\
@@ -124,39 +127,16 @@ def test_every_unit_has_a_user_folders_and_a_place_on_the_page() -> None:
 
 
 @pytest.fixture
-def packages(tmp_path: Path) -> Path:
-    """Build the package, and the same again as a newer version: old.deb and new.deb."""
-    build = [str(ROOT / "packaging/debian/make-package")]
-    done = subprocess.run(
-        build,
-        env={"PATH": "/usr/bin:/bin", **_network(), "OUT": str(tmp_path / "out")},
-        capture_output=True,
-        text=True,
-        timeout=3000,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (made,) = (tmp_path / "out").glob("voice-dpki_0.1.0~git*.deb")
-    made.rename(tmp_path / "old.deb")
-    tree = tmp_path / "tree"
-    subprocess.run(["dpkg-deb", "--raw-extract", tmp_path / "old.deb", tree], check=True)
-    control = tree / "DEBIAN/control"
-    control.write_text(re.sub(r"^Version: .*$", "Version: 0.1.0", control.read_text(), flags=re.MULTILINE))
-    subprocess.run(
-        ["dpkg-deb", "-Zzstd", "-z1", "--build", tree, tmp_path / "new.deb"], check=True, capture_output=True
-    )
-    return tmp_path
-
-
-@pytest.fixture
-def host(packages: Path, tmp_path: Path) -> Iterator[Booted]:
+def host(tmp_path: Path) -> Iterator[Booted]:
     """A bare Debian 12 with systemd, on which nothing of the project is, but for the two packages in /root."""
+    packages = build_packages(tmp_path)
     (tmp_path / "machine").mkdir()
     with ExitStack() as stack:
         machine = stack.enter_context(bare_machine("bookworm", tmp_path / "machine"))
         prepared = machine.run(FROM_DEBIAN, DEBIAN_FRONTEND="noninteractive")
         assert prepared.returncode == 0, prepared.stderr
-        for name in ("old.deb", "new.deb"):
-            machine.copy(packages / name, Path("/root") / name)
+        machine.copy(packages.old, Path("/root/old.deb"))
+        machine.copy(packages.new, Path("/root/new.deb"))
         yield stack.enter_context(booted(machine, f"voice-dpki-{tmp_path.parent.name}"))
 
 
@@ -177,7 +157,11 @@ def test_the_package_is_installed_run_upgraded_and_removed(host: Booted) -> None
     host.do("dpkg --install new.deb")
     assert host.do("dpkg-query -W -f '${Version}' voice-dpki") == "0.1.0"
     after = pids(host)
-    assert all(after[name] not in ("0", before[name]) for name in NAMES), "an upgrade restarts what runs"
+    assert {name for name in NAMES if after[name] == before[name]} == {SEVERAL_WORKERS}
+    assert "0" not in after.values(), "an upgrade restarts what runs"
+    host.do(
+        f"until journalctl --no-pager -u {SEVERAL_WORKERS} | grep -q 'all workers are replaced'; do sleep 1; done"
+    )
     call(host)
     keys = kept(host)
     removed = host.run("dpkg --remove voice-dpki")
@@ -271,8 +255,3 @@ def kept(host: Booted) -> str:
     return host.do(
         "find /etc/voice-dpki /var/lib/voice-dpki/ledger-node/cometbft/config -type f | sort | xargs sha256sum"
     )
-
-
-def _network() -> dict[str, str]:
-    """Return by which variables of this process PyPI is reached."""
-    return {name: value for name, value in os.environ.items() if VARIABLES.match(name)}

@@ -274,7 +274,7 @@ class Operators:
         callee: str = "",
         program: Program = kamailio,
     ) -> None:
-        """`callee` is the text of the callee's scenario, if it is another than kamailio_callee.xml."""
+        """`callee` is the text of the callee's scenario, if it is another than docs/kamailio/callee.xml."""
         self._program = program
         if program is kamailio:
             demand_modules(MODULES if asks != "SIP" else TLS_MODULES if tls else ())
@@ -332,7 +332,7 @@ class Operators:
         return Kamailio(self.folder / letter, hosts[f"proxy-{letter}"], changes, files, self._program)
 
     def _start_callee(self, scenario: str) -> "subprocess.Popen[bytes]":
-        (self.folder / "callee.xml").write_text(scenario or (SCENARIOS / "kamailio_callee.xml").read_text())
+        (self.folder / "callee.xml").write_text(scenario or (ROOT / "docs/kamailio/callee.xml").read_text())
         command = ["sipp", "-sf", "callee.xml", "-i", self.hosts["callee"], "-p", "5060", "-t", "u1"]
         command += ["-key", "number", CALLEE, "-nostdin"]
         command += [] if scenario else ["-trace_msg", "-message_file", "callee.msg"]
