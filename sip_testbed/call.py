@@ -169,8 +169,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.early_media and arguments.change:
         raise LocalError("--early-media and --change: a report is about one of them at a time")
-    if {TRANSFER, ATTENDED} & {*arguments.change} and (len(arguments.change) > 1 or scenario.attack):
-        raise LocalError("a transfer is the only change of its call, and of one that nobody attacks")
+    if {TRANSFER, ATTENDED} & {*arguments.change} and (
+        len(arguments.change) > 1 or scenario.attack or arguments.video
+    ):
+        raise LocalError("a transfer is the only change of its call, which has no video and nobody to attack it")
     progress = _Progress(Console(stderr=arguments.json))
     with interruptible():
         calls = _place_calls(scenario, arguments, progress)

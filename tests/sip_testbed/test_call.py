@@ -73,7 +73,7 @@ def test_early_media_and_changes_are_shown_one_at_a_time(capfd: pytest.CaptureFi
     assert not (tmp_path / "call").exists()
 
 
-@pytest.mark.parametrize("more", [("--change", "hold"), ("--scenario", "sdp-changed")])
+@pytest.mark.parametrize("more", [("--change", "hold"), ("--scenario", "sdp-changed"), ("--video",)])
 def test_a_transfer_is_shown_by_itself(
     more: tuple[str, ...], capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
