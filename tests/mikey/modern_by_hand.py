@@ -32,6 +32,8 @@ class Side:
     ssrc: int
     x25519: bytes
     mlkem_seed: bytes = b""
+    further: tuple[int, ...] = ()
+    """The SSRCs of the m-lines after the first."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,10 @@ class Bundle:
     hybrid: bool
 
 
-def header(data_type: int, first: int, v: int, bundle: Bundle, ours: int, theirs: int) -> bytes:
-    session = [b"\0" + ssrc.to_bytes(4, "big") + bytes(4) for ssrc in (ours, theirs)]
-    fixed = bytes([1, data_type, first, v << 7 | 1]) + bundle.csb_id.to_bytes(4, "big") + bytes([2, 0])
+def header(data_type: int, first: int, v: int, bundle: Bundle, *ssrcs: int) -> bytes:
+    """The SSRCs are the Initiator's and the Responder's of each m-line in turn."""
+    session = [b"\0" + ssrc.to_bytes(4, "big") + bytes(4) for ssrc in ssrcs]
+    fixed = bytes([1, data_type, first, v << 7 | 1]) + bundle.csb_id.to_bytes(4, "big") + bytes([len(ssrcs), 0])
     return fixed + b"".join(session)
 
 
@@ -83,7 +86,7 @@ def offer_of(caller: Side, callee_uri: str, bundle: Bundle) -> bytes:
         key = MLKEM768PrivateKey.from_seed_bytes(caller.mlkem_seed).public_key().public_bytes_raw()
         value = bytes([242]) + key + public(caller.x25519)
     message = (
-        header(4, 5, 1, bundle, caller.ssrc, 0)
+        header(4, 5, 1, bundle, *(each for ssrc in (caller.ssrc, *caller.further) for each in (ssrc, 0)))
         + timestamp(bundle, 11)
         + bytes([6, 16])
         + bundle.rand
@@ -103,12 +106,13 @@ def offer_of(caller: Side, callee_uri: str, bundle: Bundle) -> bytes:
 
 
 def answer_of(
-    callee: Side, caller_ssrc: int, bundle: Bundle, offer: bytes, ciphertext: bytes = b""
+    callee: Side, caller_ssrc: int, bundle: Bundle, offer: bytes, ciphertext: bytes = b"", *further: int
 ) -> tuple[bytes, bytes]:
-    """The answer, and the value in it."""
+    """The answer, and the value in it; `further` are the caller's SSRCs of the m-lines after the first."""
     value = ciphertext + public(callee.x25519)
+    pairs = zip((caller_ssrc, *further), (callee.ssrc, *callee.further), strict=True)
     message = (
-        header(5, 5, 0, bundle, caller_ssrc, callee.ssrc)
+        header(5, 5, 0, bundle, *(ssrc for pair in pairs for ssrc in pair))
         + timestamp(bundle, 6)
         + identity(callee.uri, 8)
         + certificate_hash(callee, 3)
@@ -133,12 +137,12 @@ def tgk_of(caller: Side, bundle: Bundle, offer: bytes, value: bytes) -> bytes:
     return hmac.digest(extracted, b"voice-dpki/mikey-tgk/v1\0" + value + b"\x01", "sha256")
 
 
-def keys_of(tgk: bytes, bundle: Bundle) -> dict[str, bytes]:
-    """Key and salt of the caller's stream and of the callee's."""
+def keys_of(tgk: bytes, bundle: Bundle, line: int = 0) -> dict[str, bytes]:
+    """Key and salt of the caller's stream and of the callee's, of an m-line."""
     size, salt_size = SIZES[bundle.profile]
     tail = bundle.csb_id.to_bytes(4, "big") + bundle.rand
     found = {}
-    for cs_id, speaker in ((1, "caller"), (2, "callee")):
+    for cs_id, speaker in ((2 * line + 1, "caller"), (2 * line + 2, "callee")):
         found[f"{speaker}_key"] = _p(tgk, bytes.fromhex("2AD01C64") + bytes([cs_id]) + tail)[:size]
         found[f"{speaker}_salt"] = _p(tgk, bytes.fromhex("39A2C14B") + bytes([cs_id]) + tail)[:salt_size]
     return found

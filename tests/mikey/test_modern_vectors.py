@@ -1,7 +1,7 @@
 """The vectors of the modern mode: our code and a construction that shares none with it agree to the octet."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,38 @@ def test_our_code_makes_the_same_octets_and_keys(vector: Any) -> None:
     keys = offer.complete(offer.receive(answer.message), vouched(callee), now_s=NOW_S)
     check_keys(vector, keys)
     check_keys(vector, SrtpKeys(answer.keys.profile, answer.keys.receive, answer.keys.send))
+
+
+@pytest.mark.parametrize("vector", [each for each in EXCHANGES if not each["hybrid"]][:1])
+def test_two_media_lines_are_keyed_as_the_document_says(vector: Any) -> None:
+    caller, callee = (
+        ModernParty(vector[role]["uri"], certificate_of(role), Deterministic(key_of(role)))
+        for role in ("caller", "callee")
+    )
+    told = replace(side(vector, "caller"), further=(0x11223344,))
+    answering = replace(side(vector, "callee"), further=(0x55667788,))
+    ssrcs = [ssrc.to_bytes(4, "big") for ssrc in (told.ssrc, *told.further)]
+    offer = ModernInitiator(caller).offer(
+        responder_uri=callee.uri,
+        profile=SrtpProfile(vector["profile"]),
+        random=Drawn(told.x25519, *ssrcs, vector["csb_id"].to_bytes(4, "big"), bundle(vector).rand),
+        now_s=NOW_S,
+        strength=Strength.MODERN,
+        lines=2,
+    )
+    assert offer.message == by_hand.offer_of(told, callee.uri, bundle(vector))
+    clocks: dict[str, Any] = {"now_s": NOW_S, "steady_s": NOW_S}
+    responder = ModernResponder(callee, ReplayCache(NOW_S - 10))
+    claim = responder.receive(offer.message, initiator_uri=caller.uri, key_mgmt_ids=("mikey",), lines=2, **clocks)
+    drawn = Drawn(answering.x25519, *(ssrc.to_bytes(4, "big") for ssrc in (answering.ssrc, *answering.further)))
+    answer = responder.complete(claim, vouched(caller), random=drawn, **clocks)
+    octets, value = by_hand.answer_of(answering, told.ssrc, bundle(vector), offer.message, b"", *told.further)
+    assert answer.message == octets
+    tgk = by_hand.tgk_of(told, bundle(vector), offer.message, value)
+    for number, line in enumerate(offer.complete(offer.receive(octets), vouched(callee), now_s=NOW_S).lines):
+        keys = by_hand.keys_of(tgk, bundle(vector), number)
+        assert (line.send.tek, line.send.salt) == (keys["caller_key"], keys["caller_salt"])
+        assert (line.receive.tek, line.receive.salt) == (keys["callee_key"], keys["callee_salt"])
 
 
 def check_keys(vector: Any, keys: SrtpKeys) -> None:
