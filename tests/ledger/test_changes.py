@@ -269,3 +269,14 @@ def test_what_is_judged_is_the_same_until_it_changes() -> None:
     assert holdings.recorded(DIGESTS[1], 10.0, 20.0) is None
     holdings.put(resolution(DIGESTS[1], 6, "B", status=CertStatus.REVOKED))
     assert present(holdings.recorded(DIGESTS[1], 10.0, 20.0)).status is CertStatus.REVOKED
+
+
+def test_what_is_held_anew_was_used_last_and_hangs_on_its_member_alone() -> None:
+    holdings = holding(5, *(resolution(digest, 5) for digest in DIGESTS[:2]), max_entries=2)
+    holdings.put(resolution(DIGESTS[0], 5, "B"))
+    holdings.put(resolution(DIGESTS[2], 5))
+    assert [holdings.get(digest, 6.0) is not None for digest in DIGESTS[:3]] == [True, False, True]
+    holdings.advance(at(6), frozenset({member_key("A")}))
+    assert [holdings.get(digest, 6.0) is not None for digest in DIGESTS[:3]] == [True, False, False]
+    holdings.advance(at(7), frozenset({member_key("B")}))
+    assert len(holdings) == 0

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from tests.present import present
+from voice_dpki.errors import LocalError
 from voice_dpki.ledger import expiry, names, tree
 from voice_dpki.ledger.owners import owner_of
 from voice_dpki.ledger.proof import verify_absence
@@ -14,7 +16,7 @@ from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.state import Block, MemoryState, Outcome, apply
 from voice_dpki.ledger.transactions import Batch, endorse
 from voice_dpki.ledger.view import value_hashes
-from voice_dpki.names import Height
+from voice_dpki.names import CertDigest, Height
 from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.profile import digest_of
 
@@ -96,3 +98,12 @@ def test_days_without_certificates_are_passed_over_in_steps(federation: Any, sta
         steps.append(expiry.pruned_before(state))
     assert len(steps) == 16
     assert execute(state, time_s=far_s).leaves == {}
+
+
+@pytest.mark.parametrize(
+    "missing", [{"record": None}, {"certificate": None}, {"record": None, "certificate": None}]
+)
+def test_a_queued_certificate_of_which_a_part_is_missing_is_damage(missing: dict[str, None]) -> None:
+    draft = MagicMock(**{f"{name}.return_value": value for name, value in missing.items()})
+    with pytest.raises(LocalError, match="a queued certificate is missing"):
+        expiry._remove(draft, CertDigest(bytes(32)))

@@ -1,7 +1,7 @@
 """Each kind of transaction and of leaf is whole, and the history that proves determinism has all of them."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pkgutil import iter_modules
@@ -11,8 +11,9 @@ import pytest
 
 from voice_dpki import ledger
 from voice_dpki.codec import cbor
+from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.genesis import load_genesis
-from voice_dpki.ledger.kind import Body, Kind
+from voice_dpki.ledger.kind import Body, Kind, digest, key, signature, text
 from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.refusals import Refused
 from voice_dpki.ledger.state import LEAVES, Block, MemoryState, Outcome, apply
@@ -102,3 +103,17 @@ def test_leaves_are_looked_up_at_paths_of_their_own() -> None:
     assert len(set(paths)) == len(paths)
     for leaf in LEAVES:
         assert leaf.lookup is None or leaf.lookup.argument.name != leaf.kind, "an answer has both as members"
+
+
+@pytest.mark.parametrize(
+    ("read", "least", "most"), [(signature, 64, 1024), (key, 1, 2048), (digest, 32, 32), (text, 1, 64)]
+)
+def test_sizes_in_a_transaction(read: Callable[[Any], Any], least: int, most: int) -> None:
+    def made(size: int) -> str | bytes:
+        return "x" * size if read is text else bytes(size)
+
+    for size in (least, most):
+        assert read(made(size)) == made(size)
+    for size in (least - 1, most + 1):
+        with pytest.raises(MalformedError):
+            read(made(size))

@@ -72,6 +72,19 @@ def test_a_range_is_cut_into_decimal_blocks_that_hold_its_numbers_and_no_others(
     assert all(end + 1 == start for (_, end), (start, _) in pairwise(spans))
 
 
+@pytest.mark.parametrize(
+    ("start", "count", "blocks"),
+    [
+        ("10", 80, ["1", "2", "3", "4", "5", "6", "7", "8"]),
+        ("00", 90, ["0", "1", "2", "3", "4", "5", "6", "7", "8"]),
+        ("09", 12, ["09", "1", "20"]),
+        ("1000", 1001, ["1", "2000"]),
+    ],
+)
+def test_blocks_have_a_digit_at_least(start: str, count: int, blocks: list[str]) -> None:
+    assert list(names.decimal_blocks(TnRange(Tn(start), count))) == blocks
+
+
 def test_a_list_and_a_certificates_names_are_bounded(federation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(names, "MAX_LISTED", 3)
     state = federation.state()

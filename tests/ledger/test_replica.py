@@ -152,3 +152,7 @@ def test_refuses_other_json(chain: Any, changes: dict[str, Any]) -> None:
     block = chain.next_block().to_json()
     with pytest.raises(MalformedError):
         SignedBlock.from_json(json.dumps(block | changes).encode())
+
+
+def test_the_first_block_is_that_of_height_1(federation: Any) -> None:
+    assert Replica(federation.state(), None).next_height == 1

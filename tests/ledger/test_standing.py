@@ -5,13 +5,15 @@ from itertools import product
 
 import pytest
 
+from voice_dpki.ledger.held_numbers import NumberHolder
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.ledger.records import RECORDED, CertRecord, CertStatus
-from voice_dpki.ledger.standing import recorded_as, status_of
-from voice_dpki.names import CertDigest, Height
+from voice_dpki.ledger.standing import recorded_as, status_of, told_of
+from voice_dpki.names import CertDigest, Height, Tn
 from voice_dpki.x509.recorded import CertificateRefused, RecordedCertificate, check_standing
 
 DIGEST = CertDigest(bytes(32))
+NUMBER = Tn("4930")
 BEGIN_S, END_S = 1_790_000_000, 1_790_086_400
 RECORD = CertRecord(CertStatus.VALID, "Operator A", BEGIN_S, END_S, Height(5), Height(5), 0, None, bytes(32))
 MEMBER = Member("Operator A", MemberKind.OPERATOR, ("a.example",), admitted_height=5)
@@ -53,3 +55,22 @@ def test_what_lasts_is_told_whatever_became_of_the_member(member: Member | None)
     revoked = replace(RECORD, status=CertStatus.REVOKED)
     assert status_of(revoked, member, BEGIN_S) is CertStatus.REVOKED
     assert status_of(RECORD, member, END_S + 1) is CertStatus.EXPIRED
+
+
+@pytest.mark.parametrize(
+    ("holder", "singles", "gone"),
+    [
+        (None, set(), set()),
+        (NumberHolder("Operator A", 5), {NUMBER}, set()),
+        (NumberHolder("Operator A", 4), set(), {NUMBER}),
+        (NumberHolder("Operator A", 6), set(), {NUMBER}),
+        (NumberHolder("Operator B", 5), set(), {NUMBER}),
+    ],
+)
+def test_a_number_s_leaf_speaks_of_the_member_that_was_admitted_in_that_block(
+    holder: NumberHolder | None, singles: set[Tn], gone: set[Tn]
+) -> None:
+    recorded = recorded_as(DIGEST, CertStatus.VALID, RECORD, MEMBER, Height(9), None)
+    found = told_of(recorded, NUMBER, holder).allotment
+    assert found is not None
+    assert (found.singles, found.gone, found.asked) == (singles, gone, {NUMBER})

@@ -132,6 +132,18 @@ def test_what_others_have_decided_about_a_certificate_stays(status: str | None) 
     assert judged(ledger, ledger.propose(change_back, until_s=ledger.time_s + 10)) == "not-suspended"
 
 
+def test_operators_take_back_no_revocation_not_even_their_own() -> None:
+    ledger = version_3()
+    digest = recorded(ledger)
+    proposed(ledger, SetStatus((digest,), CertStatus.REVOKED, "keyCompromise"), B, C)
+    revoked = ledger.state.record(digest)
+    assert revoked is not None
+    assert (revoked.status, revoked.changed_by) == (CertStatus.REVOKED, Authority.QUORUM)
+    back = SetStatus((digest,), CertStatus.VALID, "removeFromCRL")
+    assert judged(ledger, ledger.propose(back, until_s=ledger.time_s + 10)) == "not-suspended"
+    assert ledger.state.record(digest) == revoked
+
+
 @pytest.mark.parametrize(
     "change", [ResumeMember("Vendor"), SetStatus((CertDigest(bytes(32)),), CertStatus.VALID, "unspecified")]
 )
