@@ -15,7 +15,7 @@ CERTIFICATES ?= 10000
 # `make test` takes one process a core, and no more than four; all in one, to use --pdb: PYTEST_ARGS="--numprocesses=0".
 PYTEST_ARGS ?=
 
-.PHONY: call attach test long federation deb cometbft go strongswan lint drawing openapi spec bench fuzz mutants requirements soak soak-short peers format clean help
+.PHONY: call attach test long federation deb cometbft go strongswan lint drawing man openapi spec bench fuzz mutants requirements soak soak-short peers format clean help
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -44,6 +44,9 @@ lint: $(VENV)/.installed-dev ## Check style, types and who imports whom
 
 drawing: $(VENV)/.installed-dev ## Draw the rooms of docs/architecture.md again from the imports of the code
 	@$(BIN)/python -m tests.architecture
+
+man: $(VENV)/.installed-dev ## Write the manual pages of all programs into docs/man, for a release
+	@$(BIN)/python -m tests.manpages docs/man
 
 openapi: $(VENV)/.installed-dev ## Write docs/openapi again from the definitions that validate
 	@$(BIN)/python -m tests.openapi

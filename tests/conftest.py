@@ -42,6 +42,7 @@ PACKAGES = {
     "jq": "jq",
     "redis-server": "redis-server",
     "softhsm2-util": "softhsm2",
+    "man": "man-db",
     "pkcs11-tool": "opensc",
     "sngrep": "sngrep",
     "baresip": "baresip-core",
