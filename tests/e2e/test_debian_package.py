@@ -166,7 +166,7 @@ def test_the_package_is_installed_run_upgraded_and_removed(host: Booted) -> None
     keys = kept(host)
     removed = host.run("dpkg --remove voice-dpki")
     assert "stay in /etc/voice-dpki" in removed.stderr
-    assert host.run("pgrep -f /usr/lib/voice-dpki").stdout == ""
+    assert host.do("systemctl list-units --plain --no-legend --state=active 'voice-dpki-*'") == ""
     assert host.run("test -e /usr/lib/voice-dpki").returncode
     assert kept(host) == keys
     host.do("dpkg --install new.deb")
