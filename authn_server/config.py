@@ -74,6 +74,10 @@ port = 8091
 # waiting = 256                                          # and how many more may wait for their turn
 # timeout_s = 2                                          # a signature that takes longer is refused (503)
 
+# [log]                                                  # to standard error
+# level = "info"                                         # debug, info, warning or error
+# form = "json"                                          # or "text"
+
 # [sip]                                                  # INVITEs are answered with a redirect (docs/stir-sip.md)
 # listen = { host = "127.0.0.1", port = 5070 }           # UDP and TCP
 # [[sip.peers]]                                          # nobody else is answered

@@ -152,7 +152,7 @@ def _start(options: argparse.Namespace) -> int:
     if setup.config.workers > 1 and not is_worker():
         return supervise("authn-server", setup.config, "authn_server", options.config)
     spare_the_collector()
-    return start("authn-server", setup, _serve)
+    return start("authn-server", setup, _serve, setup.config.log)
 
 
 @asynccontextmanager

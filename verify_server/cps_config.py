@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from verify_server.config import SET_S
-from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, resolve
+from voice_dpki.shell.config import Config, Listen, LogConfig, PositiveSeconds, TraceConfig, load_config, resolve
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.limits import Limits
 from voice_dpki.shell.reload import RELOADABLE, Live, Options
@@ -73,6 +73,7 @@ class CpsConfig(Config, frozen=True, kw_only=True):
     max_bytes: Annotated[int, msgspec.Meta(ge=65_536, le=1 << 34)] = 64 * 1024 * 1024
     tokens_max_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 200_000
     tls: Annotated[ServerTls | None, RELOADABLE] = None
+    log: LogConfig = LogConfig()
     trace: TraceConfig | None = None
     limits: Limits = Limits()
 

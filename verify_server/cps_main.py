@@ -56,7 +56,7 @@ def _check(options: argparse.Namespace) -> int:
 def _start(options: argparse.Namespace) -> int:
     setup = load_setup(options.config)
     spare_the_collector()
-    return start("cps-server", setup, _serve)
+    return start("cps-server", setup, _serve, setup.config.log)
 
 
 async def _serve(setup: CpsSetup, stop: asyncio.Event) -> None:

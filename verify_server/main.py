@@ -115,7 +115,7 @@ def _start(options: argparse.Namespace) -> int:
     if setup.config.workers > 1 and not is_worker():
         return supervise("verify-server", setup.config, "verify_server", options.config)
     spare_the_collector()
-    return start("verify-server", setup, _serve)
+    return start("verify-server", setup, _serve, setup.config.log)
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from ledger_node.make.founding import check_signed, read_genesis_bytes
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.shell import ledger
-from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, resolve
+from voice_dpki.shell.config import Config, Listen, LogConfig, PositiveSeconds, TraceConfig, load_config, resolve
 from voice_dpki.shell.credentials import read_ed25519
 from voice_dpki.shell.limits import Limits
 from voice_dpki.shell.reload import RELOADABLE
@@ -78,6 +78,10 @@ tokens = "tokens"                          # one bearer token a line; SIGHUP rea
 # cost_s = 10000                           # a second: a status inquiry costs 1, a transaction 10, a search 200
 # concurrent = 256                         # requests under way
 # connections = 256
+
+# [log]                                    # to standard error; level: debug, info, warning or error
+# level = "info"
+# form = "json"                             # or "text"
 
 # [trace]
 # file = "trace.jsonl"
@@ -167,6 +171,7 @@ class NodeConfig(Config, frozen=True, kw_only=True):
     tls: Annotated[ServerTls | None, RELOADABLE] = None
     keep: KeepSection | None = None
     limits: Limits = Limits()
+    log: LogConfig = LogConfig()
     trace: TraceConfig | None = None
 
 

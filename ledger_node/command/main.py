@@ -204,7 +204,7 @@ def _start(arguments: Namespace) -> int:
     config = options.config
     genesis = configuration.read_genesis(path, config)
     configuration.check_signatures(path, config)
-    setup_logging(config.node.name)
+    setup_logging(config.node.name, config.log)
     ignore_hangup()
     if config.edge is not None:
         edge = config.edge

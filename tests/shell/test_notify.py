@@ -34,10 +34,11 @@ SUPERVISOR = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from voice_dpki.shell.config import Listen
+from voice_dpki.shell.config import Listen, LogConfig
 from voice_dpki.shell.workers import supervise
 
-sys.exit(supervise("service", SimpleNamespace(workers=2, listen=Listen(port=0)), "worker", Path("service.toml")))
+config = SimpleNamespace(workers=2, listen=Listen(port=0), log=LogConfig())
+sys.exit(supervise("service", config, "worker", Path("service.toml")))
 """
 
 

@@ -1,4 +1,4 @@
-"""Logs: one JSON object per line on standard error.
+"""Logs: one JSON object, or one line of text, per event on standard error.
 
 `logging.getLogger(__name__).info("call refused", extra={"fields": {"step": "E17"}})` gives the event and its
 fields. Fields hold no token, no key and no number of a subscriber.
@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from voice_dpki.metrics import counter
+from voice_dpki.shell.config import LogConfig
 from voice_dpki.shell.current import current_call
 from voice_dpki.shortfalls import SHORTFALLS
 
@@ -33,6 +34,10 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as a line of JSON."""
+        return _encode(self.members(record))
+
+    def members(self, record: logging.LogRecord) -> dict[str, object]:
+        """Return what is told of the record."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -45,7 +50,21 @@ class JsonFormatter(logging.Formatter):
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return _encode(line)
+        return line
+
+
+class TextFormatter(JsonFormatter):
+    """A formatter for people: time, level, service and event in one line, with the other members as key=value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as a line; values are written as JSON, so that none of them can begin another line."""
+        members = self.members(record)
+        time, level, service, _, event = (str(members.pop(name)) for name in _FIRST)
+        told = "".join(f" {name}={_encode(value)}" for name, value in members.items())
+        return f"{time} {level.upper():7} {service}: {_encode(event)[1:-1]}{told}"
+
+
+_FIRST = ("time", "level", "service", "logger", "event")
 
 
 class LogHandler(logging.StreamHandler[TextIO]):
@@ -79,15 +98,15 @@ class LogHandler(logging.StreamHandler[TextIO]):
         LOST.inc()
 
 
-def setup_logging(service: str, level: str = "INFO") -> None:
-    """Send all logging of this process to standard error as JSON lines.
+def setup_logging(service: str, config: LogConfig = LogConfig()) -> None:  # noqa: B008 - it is frozen
+    """Send all logging of this process to standard error, as configured.
 
     Request lines of the HTTP libraries are left out, for they would reveal subscribers' numbers.
     """
     handler = LogHandler()
-    handler.setFormatter(JsonFormatter(service))
+    handler.setFormatter(TextFormatter(service) if config.form == "text" else JsonFormatter(service))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    root.setLevel(config.level.upper())
     for noisy in ("httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

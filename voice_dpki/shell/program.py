@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 import uvloop
 
 from voice_dpki.shell.clock import watch_clock
+from voice_dpki.shell.config import LogConfig
 from voice_dpki.shell.ending import EXIT_USAGE, guarded
 from voice_dpki.shell.interrupts import interruptible
 from voice_dpki.shell.log import setup_logging
@@ -242,7 +243,12 @@ def spare_the_collector() -> None:
     gc.set_threshold(*COLLECTS_AFTER)
 
 
-def start(name: str, setup: T, serve: Callable[[T, asyncio.Event], Coroutine[object, object, int | None]]) -> int:
+def start(
+    name: str,
+    setup: T,
+    serve: Callable[[T, asyncio.Event], Coroutine[object, object, int | None]],
+    log: LogConfig = LogConfig(),  # noqa: B008 - it is frozen
+) -> int:
     """Set up logging as the program `name`, run `serve(setup, stop)` with `run`, and return the exit status."""
-    setup_logging(name)
+    setup_logging(name, log)
     return run(partial(serve, setup))

@@ -16,7 +16,7 @@ from voice_dpki.codec.openapi import OPENAPI_PATH, encode
 from voice_dpki.effects import Random, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.metrics import counters, histograms
-from voice_dpki.shell.config import Config, Listen, read_secrets, resolve
+from voice_dpki.shell.config import Config, Listen, LogConfig, read_secrets, resolve
 from voice_dpki.shell.current import work_on
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, bearer_token_matches, serve
 from voice_dpki.shell.http_app import AnyHandler
@@ -97,6 +97,7 @@ class StirConfig(Config, frozen=True, kw_only=True):
     tokens: Annotated[str, RELOADABLE]
     """File with the bearer tokens of the proxies, one per line, perhaps with a name before it: `NAME TOKEN`."""
     tls: Annotated[ServerTls | None, RELOADABLE] = None
+    log: LogConfig = LogConfig()
     trace: CallTraceConfig = CallTraceConfig()
     limits: Limits = Limits()
     """Limits on each client address; requests with one of the tokens do not count."""

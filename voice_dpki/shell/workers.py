@@ -25,7 +25,7 @@ from time import monotonic
 from typing import Protocol
 
 from voice_dpki.errors import LocalError
-from voice_dpki.shell.config import Listen
+from voice_dpki.shell.config import Listen, LogConfig
 from voice_dpki.shell.ending import EXIT_USAGE
 from voice_dpki.shell.http import bind
 from voice_dpki.shell.log import setup_logging
@@ -66,13 +66,18 @@ class Shared(Protocol):
         """The address that they share."""
         ...
 
+    @property
+    def log(self) -> LogConfig:
+        """How they log."""
+        ...
+
 
 def supervise(name: str, config: Shared, module: str, path: Path) -> int:
     """Run the workers of the service `name`, each `module start` with the configuration at `path`.
 
     Returns the exit status when they have ended. Raises LocalError if the address is not free.
     """
-    setup_logging(name)
+    setup_logging(name, config.log)
     check_free(config.listen)
     with _metrics_folder() as folder:
         command = tied_module(module, ["start", "--config", str(path)])
