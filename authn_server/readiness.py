@@ -9,10 +9,10 @@ from voice_dpki.effects import Clock
 from voice_dpki.errors import VoiceDpkiError
 from voice_dpki.shell.readiness import Check, Finding, failed_if, warned_if, worst
 from voice_dpki.stir.sign import Credential
-from voice_dpki.x509.keys import verify_signature
+from voice_dpki.x509.keys import fault_of, is_elsewhere, verify_signature
 
 AGAIN_S: Final = 10.0
-"""How often the key is tried; one that lives in other hardware takes its time."""
+"""How often the key is tried."""
 
 PROBE: Final = b"voice-dpki readiness probe"
 """What the key signs for it: no PASSporT, whose signed text begins with a base64url header and has dots."""
@@ -38,8 +38,14 @@ class KeyProbe:
         """The credential that was tried last, when, and what was wrong with it."""
 
     def check(self) -> Finding:
-        """Return what a try found, which is at most AGAIN_S old."""
+        """Return what a try found, which is at most AGAIN_S old.
+
+        A key in a token is not tried here, for nobody waits for a token in the event loop: threads ask for it now
+        and then (`voice_dpki.shell.signing`), and what they last found counts.
+        """
         credential, now_s = self._switch.current.credential, self._clock.steady_s()
+        if is_elsewhere(credential.signer):
+            return failed_if(fault_of(credential.signer))
         tried = self._tried
         if tried is None or tried[0] is not credential or now_s - tried[1] >= AGAIN_S:
             self._tried = tried = credential, now_s, _fault(credential)

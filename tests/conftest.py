@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 import pytest
 from hypothesis import Phase, settings
@@ -17,6 +17,7 @@ from tests.disks import NoMountsError, small_disk
 from tests.judge import build
 from tests.soft_hsm import SoftHsm
 from voice_dpki.clock_health import HEALTH
+from voice_dpki.shell import token_key
 from voice_dpki.shortfalls import SHORTFALLS
 
 # The machine's load must not decide a property test, so there is no deadline; `make fuzz` runs many more examples.
@@ -115,6 +116,8 @@ def hsm(_made_hsm: SoftHsm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     hsm = _made_hsm.copy(tmp_path / "hsm")
     for name, value in hsm.variables.items():
         monkeypatch.setenv(name, value)
+    # Keys of other tests, to which something still refers, do not count.
+    monkeypatch.setattr(token_key, "_KEYS", WeakValueDictionary())
     hsm.use_here()
     return hsm
 

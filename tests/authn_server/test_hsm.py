@@ -13,6 +13,7 @@ import pytest
 
 from authn_server.config import EXAMPLE, load_setup
 from authn_server.main import main
+from authn_server.readiness import KeyProbe
 from authn_server.service import AuthnService
 from authn_server.standing import Unfollowed
 from authn_server.switching import Switch
@@ -24,12 +25,13 @@ from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.credentials import read_signer
 from voice_dpki.shell.reload import Live
+from voice_dpki.shell.token_key import TokenKey
 from voice_dpki.shell.token_uri import key_place
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import Passport
-from voice_dpki.x509.keys import verify_signature
+from voice_dpki.x509.keys import KeyElsewhere, KeyUnavailableError, verify_signature
 
 from .conftest import TOKEN, Site
 
@@ -162,6 +164,23 @@ async def test_the_service_signs_in_threads_and_says_when_it_cannot(
     assert (refused.value.message_id, refused.value.status, refused.value.bypass) == ("POL5031", 503, "a-token")
     health = service.health()
     assert (health.ok, "key 'sti' of token 'calls' cannot be used" in health.facts["reason"]) == (False, True)
+
+
+def test_readiness_asks_no_token_in_the_event_loop(
+    hsm: SoftHsm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signer = read_signer(key_place(hsm.uri("sti")))
+    site = Site(tmp_path).write(signer=signer)
+    site.config.write_text(site.config.read_text().replace("authn.pem", hsm.uri("sti")))
+    switch = Switch(load_setup(site.config, SystemClock()).credential, Unfollowed())
+    probe, asked = KeyProbe(switch, SystemClock()), list[object]()
+    monkeypatch.setattr(TokenKey, "sign", lambda *data: asked.append(data))
+    assert probe.check().state == "ok"
+    hsm.take_away()
+    assert isinstance(signer.private_key, KeyElsewhere)
+    with pytest.raises(KeyUnavailableError):
+        signer.private_key.probe()  # as a thread does
+    assert (probe.check().state, asked) == ("failed", [])
 
 
 def test_keys_in_tokens_are_not_rotated_by_the_command(
