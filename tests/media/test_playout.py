@@ -144,14 +144,16 @@ def test_a_long_gap_is_not_filled() -> None:
     assert line.heard() == [0, far]
 
 
-def test_a_sender_whose_clock_jumps_is_followed() -> None:
+@pytest.mark.parametrize("jumped_to", [1_000_000, 2**32 - 1_000_000])
+def test_a_sender_whose_clock_jumps_is_followed(jumped_to: int) -> None:
+    """Forwards, and backwards over the wrap of the timestamp: nothing is lost, and no time is heard twice."""
     line = Line()
     for number in range(5):
         line.arrive(number, 20 * number)
     line.play_until(200)
     for number in range(5, 10):
         line.play_until(200 + 20 * (number - 5))
-        line.buffer.receive(packet(number, timestamp=1_000_000), TICKS, line.now_s)
+        line.buffer.receive(packet(number, timestamp=jumped_to), TICKS, line.now_s)
     assert line.heard() == list(range(10))
     assert line.positions() == [TICKS * number for number in range(10)]
 

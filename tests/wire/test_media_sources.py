@@ -82,6 +82,10 @@ def has_received(session: MediaSession, packets: int) -> bool:
     return session.statistics().received >= packets
 
 
+def has_heard(session: MediaSession, duration_s: float) -> bool:
+    return session.heard.duration_s >= duration_s
+
+
 async def test_media_follow_a_nat_and_its_new_port(new_keys: Any, speech: Any) -> None:
     """The SDP names an address behind a NAT, where nothing can be sent to, and the NAT changes its port twice."""
     codec, (ours, theirs) = CODECS["PCMU"], new_keys(SrtpProfile.AES_CM_128_HMAC_SHA1_80)
@@ -93,9 +97,14 @@ async def test_media_follow_a_nat_and_its_new_port(new_keys: Any, speech: Any) -
         other.start(codec, payload_type=0, remote=("127.0.0.77", 4000), keys=theirs)
         for _ in range(3):
             before, came_in = one.statistics().received, nat.came_in
+            said_s, heard_s = other.said.duration_s, one.heard.duration_s
             await asyncio.gather(one.say(speech("caller", 0.3)), other.say(speech("callee", 0.3)))
             await until(partial(has_received, one, before + 5))
             assert nat.came_in > came_in
+            await until(partial(has_heard, one, heard_s + 0.2))
+            # The first packets went to the port before, until one of ours had come from the new one.
+            spoken, heard = other.said.part(said_s + 0.1, said_s + 0.2), one.heard.part(heard_s, 60)
+            assert correlate(spoken, heard).coefficient >= 0.99
             await nat.rebind()
         await asyncio.gather(one.finish(), other.finish())
         assert other.statistics().received == one.statistics().sent
