@@ -70,6 +70,8 @@ PARTS = (
     Part("in the ledger node", "ledger-b", text="inquiry", depth=3),
     Part("MIKEY: the callee asks the ledger, verifies and answers", "callee", step="MIKEY", has="TEK agreed"),
     Part("its question to the ledger", "callee", text="certificate of", depth=1),
+    Part("sign the answer: proxy B asks its authentication server", "proxy-b", step="sign answer"),
+    Part("verify the answer: proxy A asks its verification server", "proxy-a", step="verify answer"),
 )
 """In the order of a call."""
 
