@@ -1,6 +1,7 @@
 """Whole calls between two operators: every program a process, every message over a socket, every attack real."""
 
 import json
+import re
 import os
 import subprocess
 from collections.abc import Callable, Iterator
