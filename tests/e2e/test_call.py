@@ -1,8 +1,8 @@
 """Whole calls between two operators: every program a process, every message over a socket, every attack real."""
 
 import json
-import re
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
