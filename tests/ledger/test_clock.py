@@ -361,3 +361,16 @@ async def test_a_subscription_outlives_a_fault_of_our_own(
                 await asyncio.sleep(0.001)
     assert subscription._holdings.header is not None
     assert [each.message for each in caplog.records].count("changes could not be taken in") == 1
+
+
+def test_a_refused_header_is_a_problem_for_a_minute_or_until_one_is_accepted() -> None:
+    clock = SettableClock(START_S)
+    held = LedgerClock(clock, START_S)
+    held.refused("from the future")
+    clock.elapse(60.0)
+    assert held.problem() == "from the future"
+    clock.elapse(0.25)
+    assert held.problem() == ""
+    held.refused("from the future")
+    held.heard(clock.now_s())
+    assert held.problem() == ""

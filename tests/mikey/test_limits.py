@@ -10,7 +10,7 @@ import pytest
 from tests.mikey.conftest import NOW_S
 from tests.mikey.test_shared import SECRET, Line
 from voice_dpki.codec.ntp import ntp_time
-from voice_dpki.mikey import agreement, dh, envelope, message, replay, sdp, shared, steps, strength
+from voice_dpki.mikey import agreement, dh, envelope, message, replay, sdp, sessions, shared, steps, strength
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.message import Message, serialize
 from voice_dpki.mikey.payloads import GeneralExtension, Kemac
@@ -25,6 +25,7 @@ NUMBERS: list[tuple[ModuleType, dict[str, float]]] = [
     (message, {"MAX_MESSAGE_BYTES": 16_384, "MAX_PAYLOADS": 32}),
     (replay, {"MAX_SKEW_S": 60, "MAX_REPLAY_ENTRIES": 4096, "SET_S": 60}),
     (sdp, {"MAX_VALUES": 8}),
+    (sessions, {"MAX_LINES": 4}),
     (shared, {"MIN_KEY_BYTES": 16, "TGK_BYTES": 32}),
     (steps, {"RAND_BYTES": 16}),
     (strength, {"MAX_RSA_BITS": 4096, "MAX_RSA_EXPONENT": 4_294_967_295}),
