@@ -102,6 +102,13 @@ def test_a_service_starts_checks_and_does_what_else_it_can(
     assert (done.returncode, done.stdout, done.stderr) == (status, out, err)
 
 
+def test_help_keeps_names_in_capitals() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SERVICE, "start", "--help"], capture_output=True, text=True, timeout=60
+    )
+    assert "\nServe until SIGTERM; service --help has an example.\n" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -204,12 +204,12 @@ class ServiceParser(Parser):
             ("check-config", "say whether it could start, and how", check),
         ):
             describe_configured(
-                self.add(name, summary, act), f"{summary.capitalize()}; {prog} --help has an example."
+                self.add(name, summary, act), f"{_sentence_begun(summary)}; {prog} --help has an example."
             )
 
     def add(self, name: str, summary: str, act: Act) -> argparse.ArgumentParser:
         """Add a subcommand and return the parser for its arguments."""
-        command = self._commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+        command = self._commands.add_parser(name, help=summary, description=f"{_sentence_begun(summary)}.")
         command.set_defaults(run=act)
         return command
 
@@ -217,6 +217,11 @@ class ServiceParser(Parser):
         """Run the subcommand that `arguments` name and return its exit status; expected errors are printed."""
 
         return run_subcommand(lambda: self, arguments)
+
+
+def _sentence_begun(summary: str) -> str:
+    """Return a summary with a capital letter at its beginning; names in it, such as SIGTERM, stay as they are."""
+    return summary[:1].upper() + summary[1:]
 
 
 def run_subcommand(parser: Callable[[], argparse.ArgumentParser], arguments: list[str] | None) -> int:
