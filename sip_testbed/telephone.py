@@ -69,7 +69,8 @@ class Telephone:
         """`on_up` is called for each call that is up; `headers` are added to the INVITEs of those that we place."""
         self._setup = setup
         self._agent = agent
-        self._keying = keying
+        self._keying = self._keyings = keying
+        """That of the call: what still comes of an ended call does not get into the next one."""
         self._tracer = tracer
         self._clock = clock
         self._random = random
@@ -83,6 +84,7 @@ class Telephone:
     async def call(self, target: str) -> Result:
         """Place a call, speak, and hang up once the other side has spoken, too."""
         result = Result("caller", self._setup.purpose)
+        self._take_keying("callee")
         media = await self._open_media()
         try:
             await self._place(target, media, result)
@@ -98,10 +100,14 @@ class Telephone:
             await call.reject(BUSY)
             return
         self._busy = True
+        self._take_keying("caller")
         try:
             await self._answer(call)
         finally:
             self._busy = False
+
+    def _take_keying(self, party: Party) -> None:
+        self._keying = self._keyings.of_call(party) if self._keyings else None
 
     # The caller.
 
@@ -325,7 +331,7 @@ class Telephone:
 
     def _line_beside(self, purpose: Purpose, on_up: OnUp, headers: Sequence[tuple[str, str]]) -> "Telephone":
         """Return a telephone of the same user for another call at the same time, whose keys are its own matter."""
-        keying = self._keying.of_call("callee") if self._keying else None  # each call says with whom it begins
+        keying = self._keyings.of_call("callee") if self._keyings else None  # each call says with whom it begins
         setup = setup_for(self._setup, purpose)
         return Telephone(setup, self._agent, keying, self._tracer, self._clock, self._random, on_up, headers)
 

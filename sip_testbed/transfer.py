@@ -111,9 +111,7 @@ class Transfers:
             with suppress(TimeoutError):  # the third one ends the consultation
                 await asyncio.wait_for(asyncio.shield(call), HANG_UP_TIMEOUT_S)
         finally:
-            if up.done():
-                await up.result().bye()
-            await call
+            await _give_up(call, up)
 
     @property
     def _third(self) -> str:
@@ -180,16 +178,39 @@ class Transfers:
             self._refused("nobody takes the other side's place")
             await call.reject(FORBIDDEN)
             return
+        if leg.on_replaced is None:
+            self._refused("another takes the other side's place")
+            await call.reject(DECLINED)
+            return
+
+        is_up = False
 
         def up(_leg: Leg, _session: Session) -> None:
+            nonlocal is_up
+            is_up = True
             session.passed_on(ATTENDED)
             leg.hang_up()
 
-        await self._open_line("transferred", up, ()).answer(call)
+        leg.on_replaced = None  # one takes the place, and nobody else meanwhile or after it
+        try:
+            await self._open_line("transferred", up, ()).answer(call)
+        finally:
+            if not is_up:
+                leg.on_replaced = partial(self._replaced, leg, session)
 
     def _refused(self, why: str) -> None:
         self._tracer.note(f"transfer refused: {why}", step="change", ok=False)
         log.info("transfer refused", extra={"fields": {"reason": why}})
+
+
+async def _give_up(call: asyncio.Future[Result], up: asyncio.Future[Leg]) -> None:
+    """End a consultation, whether the third one has answered or not."""
+    if up.done():
+        await up.result().bye()
+    else:
+        call.cancel()
+    with suppress(asyncio.CancelledError):
+        await call
 
 
 def setup_for(setup: TelephoneSetup, purpose: Purpose) -> TelephoneSetup:

@@ -5,9 +5,11 @@ import base64
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from sipmessage import Request
 
 from sip_testbed import telephone as telephone_module
 from sip_testbed import transfer
@@ -16,6 +18,7 @@ from sip_testbed.result import Result
 from sip_testbed.session import Session
 from sip_testbed.shared_keying import SharedKeying
 from sip_testbed.telephone import Telephone
+from sip_testbed.transfer import ATTENDED, OnUp, Transfers
 from sip_testbed.user_agent_config import SharedCredentials, load_setup
 from tests.media.conftest import SPEECH
 from tests.sip_testbed.test_phones import CALLEE, CALLER, THIRD, TIMEOUT_S, Domain
@@ -27,8 +30,9 @@ from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import read_wav, write_wav
 from voice_dpki.media.rtcp import is_rtcp
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.sip.message import parse_uri
 from voice_dpki.sip.refer import ReferTo, Replaces
-from voice_dpki.wire.sip.user_agent import Account, UserAgent
+from voice_dpki.wire.sip.user_agent import Account, IncomingCall, UserAgent
 
 NUMBERS = {"caller": CALLER, "callee": CALLEE, "third": THIRD}
 SPOKEN_S = 1.5
@@ -286,3 +290,73 @@ def test_a_transfer_needs_to_know_to_whom(tmp_path: Path) -> None:
     )
     with pytest.raises(LocalError, match="transfer_to is missing"):
         load_setup(tmp_path / "a.toml")
+
+
+class Line:
+    """A call beside the one that is transferred, which goes on until it is `over`; `lines` has all of them."""
+
+    def __init__(self, lines: "list[Line]", up: OnUp) -> None:
+        self.up, self.over, self.cancelled = up, asyncio.Event(), False
+        lines.append(self)
+
+    async def call(self, target: str) -> Result:
+        try:
+            await self.over.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        return Result("caller")
+
+    async def answer(self, call: IncomingCall) -> None:
+        await self.over.wait()
+
+
+class Replacing:
+    """An INVITE with Replaces that says to come from the other side."""
+
+    def __init__(self) -> None:
+        self.request = Request("INVITE", parse_uri(uri("callee")))
+        self.request.headers.set("Referred-By", f"<{uri('caller')}>")
+        self.rejected: int | None = None
+
+    async def reject(self, status: int) -> None:
+        self.rejected = status
+
+
+def transfers(lines: list[Line]) -> Transfers:
+    setup = SimpleNamespace(accepts_transfers=True, call=SimpleNamespace(transfer_to=uri("third")))
+    return Transfers(cast(Any, setup), Tracer(None, "b"), lambda _purpose, up, _headers: Line(lines, up))
+
+
+async def test_one_call_at_a_time_takes_the_place_of_another_and_none_after_it() -> None:
+    lines: list[Line] = []
+    leg = SimpleNamespace(referrals=SimpleNamespace(on_refer=None), on_replaced=None, hang_up=lambda: None)
+    session = SimpleNamespace(peer_uri=uri("caller"), passed_on=lambda name: None)
+    transfers(lines).attend(cast(Any, leg), cast(Any, session))
+    asked = [Replacing() for _ in range(20)]
+    on_replaced = leg.on_replaced  # as the agent has it for INVITEs that come together
+    under_way = [asyncio.ensure_future(on_replaced(each)) for each in asked]
+    await asyncio.sleep(0)
+    assert [each.rejected for each in asked] == [None] + [603] * 19
+    assert leg.on_replaced is None
+    (failed,) = lines
+    failed.over.set()
+    await asyncio.gather(*under_way)
+    assert leg.on_replaced is not None, "nothing came of it, so that another may"
+    taken = asyncio.ensure_future(leg.on_replaced(Replacing()))
+    await asyncio.sleep(0)
+    lines[-1].up(cast(Any, leg), cast(Any, session))
+    lines[-1].over.set()
+    await taken
+    assert leg.on_replaced is None, "its place is taken"
+
+
+async def test_a_consultation_is_given_up_with_its_transfer_while_it_rings() -> None:
+    lines: list[Line] = []
+    acts = transfers(lines).acts(cast(Any, SimpleNamespace()), cast(Any, SimpleNamespace()))
+    consulting = asyncio.ensure_future(acts[ATTENDED]())
+    await asyncio.sleep(0)
+    consulting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await consulting
+    assert [line.cancelled for line in lines] == [True]
