@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from voice_dpki.shell.http import OPEN_FILES
+
 from .strongswan.charon import ROOT, Charon, link, wait_until
 from .strongswan.site import demand
 from .strongswan.world import Identity, Ledger, folder, policy, start_agent
@@ -224,6 +226,13 @@ def test_the_guides_unit_is_sandboxed(unit: Path) -> None:
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", str(unit)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-300:] + done.stderr
+
+
+def test_the_guides_unit_kills_no_agent_by_its_filter() -> None:
+    """Its limits on files are those that `serve` would else raise, by a call that the filter refuses."""
+    told = dict(re.findall(r"^(\w+)=(.*)$", block("## systemd", "ini"), re.MULTILINE))
+    assert told["SystemCallErrorNumber"] == "EPERM"
+    assert int(told["LimitNOFILE"]) >= OPEN_FILES
 
 
 AS_NOBODY = (

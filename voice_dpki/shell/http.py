@@ -64,6 +64,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 1000
+OPEN_FILES = 2 * MAX_CONNECTIONS + 1024
+"""What a process that serves raises its limit on open files to, where it is lower."""
 ROOM_FOR_KNOWN = 200
 """How many of them are reserved for clients that are known by a listed TLS certificate or a token."""
 MAX_REFUSED = 100
@@ -240,9 +242,8 @@ def bind(listen: Listen, *, shared: bool) -> socket.socket:
 def _allow_sockets() -> None:
     """Raise the limit on open files to what the connections may need, for shells often set it to 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * MAX_CONNECTIONS + 1024
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < OPEN_FILES:
+        most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
