@@ -16,6 +16,7 @@ from voice_dpki.names import Tn
 from voice_dpki.shell.config import Config, PositiveSeconds, load_config, read_secret, resolve
 from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.ledger import LedgerAccess
+from voice_dpki.shell.log import set_level
 from voice_dpki.shell.reload import RELOADABLE, Live, Options
 from voice_dpki.shell.rule_file import check_clients
 from voice_dpki.shell.signing import HsmConfig
@@ -75,7 +76,7 @@ port = 8091
 # timeout_s = 2                                          # a signature that takes longer is refused (503)
 
 # [log]                                                  # to standard error
-# level = "info"                                         # debug, info, warning or error
+# level = "info"                                         # debug, info, warning or error; SIGHUP reads it again
 # form = "json"                                          # or "text"
 
 # [sip]                                                  # INVITEs are answered with a redirect (docs/stir-sip.md)
@@ -209,6 +210,7 @@ class AuthnSetup:
 def load_setup(path: Path, clock: Clock) -> AuthnSetup:
     """Read the configuration at `path` and the files that it names; raises LocalError that says what to mend."""
     options = Options(partial(load_config, path, AuthnConfig))
+    options.on_change(lambda config: set_level(config.log))
     config = options.config
     credential = options.live(lambda config: config.read_credential(path, clock))
     ledger = _ledger(path, config.ledger)

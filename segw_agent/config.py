@@ -35,6 +35,7 @@ from voice_dpki.shell.config import (
 from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.example import example_of
 from voice_dpki.shell.ledger import read_genesis
+from voice_dpki.shell.log import LogConfig, set_level
 from voice_dpki.shell.reload import RELOADABLE, Live, Options
 from voice_dpki.shell.tls import ClientTls, optional_client_context
 from voice_dpki.x509.profile import digest_of
@@ -50,7 +51,11 @@ timeout_s = 2                          # how long an inquiry may take, at all no
 bound_s = 2                            # revocation is noticed, and live SAs ended, within this time
 # tls = {{ certificate = "tls/a.pem", key = "tls/a-key.pem", servers = ["tls/node.pem"] }}   # urls are then https
 
-{example_of(Policy, "policy")}"""
+{example_of(Policy, "policy")}
+# [log]                                # to standard error
+# level = "info"                       # debug, info, warning or error; SIGHUP of agent and gateway reads it again
+# form = "json"                        # or "text"
+"""
 
 AGENT_EXAMPLE = f"""\
 socket = "/run/charon.segw-agent"      # where the IKEv2 daemon's plugin asks
@@ -163,6 +168,7 @@ class IkeConfig(Config, frozen=True, kw_only=True):
     lifetime: LifetimeSection = LifetimeSection()
     integrity_notify: NotifyNumber = INTEGRITY_INFO
     answer_notify: NotifyNumber = LEDGER_ANSWER
+    log: LogConfig = LogConfig()
     trace: TraceConfig | None = None
 
     def settings(self) -> Settings:
@@ -232,6 +238,7 @@ class AgentConfig(Config, frozen=True, kw_only=True):
     own: OwnSection | None = None
     integrity: IntegritySection | None = None
     listen: Listen | None = None
+    log: LogConfig = LogConfig()
     trace: TraceConfig | None = None
 
 
@@ -263,8 +270,13 @@ def load_gateway(path: Path) -> tuple[GatewayConfig, SegwSetup]:
 
 
 def live_policy(path: Path, kind: type[AgentConfig] | type[GatewayConfig]) -> Live[Policy]:
-    """Return the section `[policy]` of a configuration, which SIGHUP reads again; raises LocalError."""
-    return Options(partial(load_config, path, kind)).live(_policy_of)
+    """Return the section `[policy]` of a configuration, which SIGHUP reads again; raises LocalError.
+
+    SIGHUP reads the level of logs, too.
+    """
+    options = Options(partial(load_config, path, kind))
+    options.on_change(lambda config: set_level(config.log))
+    return options.live(_policy_of)
 
 
 def _policy_of(config: AgentConfig | GatewayConfig) -> Policy:

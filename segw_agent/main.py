@@ -73,7 +73,7 @@ def _configured(start: Callable[[Path, argparse.Namespace], int], options: argpa
 def _start_gateway(path: Path, _: argparse.Namespace) -> int:
     config, setup = configuration.load_gateway(path)
     policy = configuration.live_policy(path, GatewayConfig)
-    setup_logging("segw-gateway")
+    setup_logging("segw-gateway", config.log)
     return run(partial(_gateway, config, setup, policy))
 
 
@@ -86,7 +86,7 @@ async def _gateway(config: GatewayConfig, setup: SegwSetup, policy: Live[Policy]
 
 def _start_device(path: Path, _: argparse.Namespace) -> int:
     config, setup = configuration.load_device(path)
-    setup_logging("segw-device")
+    setup_logging("segw-device", config.log)
     return run(partial(_device, config, setup))
 
 
@@ -99,7 +99,7 @@ async def _device(config: DeviceConfig, setup: SegwSetup, stop: asyncio.Event) -
 def _start_agent(path: Path, options: argparse.Namespace) -> int:
     config, setup = configuration.load_agent(path)
     policy = configuration.live_policy(path, AgentConfig)
-    setup_logging("segw-agent")
+    setup_logging("segw-agent", config.log)
     return run(partial(_agent, path, config, setup, policy, options.take_over))
 
 

@@ -19,6 +19,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.names import ascii_lower
 from voice_dpki.shell.config import Config, PositiveSeconds, load_config, read_secrets, resolve
 from voice_dpki.shell.ledger import LedgerAccess
+from voice_dpki.shell.log import set_level
 from voice_dpki.shell.reload import RELOADABLE, Live, Options
 from voice_dpki.shell.rule_file import MAX_LISTED, check_clients
 from voice_dpki.shell.stir_service import Namespace, StirConfig
@@ -252,6 +253,7 @@ class VerifySetup:
 def load_setup(path: Path) -> VerifySetup:
     """Read the configuration at `path` and the files that it names; raises LocalError that says what to mend."""
     options = Options(partial(load_config, path, VerifyConfig))
+    options.on_change(lambda config: set_level(config.log))
     config = options.config
     ledger = LedgerAccess.configured(
         path,

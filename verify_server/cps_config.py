@@ -8,9 +8,10 @@ from typing import Annotated
 import msgspec
 
 from verify_server.config import SET_S
-from voice_dpki.shell.config import Config, Listen, LogConfig, PositiveSeconds, TraceConfig, load_config, resolve
+from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, resolve
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.limits import Limits
+from voice_dpki.shell.log import LogConfig, set_level
 from voice_dpki.shell.reload import RELOADABLE, Live, Options
 from voice_dpki.shell.tls import ClientTls, ServerSide, ServerTls, live_server_side
 from voice_dpki.shell.trace import TraceTo
@@ -101,6 +102,7 @@ class CpsSetup:
 def load_setup(path: Path) -> CpsSetup:
     """Read the configuration at `path` and the files that it names; raises LocalError that says what to mend."""
     options = Options(partial(load_config, path, CpsConfig))
+    options.on_change(lambda config: set_level(config.log))
     config = options.config
     ledger = LedgerAccess.configured(
         path,

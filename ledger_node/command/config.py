@@ -13,9 +13,10 @@ from ledger_node.make.founding import check_signed, read_genesis_bytes
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.shell import ledger
-from voice_dpki.shell.config import Config, Listen, LogConfig, PositiveSeconds, TraceConfig, load_config, resolve
+from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, resolve
 from voice_dpki.shell.credentials import read_ed25519
 from voice_dpki.shell.limits import Limits
+from voice_dpki.shell.log import LogConfig
 from voice_dpki.shell.reload import RELOADABLE
 from voice_dpki.shell.tls import ClientTls, ServerTls
 
@@ -80,7 +81,7 @@ tokens = "tokens"                          # one bearer token a line; SIGHUP rea
 # connections = 256
 
 # [log]                                    # to standard error; level: debug, info, warning or error
-# level = "info"
+# level = "info"                           # SIGHUP reads it again
 # form = "json"                             # or "text"
 
 # [trace]

@@ -44,7 +44,7 @@ from voice_dpki.shell.credentials import read_signer
 from voice_dpki.shell.expiring import tls_checks
 from voice_dpki.shell.files import make_folder
 from voice_dpki.shell.http import serve
-from voice_dpki.shell.log import setup_logging
+from voice_dpki.shell.log import set_level, setup_logging
 from voice_dpki.shell.notify import tell_ready
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.program import Parser, ignore_hangup, run, run_subcommand
@@ -205,6 +205,7 @@ def _start(arguments: Namespace) -> int:
     genesis = configuration.read_genesis(path, config)
     configuration.check_signatures(path, config)
     setup_logging(config.node.name, config.log)
+    options.on_change(lambda config: set_level(config.log))
     ignore_hangup()
     if config.edge is not None:
         edge = config.edge

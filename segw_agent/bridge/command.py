@@ -147,11 +147,11 @@ async def _issued(
     return issued
 
 
-def _start(options: argparse.Namespace) -> int:
-    bridge = Bridge.load(options.config)
-    signer, setup = bridge.answer_signer(), bridge.setup()
-    setup_logging("segw-bridge")
-    return run(partial(_serve, bridge, signer, setup))
+def _start(arguments: argparse.Namespace) -> int:
+    bridge = Bridge.load(arguments.config)
+    signer, setup, options = bridge.answer_signer(), bridge.setup(), bridge.options()
+    setup_logging("segw-bridge", options.config.log)
+    return run(partial(_serve, bridge, signer, setup))  # this frame holds the options meanwhile
 
 
 async def _serve(bridge: Bridge, signer: AnswerSigner, setup: SegwSetup, stop: asyncio.Event) -> None:

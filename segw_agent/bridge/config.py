@@ -1,6 +1,7 @@
 """The bridge's configuration, one file for all its commands, and the keys and certificates that it names."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,8 @@ from voice_dpki.shell.config import Config, Listen, TraceConfig, load_config, re
 from voice_dpki.shell.credentials import read_signer
 from voice_dpki.shell.example import example_of
 from voice_dpki.shell.limits import Limits
+from voice_dpki.shell.log import LogConfig, set_level
+from voice_dpki.shell.reload import Options
 from voice_dpki.shell.token_uri import KeyPlace, key_place
 from voice_dpki.x509.keys import LocalSigner, spki
 
@@ -56,7 +59,11 @@ trust = "trusted.json"                     # the newest header that followed fro
 max_age_s = 30                             # an answer that is older is not believed
 timeout_s = 2                              # how long an inquiry may take, at all nodes together
 
-{example_of(CertificatePolicy, "policy", instead=_DEVICES_AND_GATEWAY, column=43)}"""
+{example_of(CertificatePolicy, "policy", instead=_DEVICES_AND_GATEWAY, column=43)}
+# [log]                                    # to standard error
+# level = "info"                           # debug, info, warning or error; SIGHUP reads it again
+# form = "json"                            # or "text"
+"""
 
 
 class CaSection(Config, frozen=True, kw_only=True):
@@ -94,6 +101,7 @@ class BridgeConfig(Config, frozen=True, kw_only=True):
     If none does, clocks may be ahead by `clock_skew_s`, too: nextUpdate is later by it, and nobody trusts longer.
     """
     limits: Limits = Limits()
+    log: LogConfig = LogConfig()
     trace: TraceConfig | None = None
 
 
@@ -111,6 +119,12 @@ class Bridge:
         if not config.ledger.urls:
             raise LocalError(f"{path}: [ledger] urls: the bridge needs an inquiry node to ask")
         return cls(config, path)
+
+    def options(self) -> Options[BridgeConfig]:
+        """Return the options that SIGHUP reads again, as long as somebody holds them."""
+        options = Options(partial(load_config, self.path, BridgeConfig))
+        options.on_change(lambda config: set_level(config.log))
+        return options
 
     @property
     def ahead_s(self) -> float:

@@ -5,6 +5,7 @@ import pytest
 
 from authn_server.config import EXAMPLE, load_setup
 from authn_server.main import main
+from tests.reloaded import takes_level
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.names import Tn
@@ -23,6 +24,12 @@ def test_the_example_is_a_configuration(site: Site) -> None:
         setup.credential.value.info == f"https://certs.a.example/{setup.credential.value.profile.digest.hex()}.der"
     )
     assert setup.credential.value.authorises(Tn("493023125999"))
+
+
+def test_sighup_reads_the_level_of_logs(site: Site) -> None:
+    setup = load_setup(site.config, SystemClock())
+    assert takes_level(site.config)
+    assert setup.config.log.level == "info"
 
 
 def test_service_provider_codes_get_their_numbers_from_the_configuration(site: Site) -> None:

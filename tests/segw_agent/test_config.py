@@ -8,7 +8,9 @@ import pytest
 
 from segw_agent import config, main
 from segw_agent.attachment.site import DEVICE_NAME, GATEWAY_NAME, OPERATOR, VENDOR, Site
+from segw_agent.bridge import config as bridge
 from segw_agent.config import AgentConfig, DeviceConfig, GatewayConfig
+from tests.reloaded import takes_level
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ikev2.identity import fqdn
@@ -24,6 +26,27 @@ from voice_dpki.ikev2.identity import fqdn
 )
 def test_examples(example: str, kind: type[msgspec.Struct]) -> None:
     msgspec.convert(tomllib.loads(example), kind)
+
+
+@pytest.mark.parametrize(
+    ("example", "kind"), [(config.AGENT_EXAMPLE, AgentConfig), (config.GATEWAY_EXAMPLE, GatewayConfig)]
+)
+def test_sighup_reads_the_level_of_logs(
+    example: str, kind: type[AgentConfig] | type[GatewayConfig], tmp_path: Path
+) -> None:
+    path = tmp_path / "segw.toml"
+    path.write_text(example)
+    policy = config.live_policy(path, kind)
+    assert takes_level(path)
+    assert policy.value.organizations
+
+
+def test_sighup_reads_the_level_of_the_bridge_s_logs(tmp_path: Path) -> None:
+    path = tmp_path / "bridge.toml"
+    path.write_text(bridge.EXAMPLE)
+    options = bridge.Bridge.load(path).options()
+    assert takes_level(path)
+    assert options.config.log.level == "info"
 
 
 @pytest.fixture(scope="module")

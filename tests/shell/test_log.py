@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from voice_dpki.shell.config import LogConfig
-from voice_dpki.shell.current import work_on
-from voice_dpki.shell.log import JsonFormatter, TextFormatter, setup_logging
+from voice_dpki.shell.current import work_for, work_on
+from voice_dpki.shell.log import JsonFormatter, LogConfig, TextFormatter, setup_logging
 
 
 @pytest.fixture
@@ -29,10 +28,12 @@ def record(event: str, **fields: object) -> logging.LogRecord:
 
 def test_both_forms_tell_the_same() -> None:
     work_on("call-1")
+    work_for("request-1")
     told = record("call refused", step="E17", worker=2)
     line = json.loads(JsonFormatter("verify-server").format(told))
     text = TextFormatter("verify-server").format(told)
     work_on("")
+    work_for("")
     assert line.pop("time") == text.split()[0]
     assert line == {
         "level": "warning",
@@ -40,10 +41,12 @@ def test_both_forms_tell_the_same() -> None:
         "logger": "a.module",
         "event": "call refused",
         "call": "call-1",
+        "requestId": "request-1",
         "step": "E17",
         "worker": 2,
     }
-    assert text.partition(" ")[2] == 'WARNING verify-server: call refused call="call-1" step="E17" worker=2'
+    told_of = 'call="call-1" requestId="request-1" step="E17" worker=2'
+    assert text.partition(" ")[2] == f"WARNING verify-server: call refused {told_of}"
 
 
 def test_nothing_that_a_stranger_chooses_begins_another_line() -> None:

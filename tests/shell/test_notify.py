@@ -34,7 +34,8 @@ SUPERVISOR = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from voice_dpki.shell.config import Listen, LogConfig
+from voice_dpki.shell.config import Listen
+from voice_dpki.shell.log import LogConfig
 from voice_dpki.shell.workers import supervise
 
 config = SimpleNamespace(workers=2, listen=Listen(port=0), log=LogConfig())

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 
 import httpx
@@ -6,7 +7,7 @@ import pytest
 
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Listen
-from voice_dpki.shell.current import current_call, work_on
+from voice_dpki.shell.current import current_call, current_request, work_on
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.stir_service import StirConfig, StirRoute, serve_stir
@@ -75,6 +76,30 @@ async def test_a_connection_forgets_the_call_of_its_last_request() -> None:
             for call in (b"a", b"b"):
                 assert (await client.post(url, content=call)).status_code == 200
     assert calls == ["", ""]
+
+
+async def test_what_is_done_for_a_request_knows_its_identity() -> None:
+    seen: list[str] = []
+
+    async def later(body: bytes) -> bytes:
+        await asyncio.sleep(0)
+        seen.append(current_request())
+        return body
+
+    def performed(body: bytes, _client: str) -> bytes | Awaitable[bytes]:
+        seen.append(current_request())
+        return later(body) if body == b"later" else body
+
+    route = StirRoute("signing", "/stir/v1/signing", Live(("t0ken",)), performed)
+    async with serve(route.app(), Listen(port=0)) as port:
+        url = f"http://127.0.0.1:{port}/stir/v1/signing"
+        async with httpx.AsyncClient(headers=HEADERS, trust_env=False) as client:
+            told = [await client.post(url, content=b"now", headers={"X-RequestID": "one"})]
+            told += [await client.post(url, content=b"later", headers={"X-RequestID": "two"})]
+            told += [await client.post(url, content=b"now")]
+    assert seen == ["one", "two", "two", told[2].headers["X-RequestID"]]
+    assert [answer.headers["X-RequestID"] for answer in told[:2]] == ["one", "two"]
+    assert seen[3]
 
 
 async def test_the_same_head_twice_is_judged_like_the_first() -> None:

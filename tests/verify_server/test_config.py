@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.reloaded import takes_level
 from verify_server.config import EXAMPLE, SET_S, load_setup
 from verify_server.main import main
 from voice_dpki.errors import LocalError
@@ -21,6 +22,12 @@ def test_the_example_is_a_configuration(site: Site) -> None:
     assert setup.ledger.genesis.chain_id == "test"
     assert setup.tokens.value == ("t0ken-of-the-proxy",)
     assert setup.config.policy().freshness_s == 60
+
+
+def test_sighup_reads_the_level_of_logs(site: Site) -> None:
+    setup = load_setup(site.config)
+    assert takes_level(site.config)
+    assert setup.config.log.level == "info"
 
 
 def test_tokens_are_read_again(site: Site) -> None:

@@ -12,7 +12,7 @@ import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -85,14 +85,6 @@ class AdvertisedListen(Listen, frozen=True, kw_only=True):
                 f"{path}: listen.advertise {missing}: the socket is on all addresses ({self.host}), and others "
                 "need one of them to send to"
             )
-
-
-class LogConfig(Config, frozen=True, kw_only=True):
-    """`[log]`: which lines are written to standard error, and how."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    form: Literal["json", "text"] = "json"
-    """An object a line for programs, or text for people; both have the same members."""
 
 
 class TraceConfig(Config, frozen=True, kw_only=True):

@@ -8,11 +8,12 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Annotated, Literal, TextIO
 
 from voice_dpki.metrics import counter
-from voice_dpki.shell.config import LogConfig
-from voice_dpki.shell.current import current_call
+from voice_dpki.shell.config import Config
+from voice_dpki.shell.current import current_call, current_request
+from voice_dpki.shell.reload import RELOADABLE
 from voice_dpki.shortfalls import SHORTFALLS
 
 LOST = counter("log_lines_lost", "Log lines that could not be written.")
@@ -21,11 +22,19 @@ _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 """Made once: `json.dumps` would make an encoder for each line."""
 
 
+class LogConfig(Config, frozen=True, kw_only=True):
+    """`[log]`: which lines are written to standard error, and how."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], RELOADABLE] = "info"
+    form: Literal["json", "text"] = "json"
+    """An object a line for programs, or text for people; both have the same members."""
+
+
 class JsonFormatter(logging.Formatter):
     """A formatter that makes one JSON object of a record.
 
-    Its members are time, level, service, logger, event, the Call-ID as `call` where one is worked on, and the
-    fields.
+    Its members are time, level, service, logger, event, the Call-ID as `call` where one is worked on, the
+    X-RequestID as `requestId` where a request is answered, and the fields.
     """
 
     def __init__(self, service: str) -> None:
@@ -47,6 +56,8 @@ class JsonFormatter(logging.Formatter):
         }
         if call := current_call():
             line["call"] = call
+        if request := current_request():
+            line["requestId"] = request
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
@@ -107,6 +118,11 @@ def setup_logging(service: str, config: LogConfig = LogConfig()) -> None:  # noq
     handler.setFormatter(TextFormatter(service) if config.form == "text" else JsonFormatter(service))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(config.level.upper())
+    set_level(config)
     for noisy in ("httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def set_level(config: LogConfig) -> None:
+    """Have this process write the lines of the configured level and above from now on."""
+    logging.getLogger().setLevel(config.level.upper())

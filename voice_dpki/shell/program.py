@@ -15,10 +15,9 @@ from typing import Any, NoReturn, TypeVar
 import uvloop
 
 from voice_dpki.shell.clock import watch_clock
-from voice_dpki.shell.config import LogConfig
 from voice_dpki.shell.ending import EXIT_USAGE, guarded
 from voice_dpki.shell.interrupts import interruptible
-from voice_dpki.shell.log import setup_logging
+from voice_dpki.shell.log import LogConfig, setup_logging
 from voice_dpki.shell.notify import STOPPING, notify, reloading, stay_alive
 from voice_dpki.shell.reload import reload_all
 from voice_dpki.shell.worker import is_worker, retire

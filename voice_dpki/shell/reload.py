@@ -55,6 +55,7 @@ class Options(Generic[C]):
         self.config = load()
         self._load = load
         self._live: list[tuple[Live[Any], Callable[[C], Any]]] = []
+        self._acts: list[Callable[[C], None]] = []
         self._refused = False
         SHORTFALLS.watch(self)
         _ALL.add(self)
@@ -67,6 +68,10 @@ class Options(Generic[C]):
         held = Live(make(self.config), self)
         self._live.append((held, make))
         return held
+
+    def on_change(self, act: Callable[[C], None]) -> None:
+        """Have `act`, which cannot fail, called with the configuration when a reload has changed an option."""
+        self._acts.append(act)
 
     def reload(self) -> None:
         """Load the configuration again and replace all values; on a LocalError all stay as they are."""
@@ -81,6 +86,8 @@ class Options(Generic[C]):
         self._refused, self.config = False, merged.config
         for (held, _), value in zip(self._live, values, strict=True):
             held.value = value
+        for act in self._acts if merged.taken else ():
+            act(self.config)
         RELOADS.labels("taken").inc()
         fields = {"changed": merged.taken, "needs_restart": merged.left}
         log.info("configuration read again", extra={"fields": fields})

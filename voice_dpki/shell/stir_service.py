@@ -16,11 +16,12 @@ from voice_dpki.codec.openapi import OPENAPI_PATH, encode
 from voice_dpki.effects import Random, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.metrics import counters, histograms
-from voice_dpki.shell.config import Config, Listen, LogConfig, read_secrets, resolve
-from voice_dpki.shell.current import work_on
+from voice_dpki.shell.config import Config, Listen, read_secrets, resolve
+from voice_dpki.shell.current import work_for, work_on
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, bearer_token_matches, serve
 from voice_dpki.shell.http_app import AnyHandler
 from voice_dpki.shell.limits import Limits
+from voice_dpki.shell.log import LogConfig
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.notify import tell_ready
 from voice_dpki.shell.readiness import Readiness
@@ -58,6 +59,9 @@ Perform = Callable[[bytes, str], bytes | Awaitable[bytes]]
 
 Returns the body of the response, at once where it need not wait for anything; raises RequestError.
 """
+
+Header = tuple[str, str]
+"""A header field's name and value."""
 
 Namespace = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9!%*_+`'~-]{1,32}$")]
 """A namespace of Resource-Priority, such as "ets" (RFC 4412 §3.1)."""
@@ -197,40 +201,49 @@ class StirRoute:
     def _answer(
         self, request: Request, perform: Perform, media_types: Sequence[str]
     ) -> Response | Awaitable[Response]:
+        request_id = self._request_id(request.headers)
+        work_for(request_id[1])
         try:
-            return self._begin(request, perform, media_types)
+            return self._begin(request, request_id, perform, media_types)
         finally:
             work_on("")  # what a connection brings next is about another call
+            work_for("")
 
     def _begin(
-        self, request: Request, perform: Perform, media_types: Sequence[str]
+        self, request: Request, request_id: Header, perform: Perform, media_types: Sequence[str]
     ) -> Response | Awaitable[Response]:
         began_s = perf_counter()
         try:
             media_type = _media_type(request, media_types)
             body = perform(request.body, self._client(request) or "")
         except RequestError as error:
-            return self._refused(request, error)
+            return self._refused(request, request_id, error)
         if isinstance(body, bytes):
-            return self._answered(request, body, media_type, began_s)
-        return self._answer_later(request, body, media_type, began_s)
+            return self._answered(request_id, body, media_type, began_s)
+        return self._answer_later(request, request_id, body, media_type, began_s)
 
     async def _answer_later(
-        self, request: Request, performing: Awaitable[bytes], media_type: str, began_s: float
+        self,
+        request: Request,
+        request_id: Header,
+        performing: Awaitable[bytes],
+        media_type: str,
+        began_s: float,
     ) -> Response:
+        work_for(request_id[1])  # the task is a new one, and began after the other had ended
         try:
             body = await performing
         except RequestError as error:
-            return self._refused(request, error)
-        return self._answered(request, body, media_type, began_s)
+            return self._refused(request, request_id, error)
+        return self._answered(request_id, body, media_type, began_s)
 
-    def _answered(self, request: Request, body: bytes, media_type: str, began_s: float) -> Response:
+    def _answered(self, request_id: Header, body: bytes, media_type: str, began_s: float) -> Response:
         REQUESTS.labels(self.operation, "answered").inc()
         SECONDS.labels(self.operation).observe(perf_counter() - began_s)
-        return Response(200, body, media_type, headers=(self._request_id(request.headers),))
+        return Response(200, body, media_type, headers=(request_id,))
 
-    def _refused(self, request: Request, error: RequestError) -> Response:
-        response, fields = self._refusal(request, error)
+    def _refused(self, request: Request, request_id: Header, error: RequestError) -> Response:
+        response, fields = self._refusal(request, request_id, error)
         log.warning(error.sentence, extra={"fields": fields})
         return response
 
@@ -247,28 +260,28 @@ class StirRoute:
         if self._client(request) is not None:
             return None
         error = RequestError("POL4010")
-        response, fields = self._refusal(request, error, ("WWW-Authenticate", 'Bearer realm="stir"'))
+        request_id, scheme = self._request_id(request.headers), ("WWW-Authenticate", 'Bearer realm="stir"')
+        response, fields = self._refusal(request, request_id, error, scheme)
         _SAID.warning(error.sentence, **fields)
         return response
 
     def _refuse_early(self, request: Request, status: int, detail: str) -> Response:
         """Refuse a request that reaches no handler; anybody can send those, so their log lines are rate-limited."""
         error = error_of_status(status, detail)
-        response, fields = self._refusal(request, error)
+        response, fields = self._refusal(request, self._request_id(request.headers), error)
         _SAID.warning(error.sentence, **fields)
         return replace(response, status=status)
 
     def _refusal(
-        self, request: Request, error: RequestError, *headers: tuple[str, str]
+        self, request: Request, request_id: Header, error: RequestError, *headers: Header
     ) -> tuple[Response, dict[str, object]]:
         """Return the response that refuses a request, and the fields to log."""
         REQUESTS.labels(self.operation, error.message_id).inc()
-        request_id = self._request_id(request.headers)
         response = Response(error.status, error.body(), headers=(request_id, *headers))
         fields = {"operation": self.operation, "messageId": error.message_id, "requestId": request_id[1]}
         return response, {**fields, "client": request.client}
 
-    def _request_id(self, headers: Mapping[str, str]) -> tuple[str, str]:
+    def _request_id(self, headers: Mapping[str, str]) -> Header:
         """Return the X-RequestID header for the response: the client's own if it is well formed, or a new one."""
         given = headers.get("x-requestid", "")
         return "X-RequestID", given if given and _REQUEST_ID.match(given) else self.random.token(16).hex()

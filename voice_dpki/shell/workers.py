@@ -25,10 +25,10 @@ from time import monotonic
 from typing import Protocol
 
 from voice_dpki.errors import LocalError
-from voice_dpki.shell.config import Listen, LogConfig
+from voice_dpki.shell.config import Listen
 from voice_dpki.shell.ending import EXIT_USAGE
 from voice_dpki.shell.http import bind
-from voice_dpki.shell.log import setup_logging
+from voice_dpki.shell.log import LogConfig, setup_logging
 from voice_dpki.shell.metrics import forget_process
 from voice_dpki.shell.notify import reloading
 from voice_dpki.shell.program import run
