@@ -54,13 +54,21 @@ def test_labels_are_given_in_the_order_of_the_declaration() -> None:
     assert REGISTRY.get_sample_value("voice_dpki_test_walk_seconds_bucket", {"floor": "0", "le": "5.0"}) == 1
 
 
+def test_a_counter_with_one_label_begins_with_0() -> None:
+    """Else Prometheus would see no increase in the first event."""
+    made = counters("test_rings", "Rings.", bell=iter(("door", "yard")))
+    bells = [REGISTRY.get_sample_value("voice_dpki_test_rings_total", {"bell": each}) for each in ("door", "yard")]
+    made.labels("yard").inc()
+    assert bells == [0, 0]
+
+
 def test_a_value_that_was_not_declared_makes_no_series_of_its_own() -> None:
     made = counters("test_answers", "Answers.", code=("good", "revoked"))
     for number in range(100):
         with pytest.warns(UserWarning, match="^a value of the label code was not declared$"):
             made.labels(f"stranger-{number}").inc()
     assert REGISTRY.get_sample_value("voice_dpki_test_answers_total", {"code": OTHER}) == 100
-    assert len(made._metric._metrics) == 1
+    assert len(made._metric._metrics) == 3
 
 
 @pytest.mark.parametrize("values", [(), ("in", "answered")])

@@ -48,6 +48,9 @@ VERDICTS = counters(
     verstat=Verstat,
     step=STEPS,
 )
+for _step in Step:
+    VERDICTS.labels(_step.verstat, _step.label)  # counted from 0 on, as what passes
+VERDICTS.labels(Verstat.PASSED, "")
 TRUSTS = counters(
     "verdict_trusts",
     "Verdicts, by what the signer was judged by; it is empty where it was not.",

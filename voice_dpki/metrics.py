@@ -75,8 +75,17 @@ def counter(name: str, what: str) -> Counter:
 
 
 def counters(name: str, what: str, **labels: Values) -> Family[Counter]:
-    """Declare a counter with labels, each with the values that it can have."""
-    return Family(Counter(PREFIX + name, what, tuple(labels)), labels)
+    """Declare a counter with labels, each with the values that it can have.
+
+    With one label, all its series begin with 0: Prometheus sees no increase in what appears with 1. With several,
+    most combinations never occur, so the program begins those that do, by `labels`.
+    """
+    declared = {label: tuple(map(str, values)) for label, values in labels.items()}
+    family = Family(Counter(PREFIX + name, what, tuple(declared)), declared)
+    if len(declared) == 1:
+        for value in next(iter(declared.values())):
+            family.labels(value)
+    return family
 
 
 def gauge(name: str, what: str, together: Together = "livemax") -> Gauge:

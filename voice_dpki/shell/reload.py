@@ -31,8 +31,6 @@ RELOADABLE = msgspec.Meta(extra={"reloadable": True})
 """Marks an option, in Annotated, as one that SIGHUP reads again."""
 
 RELOADS = counters("reloads", "Configurations read again, by what came of it.", outcome=("taken", "refused"))
-for _outcome in ("taken", "refused"):
-    RELOADS.labels(_outcome)  # counted from 0 on: Prometheus sees no increase in what appears with 1
 
 C = TypeVar("C", bound=Config)
 V = TypeVar("V")

@@ -41,11 +41,13 @@ _SAID = Seldom(log)
 
 OPERATIONS = ("signing", "verification")
 
+OUTCOMES = ("answered", *MESSAGE_IDS)
+
 REQUESTS = counters(
     "stir_requests",
     "Requests, by what came of them.",
     operation=OPERATIONS,
-    outcome=("answered", *MESSAGE_IDS),
+    outcome=OUTCOMES,
 )
 SECONDS = histograms(
     "stir_request_seconds",
@@ -180,6 +182,8 @@ class StirRoute:
 
     def app(self) -> HttpApp:
         """Return the whole application: this route, /metrics, /healthz, /readyz and /openapi.json."""
+        for outcome in OUTCOMES:
+            REQUESTS.labels(self.operation, outcome)  # counted from 0 on
         routes = [self._post(self.path, self.handle)]
         if self.perform_text is not None:
             routes.append(self._post(self.path + SIP_PATH, self.handle_text))
