@@ -31,7 +31,9 @@ from sip_testbed.placing import (
 from sip_testbed.provision import LedgerKind
 from sip_testbed.scenarios import DEFAULT, PINNED, PLAIN, SCENARIOS, SIGNED, Scenario
 from sip_testbed.transfer import ATTENDED, TRANSFER
+from sip_testbed.user_agent_config import MAX_DIALLED
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.media.telephone_events import DIGITS
 from voice_dpki.shell.files import write_file
 from voice_dpki.shell.hep import HepTarget
 from voice_dpki.shell.interrupts import interruptible
@@ -62,6 +64,7 @@ call.
   voice-dpki call --change attended-transfer              the callee is passed on to a third telephone
   voice-dpki call --early-media 2                         encrypted media before the call is answered
   voice-dpki call --video                                 pictures beside the speech, under keys of the same message
+  voice-dpki call --dtmf 1234#                            digits as telephone events, in SRTP like the speech
   voice-dpki call --list-scenarios                        the attacks that can be tried on it
   voice-dpki call --scenario mikey-changed                one of them
   voice-dpki call --ledger federation                     on a ledger of four operators' validators; needs CometBFT
@@ -117,6 +120,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="send small pictures in VP8 beside the speech, both ways, and show them when their speech is played",
     )
     how.add_argument(
+        "--dtmf",
+        type=digits,
+        default="",
+        metavar="DIGITS",
+        help="the caller dials these during its speech (0 to 9, *, # and A to D), as telephone events",
+    )
+    how.add_argument(
         "--say-seconds",
         type=number(above=0, most=3600, unit="seconds"),
         metavar="S",
@@ -144,6 +154,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tell a HEP collector on this machine (Homer, sngrep) of the messages and decisions",
     )
     results.add_argument("--json", action="store_true", help="print report.json instead of the ladder")
+
+
+def digits(text: str) -> str:
+    """Read the digits to dial; raises ArgumentTypeError."""
+    if not 0 < len(text) <= MAX_DIALLED or set(text) - set(DIGITS):
+        raise argparse.ArgumentTypeError(f"give 1 to {MAX_DIALLED} of {DIGITS}")
+    return text
 
 
 def collector(text: str) -> HepTarget:
@@ -194,6 +211,7 @@ def _place_calls(scenario: Scenario, arguments: argparse.Namespace, progress: "_
         tuple(arguments.change),
         arguments.early_media or 0.0,
         arguments.video,
+        arguments.dtmf,
     )
     out, ledger = arguments.out, LedgerKind(arguments.ledger)
     stages = Stages(progress.begin)

@@ -17,6 +17,9 @@ SILENCE = "media silence"
 DEFAULT_SILENCE_S = 2.0
 """Longest time from the ACK to the first authentic packet; the other side's first SRTCP report is sent at once."""
 
+HELD = "the answer puts the call on hold at once: no media either way"
+"""Why a call that was answered so is not established: nothing could be said, and silence was not looked for."""
+
 HANG_UP_TIMEOUT_S = 10.0
 """How long the other side may take after our speech to end its speech or the call."""
 

@@ -116,10 +116,12 @@ def user_agent_config(
     early_s: float = 0.0,
     video: bool = False,
     transfers: bool = False,
+    dtmf: str = "",
 ) -> Sections:
     """Return the configuration of the caller (with a `target`), the callee, or the third one.
 
     Without `srtp` media are in clear. If the call `transfers`, the caller passes the callee on to the third one.
+    The caller dials the digits of `dtmf`.
 
     `mikey` is a mode of MIKEY: one with certificates, or one under a key that both telephones share. `telephone`
     replaces the certificate that the user has.
@@ -154,13 +156,13 @@ def user_agent_config(
         **({"video": True, "seen": out / f"{role}.seen.webm"} if video else {}),
         **(keyed if srtp else {}),
         **({"accept_transfers": True} if transfers and not target else {}),
-        **({"call": _wanted_call(target, changes, transfers)} if target else {}),
+        **({"call": _wanted_call(target, changes, transfers, dtmf)} if target else {}),
     }
 
 
-def _wanted_call(target: str, changes: Sequence[str], transfers: bool) -> Sections:
+def _wanted_call(target: str, changes: Sequence[str], transfers: bool, dtmf: str) -> Sections:
     to = {"transfer_to": aor(THIRD, OPERATORS[0])} if transfers else {}
-    return {"target": target, "changes": list(changes), **to}
+    return {"target": target, "changes": list(changes), **({"dtmf": dtmf} if dtmf else {}), **to}
 
 
 def _telephone(site: Site, role: str, mikey: str) -> Credential:

@@ -9,7 +9,7 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-from sip_testbed import assess, assess_transfer, assess_video, capture, ladder, report
+from sip_testbed import assess, assess_digits, assess_transfer, assess_video, capture, ladder, report
 from sip_testbed.call_files import FILES, RECORDINGS, VIDEOS, WAV_HEADER_BYTES
 from sip_testbed.events import RtpEvent, SipEvent
 from sip_testbed.evidence import Evidence
@@ -73,8 +73,7 @@ REFUSED_SAY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """Options of a call: `codec` of CODECS, `srtp` of SRTP_PROFILES, `mikey` of MIKEY_MODES, and how many seconds
-    of speech to say."""
+    """Options of a call: `codec` of CODECS, `srtp` of SRTP_PROFILES, `mikey` of MIKEY_MODES, `say_s` of speech."""
 
     codec: str = "pcmu"
     srtp: str = SRTP_PROFILES[0]
@@ -86,6 +85,8 @@ class CallOptions:
     """How much of its speech the callee plays before it answers, in seconds."""
     video: bool = False
     """Whether both send pictures beside their speech."""
+    dtmf: str = ""
+    """Digits that the caller dials during its speech."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +247,7 @@ class _Placement:
             video=self._options.video,
             early_s=0.0 if role == "caller" else self._options.early_s,
             transfers=self._transfer is not None,
+            dtmf=self._options.dtmf,
             **particulars,  # type: ignore[arg-type]
         )
 
@@ -264,15 +266,15 @@ class _Placement:
 
     def _report(self, started_at: datetime, events: list[Event], began_s: float) -> PlacedCall:
         """Write the report of the call that began at `began_s`; an earlier call is in the captures only."""
-        recordings = self._recordings()
-        shown = [event for event in events if event.time_s >= began_s] if self._listened() else events
-        codec = self._options.codec
-        options = self._options
-        evidence = Evidence(self._scenario, codec, self._srtp, shown, recordings, self._changes, options.early_s)
+        shown = [event for event in events if not self._listened() or event.time_s >= began_s]
+        options, recordings = self._options, self._recordings()
+        kinds = (options.codec, self._srtp)
+        evidence = Evidence(self._scenario, *kinds, shown, recordings, self._changes, options.early_s)
         outcome, speech = assess.seen(evidence), assess.directions(evidence)
         media = speech | assess_transfer.directions(evidence)
         video = assess_video.directions(evidence)
         checks = (*assess.checks(evidence, outcome, speech), *assess_transfer.checks(evidence))
+        checks += tuple(assess_digits.checks(evidence, options.dtmf))
         if options.video and self._scenario.expected.refused_by is None:
             checks = (*checks, *assess_video.checks(video))
         drawn = ladder.build(shown, _figures(media) | _video_figures(video))
@@ -287,7 +289,7 @@ class _Placement:
             expected=self._scenario.expected,
             seen=outcome,
             setup_ms=_setup_ms(evidence),
-            codec=self._options.codec,
+            codec=options.codec,
             srtp=self._srtp,
             keying=MIKEY_MODES[self._options.mikey] if self._srtp else None,
             ledger=self._testbed.site.ledger if self._testbed.protected else None,

@@ -42,6 +42,8 @@ class Result:
     """How the other side's key is known (`pinning.Standing`): first, known, renewed, changed; None without pins."""
     changes: list[str] = field(default_factory=list)
     """What either side changed while the call was up: hold, resume, rekey, the name of a codec, or a transfer."""
+    digits: str = ""
+    """The digits that the other side dialled while the call was up."""
     early_s: float = 0.0
     """How many seconds of media the callee has said, or the caller heard, before the call was answered."""
     early_verstat: str | None = None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from sip_testbed.conversation import Flow
+from sip_testbed.digits import event_maps, take_answered, take_offered
 from sip_testbed.key_errors import refusal_body, told_error
 from sip_testbed.keying import AnyOffer, KeyAgreement, offer_to
 from sip_testbed.media_policy import (
@@ -46,9 +47,7 @@ from voice_dpki.wire.sip.user_agent import Leg
 from voice_dpki.wire.tasks import first_of
 
 log = logging.getLogger(__name__)
-
 REFUSED = (Refusal, MikeyError, MalformedError)
-
 
 REFRESH = "refresh"
 """A change that is none: it shows that the other side is still there."""
@@ -131,7 +130,7 @@ class Session:
         return audio_description(
             self._setup.listen.advertised,
             self._media.port,
-            [RtpMap(payload_type, codec.rtpmap)],
+            [RtpMap(payload_type, codec.rtpmap), *event_maps(self._media.keypad, codec)],
             session_id=self._id,
             version=self._version,
             key_mgmt=key_mgmt,
@@ -259,6 +258,7 @@ class Session:
         if keys is None and values != offered.their_keys:
             raise Refusal("SDP key-mgmt", "the answer has other key management, and no new keys were offered")
         payload_type = payload_type_of(described, offered.codec)
+        take_answered(self._media.keypad, described, offered.codec)
         own_keys = keys_of(keys, offered.offer, offered.taken) if keys else None
         self._apply(described, offered.codec, payload_type, offered.codec.payload_type, own_keys)
         self.video.follow(offered.offer, keys)
@@ -307,6 +307,7 @@ class Session:
             self.video.check_keyed(offer, whole)
             agreed = replace(agreed, own_keys=(key_mgmt_value(accepted.message),))
         direction = described.audio_direction.answered_by(self._wanted)
+        take_offered(self._media.keypad, described, codec)
         own = self.describe(codec, payload_type, agreed.own_keys, direction)
 
         def apply() -> None:

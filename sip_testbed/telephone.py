@@ -8,7 +8,8 @@ from typing import Any
 
 from sip_testbed import remarks
 from sip_testbed.answers import Answers, Taken, final_answer, why
-from sip_testbed.conversation import SILENCE, SILENCE_REASON, Flow, converse
+from sip_testbed.conversation import HELD, SILENCE, SILENCE_REASON, Flow, converse
+from sip_testbed.digits import keep_digits, take_answered, take_offered
 from sip_testbed.early_media import early_media
 from sip_testbed.key_errors import refusal_body, told_error
 from sip_testbed.keying import AnyOffer, KeyAgreement, offer_to
@@ -45,10 +46,6 @@ from voice_dpki.wire.sip.user_agent import Call, IncomingCall, UserAgent
 from voice_dpki.wire.tasks import first_of
 
 log = logging.getLogger(__name__)
-
-HELD = "the answer puts the call on hold at once: no media either way"
-"""Why a call that was answered so is not established: nothing could be said, and silence was not looked for."""
-
 BUSY = 486
 
 
@@ -268,6 +265,7 @@ class Telephone:
             lines = len(keyed_with(offer, taken))
             answer = await self._keying.accept(values, session.peer_uri, lines) if self._keying else None
             keys = keys_of(answer.keys, offer, taken) if answer else None
+            take_offered(media.keypad, described, codec)
             self._start(media.start, described, keys, result, receives=payload_type)
             self._video.accepted(offer, taken, answer.keys if answer else None)
         except REFUSED as error:
@@ -347,6 +345,7 @@ class Telephone:
         return session
 
     def _begin(self, start: Callable[..., None], taken: Taken, result: Result) -> None:
+        take_answered(self._video.media.keypad, taken.described, self._setup.codec)
         self._start(start, taken.described, taken.keys, result, receives=self._setup.codec.payload_type)
         result.remarks += taken.remarks
 
@@ -381,6 +380,7 @@ class Telephone:
     def _keep(self, media: MediaSession, result: Result) -> None:
         """Write the recordings, and put the media statistics into the result and the trace."""
         result.media = counted = media.statistics()
+        keep_digits(media.keypad, result, self._tracer)
         result.remarks += remarks.foreign_media("callee" if result.role == "caller" else "caller", counted)
         note = remarks.media_note(counted)
         self._tracer.note(note, step="media", ok=counted.received > 0 and not counted.unauthentic)

@@ -50,6 +50,7 @@ heard = "caller.heard.wav"
 # video = true                              # numbered pictures beside the speech, in VP8
 # seen = "caller.seen.webm"                 # the pictures that were seen
 result = "caller.json"                      # how the call went
+# telephone_events = true                   # offer to take the digits that the other side dials (RFC 4733)
 # early_s = 3                               # a callee: say so much before the call is answered (a reliable 183)
 # session_expires_s = 1800                  # have calls refreshed within this time, or end them (RFC 4028)
 # accept_transfers = true                   # the other side of a call may pass us on, or have a third one replace
@@ -92,6 +93,7 @@ changed_key = "refuse"                      # a call with another key; "tell" go
 target = "sip:+442079460123@b.example"
 times = 1                                   # one call after the other, with a pause between them
 pause_s = 0.5
+# dtmf = "1234#"                            # dialled during the speech: 0 to 9, *, # and A to D
 # changes = ["hold", "resume", "rekey"]     # in the middle of the speech, evenly spread; also pcmu, pcma, opus,
                                             # transfer, and attended-transfer after a call to the third one
 # transfer_to = "sip:+493023125002@a.example"   # the third one, to whom the other side is passed on
@@ -112,6 +114,9 @@ class SharedKeysConfig(Config, frozen=True, kw_only=True, rename={"peers": "with
     """The files of the keys, in hexadecimal."""
 
 
+MAX_DIALLED = 32
+"""Most digits that are dialled in a call."""
+
 ChangeName = Literal["hold", "resume", "rekey", "pcmu", "pcma", "opus", "transfer", "attended-transfer"]
 
 
@@ -122,6 +127,8 @@ class CallConfig(Config, frozen=True, kw_only=True):
     times: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
     pause_s: PositiveSeconds = 0.5
     changes: Annotated[tuple[ChangeName, ...], msgspec.Meta(max_length=16)] = ()
+    dtmf: Annotated[str, msgspec.Meta(pattern=rf"^[0-9*#A-D]{{0,{MAX_DIALLED}}}\Z")] = ""
+    """Digits to dial during the speech of each call, as telephone events."""
     transfer_to: str | None = None
     """Whom the other side is passed on to; needed for a transfer."""
 
@@ -153,6 +160,8 @@ class UserAgentConfig(Config, frozen=True, kw_only=True):
     """The session interval that our calls ask for (RFC 4028)."""
     early_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
     """How many seconds of the speech a caller that can hears before its call is answered (RFC 3262)."""
+    telephone_events: bool = False
+    """Whether our offers have telephone events (RFC 4733), as they have where we dial. Answers follow the offer."""
     accept_transfers: bool = False
     """Whether the other side of a call may pass us on to a third one, or another take its place."""
     keys: KeysConfig | None = None
@@ -200,6 +209,8 @@ class TelephoneSetup:
     session_expires_s: int | None = None
     early_s: float = 0.0
     accepts_transfers: bool = False
+    telephone_events: bool = False
+    """Whether offers have telephone events, even if we do not dial."""
     purpose: Purpose = "call"
     """What the calls are."""
 
@@ -244,6 +255,7 @@ def load_setup(path: Path) -> TelephoneSetup:
         session_expires_s=config.session_expires_s,
         early_s=config.early_s,
         accepts_transfers=config.accept_transfers,
+        telephone_events=config.telephone_events,
     )
 
 

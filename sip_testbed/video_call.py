@@ -14,6 +14,7 @@ from sip_testbed.result import Result
 from sip_testbed.user_agent_config import TelephoneSetup
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import LocalError
+from voice_dpki.media.keypad import Keypad
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.shell.files import write_file
 from voice_dpki.shell.trace import Tracer
@@ -50,6 +51,7 @@ class Video:
         """
         host = setup.listen.host
         media = await MediaSession.open(host, tracer=tracer, clock=clock, random=random)
+        media.keypad = Keypad(offers=setup.telephone_events, digits=setup.call.dtmf if setup.call else "")
         if not setup.video:
             return cls(setup, None, media)
         try:

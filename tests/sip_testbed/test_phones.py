@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from sipmessage import Response
 
+from sip_testbed.conversation import HELD
 from sip_testbed.proxy_config import ProxyConfig, ProxySetup, Routes, Users
 from sip_testbed.proxy_service import ProxyService
 from sip_testbed.result import Result
-from sip_testbed.telephone import HELD, Telephone
+from sip_testbed.telephone import Telephone
 from sip_testbed.user_agent_config import load_setup
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.media.pcm import Pcm

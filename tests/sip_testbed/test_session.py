@@ -64,6 +64,7 @@ async def end_of(
     spoken_s: float,
     early_s: float = 0.0,
     video: bool = False,
+    dtmf: str = "",
 ) -> End:
     number, other = (CALLER, CALLEE) if name == "caller" else (CALLEE, CALLER)
     pcm = read_wav((SPEECH / f"{name}.wav").read_bytes())
@@ -73,7 +74,7 @@ async def end_of(
     (folder / "shared.key").write_text("00112233445566778899aabbccddeeff")
     keys = f'[shared_keys]\nmode = "{mode}"\n[shared_keys.with]\n"sip:+{other}@a.example" = "shared.key"\n'
     seen = f'video = true\nseen = "{name}.seen.webm"\n' if video else ""
-    call = f'[call]\ntarget = "sip:+{other}@a.example"\nchanges = {json.dumps(changes)}\n'
+    call = f'[call]\ntarget = "sip:+{other}@a.example"\nchanges = {json.dumps(changes)}\ndtmf = "{dtmf}"\n'
     (folder / f"{name}.toml").write_text(
         f'aor = "sip:+{number}@a.example"\npassword_file = "password"\nproxy = "{domain.hop}"\n'
         f'say = "{name}.wav"\nsaid = "{name}.said.wav"\nheard = "{name}.heard.wav"\nresult = "{name}.json"\n'

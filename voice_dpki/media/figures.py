@@ -30,7 +30,7 @@ class MediaStatistics:
     foreign_from: str | None
     """Source of the first foreign packet, as "host:port"."""
     other: int
-    """Packets of another payload type or SSRC than was agreed, as comfort noise and telephone events are."""
+    """Packets of another payload type or SSRC than was agreed, as comfort noise is."""
     malformed: int
     loss: float | None
     """Fraction of the peer's packets that could not be played: lost or late."""

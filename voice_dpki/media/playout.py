@@ -34,6 +34,9 @@ MAX_CONCEALED_FRAMES = 5
 MAX_CHANGE = 0.1
 """Largest part by which a frame is played shorter or longer. Speech changed by a tenth does not sound changed."""
 
+MAX_SILENCES = 8
+"""Most times of the sender's silence that are remembered until they are played."""
+
 _SEQUENCE_WINDOW = 1024
 """How far back duplicates are recognised, in packets."""
 
@@ -51,7 +54,7 @@ class Arrival(StrEnum):
 class Frame:
     """A frame to play at `position` (ticks from the first frame), `duration` ticks long.
 
-    If `payload` is None, the frame is to be concealed.
+    If `payload` is None, the frame is to be concealed; if it is empty, the sender wants silence.
     """
 
     position: int
@@ -152,6 +155,8 @@ class PlayoutBuffer:
         self._delay_s = delay_s
         self._waiting: dict[int, tuple[bytes, int, float]] = {}
         """Payload, duration and time of arrival by timestamp."""
+        self._silences: dict[int, int] = {}
+        """Ends of the sender's silences by their beginnings, both timestamps."""
         self._sequence: SequenceCounter | None = None
         self._received_before = self._expected_before = 0
         """Counts of the sources before the one of now."""
@@ -172,19 +177,38 @@ class PlayoutBuffer:
 
     def receive(self, packet: RtpPacket, duration: int, now_s: float) -> Arrival:
         """Take a packet whose payload lasts `duration` ticks (more than 0)."""
-        if self._sequence is None:
-            self._sequence = SequenceCounter(packet.sequence)
-            self._restart(packet.timestamp, now_s)
-            ahead: int | None = 1
-        else:
-            ahead = self._sequence.count(packet.sequence)
+        ahead = self._count(packet.sequence, packet.timestamp, now_s)
         if ahead is None:
-            self._duplicate += 1
             return Arrival.DUPLICATE
         timestamp = unwrap(packet.timestamp, self._newest, 32)
         self._measure_jitter(timestamp, now_s)
         self._follow_clock(timestamp, now_s, newest=ahead > 0)
         return self._place(timestamp, packet.payload, duration, now_s)
+
+    def pass_by(self, packet: RtpPacket, duration: int, now_s: float) -> Arrival:
+        """Take a packet that plays nothing: its sender is silent for `duration` ticks from its timestamp on.
+
+        Where speech comes for that time all the same, it is played. Returns LATE for a packet that others of later
+        sequence numbers have overtaken.
+        """
+        ahead = self._count(packet.sequence, packet.timestamp + duration & 0xFFFFFFFF, now_s)
+        if ahead is None:
+            return Arrival.DUPLICATE
+        begin = unwrap(packet.timestamp, self._newest, 32)
+        self._silences[begin] = max(begin + duration, self._silences.pop(begin, begin))
+        if len(self._silences) > MAX_SILENCES:
+            del self._silences[next(iter(self._silences))]
+        return Arrival.PLAYABLE if ahead > 0 else Arrival.LATE
+
+    def _count(self, sequence: int, timestamp: int, now_s: float) -> int | None:
+        """Count a packet as `SequenceCounter.count` does; the first begins the schedule at its `timestamp`."""
+        if self._sequence is None:
+            self._sequence = SequenceCounter(sequence)
+            self._restart(timestamp, now_s)
+            return 1
+        ahead = self._sequence.count(sequence)
+        self._duplicate += ahead is None
+        return ahead
 
     def change_source(self) -> None:
         """Expect another source, whose sequence numbers and timestamps have nothing to do with those before."""
@@ -238,6 +262,7 @@ class PlayoutBuffer:
         """Schedule `timestamp` one delay from now, at the position that playout has reached."""
         position = 0 if self._next is None else self._next - self._origin
         self._waiting.clear()
+        self._silences.clear()
         self._newest = timestamp
         self._zero = timestamp
         self._transits = Transits(now_s, now_s, self._delay_s)
@@ -298,9 +323,10 @@ class PlayoutBuffer:
         assert self._next is not None
         if self._due_s(self._next) > now_s:
             return None
-        frame = Frame(self._next - self._origin, duration, None)
+        is_silence = any(begin <= self._next < end for begin, end in self._silences.items())
+        frame = Frame(self._next - self._origin, duration, b"" if is_silence else None)
         self._next += duration
-        self._concealed += 1
+        self._concealed += not is_silence
         self._move_offset(duration)
         return frame
 

@@ -10,11 +10,12 @@ from enum import StrEnum
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError
 from voice_dpki.media.codecs import Codec, SpeechDecoder, SpeechEncoder
-from voice_dpki.media.pcm import Pcm
-from voice_dpki.media.playout import Frame, PlayoutBuffer, PlayoutStatistics
+from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
+from voice_dpki.media.playout import Arrival, Frame, PlayoutBuffer, PlayoutStatistics
 from voice_dpki.media.recording import Recorder
 from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.media.srtp import Protection, SrtpError
+from voice_dpki.media.telephone_events import AgreedEvents, EventReceiver, Report, TelephoneEvent
 
 
 class Dropped(StrEnum):
@@ -74,9 +75,17 @@ class SendStream:
         """Turn one frame of samples into a packet; returns it in clear and as it goes on the wire."""
         payload = self._encoder.encode(frame)
         begins, self._begins = self._begins, False
-        packet = RtpPacket(self.payload_type, self._sequence, self._timestamp, self.ssrc, payload, marker=begins)
-        self._sequence = (self._sequence + 1) & 0xFFFF
+        timestamp = self._timestamp
         self._timestamp = (self._timestamp + self._codec.frame_samples) & 0xFFFFFFFF
+        return self._pack(self.payload_type, timestamp, payload, begins)
+
+    def send_event(self, payload_type: int, report: Report) -> tuple[bytes, bytes]:
+        """Turn a report of a telephone event into a packet, as `send` does; the speech's time does not go on."""
+        return self._pack(payload_type, report.timestamp, report.event.serialize(), report.begins)
+
+    def _pack(self, payload_type: int, timestamp: int, payload: bytes, marker: bool) -> tuple[bytes, bytes]:
+        packet = RtpPacket(payload_type, self._sequence, timestamp, self.ssrc, payload, marker=marker)
+        self._sequence = (self._sequence + 1) & 0xFFFF
         self.packets += 1
         self.octets += len(payload)
         clear = packet.serialize()
@@ -88,12 +97,23 @@ class ReceiveStream:
 
     With an `ssrc`, to which the keys are bound, packets with another are dropped. If it is None, the first packet's
     SSRC becomes the stream's, and another takes its place once two packets of it in a row have come (RFC 3550 A.1):
-    a peer that was transferred or restarted has another. `payload_type` may be changed at any time.
+    a peer that was transferred or restarted has another. `payload_type` and `event_type`, that of telephone events
+    or None, may be changed at any time.
     """
 
-    def __init__(self, codec: Codec, payload_type: int, ssrc: int | None, protection: Protection) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        payload_type: int,
+        ssrc: int | None,
+        protection: Protection,
+        events: AgreedEvents | None = None,
+    ) -> None:
+        events = events or AgreedEvents()
         self.ssrc = ssrc
         self.payload_type = payload_type
+        self.event_type = events.receives
+        self.events = EventReceiver(events.digits)
         self.dropped: Counter[Dropped] = Counter()
         self._is_bound = ssrc is not None
         self._other: tuple[int, int] | None = None
@@ -108,10 +128,10 @@ class ReceiveStream:
         """Take a packet from the wire; returns whether it is an authentic one of this stream."""
         try:
             packet = RtpPacket.parse(self._protection.unprotect(wire))
-            if packet.payload_type != self.payload_type or not self._is_source(packet):
+            if packet.payload_type not in (self.payload_type, self.event_type) or not self._is_source(packet):
                 self.dropped[Dropped.OTHER] += 1
                 return False
-            duration = self._codec.duration(packet.payload)
+            self._take(packet, now_s)
         except SrtpError as error:
             self.dropped[Dropped.REPLAYED if error.replayed else Dropped.UNAUTHENTIC] += 1
             return False
@@ -119,8 +139,17 @@ class ReceiveStream:
             self.dropped[Dropped.MALFORMED] += 1
             return False
         self.ssrc = packet.ssrc
-        self._playout.receive(packet, duration, now_s)
         return True
+
+    def _take(self, packet: RtpPacket, now_s: float) -> None:
+        """Take speech or telephone events; raises MalformedError."""
+        if packet.payload_type == self.payload_type:
+            self._playout.receive(packet, self._codec.duration(packet.payload), now_s)
+            return
+        reports = TelephoneEvent.parse_all(packet.payload)
+        arrival = self._playout.pass_by(packet, sum(report.duration for report in reports), now_s)
+        if arrival is not Arrival.DUPLICATE:
+            self.events.receive(packet, reports, is_newest=arrival is Arrival.PLAYABLE)
 
     def _is_source(self, packet: RtpPacket) -> bool:
         """Return whether a packet is the stream's source's, or the second in a row of one that takes its place."""
@@ -138,7 +167,8 @@ class ReceiveStream:
     def is_for(self, wire: bytes) -> bool:
         """Return whether a packet, of which nothing is verified, has this stream's payload type and SSRC."""
         ssrc = int.from_bytes(wire[8:12], "big")
-        return len(wire) > 12 and wire[1] & 0x7F == self.payload_type and self.ssrc in (None, ssrc)
+        is_ours = len(wire) > 12 and wire[1] & 0x7F in (self.payload_type, self.event_type)
+        return is_ours and self.ssrc in (None, ssrc)
 
     def play(self, now_s: float) -> None:
         """Decode and record what is due by now; with infinity, everything in the buffer."""
@@ -163,6 +193,8 @@ class ReceiveStream:
         return self._playout.statistics()
 
     def _samples(self, frame: Frame) -> bytes:
+        if frame.payload == b"":
+            return bytes(frame.duration * SAMPLE_BYTES)
         if frame.payload is not None:
             try:
                 return self._decoder.decode(frame.payload)

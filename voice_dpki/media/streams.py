@@ -6,6 +6,7 @@ from voice_dpki.media.control import Control
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.srtp import Clear, Protection, Srtp
 from voice_dpki.media.stream import ReceiveStream, SendStream
+from voice_dpki.media.telephone_events import AgreedEvents
 from voice_dpki.mikey.keys import SrtpKeys
 
 CNAME = "voice"
@@ -22,8 +23,11 @@ class Streams:
         protection: Protection,
         sending: SendStream,
         receiving: ReceiveStream,
+        events: AgreedEvents | None = None,
     ) -> None:
         self.codec = codec
+        self.events = events or AgreedEvents()
+        """The payload types of telephone events."""
         self.keys = keys
         self.sending = sending
         self.receiving = receiving
@@ -36,30 +40,48 @@ class Streams:
 
     @classmethod
     def begin(
-        cls, codec: Codec, payload_type: int, receive_type: int, keys: SrtpKeys | None, random: Random
+        cls,
+        codec: Codec,
+        payload_type: int,
+        receive_type: int,
+        keys: SrtpKeys | None,
+        random: Random,
+        events: AgreedEvents | None = None,
     ) -> "Streams":
         """Begin streams with new SSRCs: those of `keys`, or in clear a random one of ours.
 
-        `payload_type` is the one that we send, and `receive_type` that which the peer sends.
+        `payload_type` is the one that we send, and `receive_type` that which the peer sends; `events` has those of
+        telephone events.
         """
         protection: Protection = Clear() if keys is None else Srtp(keys)
         ours = int.from_bytes(random.token(4), "big") if keys is None else keys.send.ssrc
         theirs = None if keys is None else keys.receive.ssrc
         sending = SendStream(codec, payload_type, ours, protection, random)
-        return cls(codec, keys, protection, sending, ReceiveStream(codec, receive_type, theirs, protection))
+        receiving = ReceiveStream(codec, receive_type, theirs, protection, events)
+        return cls(codec, keys, protection, sending, receiving, events)
 
-    def continued(self, codec: Codec, payload_type: int, receive_type: int, random: Random) -> "Streams":
+    def continued(
+        self,
+        codec: Codec,
+        payload_type: int,
+        receive_type: int,
+        random: Random,
+        events: AgreedEvents | None = None,
+    ) -> "Streams":
         """Return streams of another codec with the same SSRCs and keys, whose packets are numbered on from here.
 
         SRTP keys belong to an SSRC, and its roll-over counter goes on with the numbers (RFC 3711 §3.3.1).
         """
         sending = self.sending.continued(codec, payload_type, random)
-        receiving = ReceiveStream(codec, receive_type, self.receiving.ssrc, self._protection)
-        return Streams(codec, self.keys, self._protection, sending, receiving)
+        receiving = ReceiveStream(codec, receive_type, self.receiving.ssrc, self._protection, events)
+        receiving.events = self.receiving.events
+        return Streams(codec, self.keys, self._protection, sending, receiving, events)
 
-    def retype(self, payload_type: int, receive_type: int) -> None:
+    def retype(self, payload_type: int, receive_type: int, events: AgreedEvents | None = None) -> None:
         """Take other payload types for the same codec."""
+        self.events = events or AgreedEvents()
         self.sending.payload_type, self.receiving.payload_type = payload_type, receive_type
+        self.receiving.event_type = self.events.receives
 
     def say(self, frame: bytes) -> tuple[bytes, bytes]:
         """Turn one frame of speech into a packet; returns it in clear and as it goes on the wire."""

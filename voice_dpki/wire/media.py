@@ -11,13 +11,13 @@ import logging
 import socket
 from collections.abc import Iterable
 from functools import reduce
-from typing import Protocol
 
 from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.media.codecs import FRAME_S, Codec
 from voice_dpki.media.figures import Counted, MediaStatistics, figures
-from voice_dpki.media.pcm import Pcm
+from voice_dpki.media.keypad import Keypad
+from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
 from voice_dpki.media.rtcp import is_rtcp
 from voice_dpki.media.rtp import MAX_PACKET_BYTES
 from voice_dpki.media.stream import Dropped
@@ -26,7 +26,7 @@ from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.sip.hosts import host_text
 from voice_dpki.wire.early import EarlyPackets
 from voice_dpki.wire.media_peer import MediaPeer, check_address
-from voice_dpki.wire.media_ports import Datagrams, bind_pair
+from voice_dpki.wire.media_ports import Datagrams, RtpTracer, bind_pair
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +49,6 @@ MAX_RECORDED_S = 120.0
 """How much of the streams that changes of the call have ended is kept of what was said and heard."""
 
 
-class RtpTracer(Protocol):
-    """Observer of every packet that is sent; `voice_dpki.shell.trace.Tracer` is one."""
-
-    def rtp(self, src: str, dst: str, wire: bytes, clear: bytes) -> None:
-        """Take a packet as sent, and as it was before encryption; the addresses are "host:port"."""
-        ...
-
-
 class MediaSession:
     """One call's media at one pair of ports. Make it with `open`, and `close` it in any case."""
 
@@ -64,6 +56,8 @@ class MediaSession:
         self.host = host
         self.port = 0
         """Even port of RTP, for the SDP; RTCP has the next."""
+        self.keypad = Keypad()
+        """Set another one before the call is described."""
         self._tracer = tracer
         self._clock = clock
         self._random = random
@@ -132,7 +126,8 @@ class MediaSession:
             raise LocalError("the media session has started already")
         self._move(remote, remote_control)
         receive_type = payload_type if receive_type is None else receive_type
-        self._streams = self._sending = Streams.begin(codec, payload_type, receive_type, keys, self._random)
+        self._streams = Streams.begin(codec, payload_type, receive_type, keys, self._random, self.keypad.agreed)
+        self._sending = self._streams
         self._began_s = self._clock.now_s() - asyncio.get_running_loop().time()
         for source, (data, is_control, at_s) in self._held.release():
             self._take(self._streams, data, source, is_control, at_s)
@@ -161,13 +156,13 @@ class MediaSession:
         self._move(remote, remote_control)
         receive_type = payload_type if receive_type is None else receive_type
         if keys is None and codec == now.codec:
-            now.retype(payload_type, receive_type)
+            now.retype(payload_type, receive_type, self.keypad.agreed)
             return
         self._retire()
         if keys is None and now.keys is not None:
-            self._streams = now.continued(codec, payload_type, receive_type, self._random)
+            self._streams = now.continued(codec, payload_type, receive_type, self._random, self.keypad.agreed)
         else:
-            self._streams = Streams.begin(codec, payload_type, receive_type, keys, self._random)
+            self._streams = Streams.begin(codec, payload_type, receive_type, keys, self._random, self.keypad.agreed)
         self._before = now
 
     def leave(self) -> None:
@@ -214,7 +209,7 @@ class MediaSession:
             self._past_heard.append(before.receiving.heard())
 
     async def say(self, speech: Pcm) -> None:
-        """Send `speech` in real time, one packet every 20 ms; returns after the last."""
+        """Send `speech` in real time, one packet every 20 ms, and silence after it while digits are dialled."""
         loop = asyncio.get_running_loop()
         next_s, done = loop.time(), 0
         codec: Codec | None = None
@@ -225,17 +220,19 @@ class MediaSession:
             if streams.codec is not codec:  # a change may bring another in the middle of the speech
                 codec = streams.codec
                 frames = list(speech.resampled(codec.clock_rate).frames(codec.frame_samples))
-            if done >= len(frames):
+            if done >= len(frames) and not (self._speaks and self.keypad.is_dialling(streams)):
                 return
-            self._say(streams, frames[done])
+            self._say(streams, frames[done] if done < len(frames) else bytes(codec.frame_samples * SAMPLE_BYTES))
             next_s, done = next_s + FRAME_S, done + 1
             streams.control.next_frame_s = self._began_s + next_s
 
     def _say(self, streams: Streams, frame: bytes) -> None:
-        if self._may_send and not self._peer.is_on_hold:
-            self._send(streams.say(frame), is_control=False)
-        else:
-            streams.pass_over(frame)
+        for packet in self.keypad.say(streams, frame, may_send=self._speaks):
+            self._send(packet, is_control=False)
+
+    @property
+    def _speaks(self) -> bool:
+        return self._may_send and not self._peer.is_on_hold
 
     @property
     def began_s(self) -> float:

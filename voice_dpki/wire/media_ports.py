@@ -1,15 +1,24 @@
-"""The two UDP ports of a call's media."""
+"""The two UDP ports of a call's media, and who watches them."""
 
 import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from typing import Protocol
 
 from voice_dpki.errors import LocalError
 
 log = logging.getLogger(__name__)
 
 MAX_PORT_TRIES = 50
+
+
+class RtpTracer(Protocol):
+    """Observer of every packet that is sent; `voice_dpki.shell.trace.Tracer` is one."""
+
+    def rtp(self, src: str, dst: str, wire: bytes, clear: bytes) -> None:
+        """Take a packet as sent, and as it was before encryption; the addresses are "host:port"."""
+        ...
 
 
 class Datagrams(asyncio.DatagramProtocol):

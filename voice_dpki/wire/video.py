@@ -25,9 +25,9 @@ from voice_dpki.media.video import Shown, VideoReceiver, VideoSender, VideoStati
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.sip.hosts import host_text
 from voice_dpki.wire.early import EarlyPackets
-from voice_dpki.wire.media import OLD_STREAMS_S, RtpTracer
+from voice_dpki.wire.media import OLD_STREAMS_S
 from voice_dpki.wire.media_peer import MediaPeer, check_address
-from voice_dpki.wire.media_ports import Datagrams, bind_pair
+from voice_dpki.wire.media_ports import Datagrams, RtpTracer, bind_pair
 
 MAX_HELD: Final = 64
 """Most packets of one source that wait for the keys."""

@@ -1,0 +1,75 @@
+"""Digits in calls between two telephones, and how they are assessed."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sip_testbed.assess_digits import checks
+from sip_testbed.digits import event_maps, take_answered, take_offered
+from sip_testbed.evidence import Evidence
+from sip_testbed.scenarios import DEFAULT, SCENARIOS
+from tests.sip_testbed.test_phones import CALLEE, Domain
+from tests.sip_testbed.test_phones import domain as domain  # a fixture
+from tests.sip_testbed.test_session import TIMEOUT_S, end_of, results
+from voice_dpki.media.codecs import CODECS
+from voice_dpki.media.keypad import Keypad
+from voice_dpki.sip.sdp import RtpMap, SessionDescription, audio_description
+from voice_dpki.stage.events import Event, ResultEvent
+
+OPUS = CODECS["opus"]
+
+
+@pytest.mark.parametrize(
+    ("srtp", "changes"), [("none", ("hold", "resume")), ("AES_CM_128_HMAC_SHA1_80", ("rekey",))]
+)
+async def test_digits_come_through_a_call_and_its_changes(
+    domain: Domain, tmp_path: Path, srtp: str, changes: tuple[str, ...]
+) -> None:
+    """The callee's telephone is not set to digits: it takes them because they are offered."""
+    caller = await end_of(domain, tmp_path, "caller", srtp=srtp, changes=changes, spoken_s=1.0, dtmf="0123456789*#")
+    callee = await end_of(domain, tmp_path, "callee", srtp=srtp, spoken_s=1.0)
+    async with asyncio.timeout(TIMEOUT_S):
+        assert (await caller.telephone.call(f"sip:+{CALLEE}@a.example")).established
+        while not (tmp_path / "callee.json").exists():
+            await asyncio.sleep(0.01)
+    assert [result["digits"] for result in results(tmp_path)] == ["", "0123456789*#"]
+    assert [result["changes"] for result in results(tmp_path)] == [list(changes)] * 2
+    assert [result["media"]["other"] for result in results(tmp_path)] == [0, 0]
+    notes = [event["text"] for event in callee.events if event.get("step") == "digits"]
+    assert notes == ["digits received: 0123456789*#"]
+
+
+def described(*maps: RtpMap) -> SessionDescription:
+    return SessionDescription.parse(audio_description("127.0.0.1", 4000, maps, session_id=1).serialize())
+
+
+def test_events_are_offered_only_if_they_are_asked_for_and_in_the_clock_of_the_codec() -> None:
+    assert event_maps(Keypad(), OPUS) == []
+    assert event_maps(Keypad(offers=True), OPUS) == [RtpMap(101, "telephone-event/48000", "0-15")]
+    assert event_maps(Keypad(digits="1"), CODECS["PCMU"]) == [RtpMap(101, "telephone-event/8000", "0-15")]
+
+
+def test_events_in_the_clock_of_another_codec_are_not_taken() -> None:
+    offer = described(RtpMap(0, "PCMU/8000"), RtpMap(97, "Telephone-Event/8000/1", "0-11"))
+    keypad = Keypad()
+    take_offered(keypad, offer, OPUS)
+    assert event_maps(keypad, OPUS) == []
+    take_offered(keypad, offer, CODECS["PCMU"])
+    assert event_maps(keypad, CODECS["PCMU"]) == [RtpMap(97, "telephone-event/8000", "0-15")]
+
+
+def test_an_answer_without_events_is_sent_none_and_may_be_offered_them_again() -> None:
+    keypad = Keypad(digits="1")
+    take_answered(keypad, described(RtpMap(0, "PCMU/8000")), CODECS["PCMU"])
+    assert (keypad.agreed.sends, keypad.agreed.receives, keypad.ours) == (None, None, 101)
+
+
+@pytest.mark.parametrize(("got", "held"), [("1234#", True), ("124#", False), ("1234#1", False), ("", False)])
+def test_the_check_compares_what_came_with_what_was_dialled(got: str, held: bool) -> None:
+    data: dict[str, Any] = {"purpose": "call", "digits": got}
+    events: list[Event] = [ResultEvent(0.0, "callee", data)]
+    evidence = Evidence(SCENARIOS[DEFAULT], "pcmu", None, events)
+    assert [check.held for check in checks(evidence, "1234#")] == [held]
+    assert not list(checks(evidence, ""))
