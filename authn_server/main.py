@@ -26,6 +26,7 @@ from voice_dpki.shell.expiring import tls_checks
 from voice_dpki.shell.metrics import health_route
 from voice_dpki.shell.program import ServiceParser, indented, run_command, spare_the_collector, start
 from voice_dpki.shell.readiness import Readiness
+from voice_dpki.shell.result import print_result, text_or_null
 from voice_dpki.shell.signing import SigningThreads
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.stir_sip import StirSip
@@ -101,20 +102,40 @@ def _check(options: argparse.Namespace) -> int:
     profile = setup.credential.value.profile
     listed = profile.tn_auth_list
     assert listed is not None
-    until = datetime.fromtimestamp(profile.not_after_s, UTC)
-    numbers = sum(entry.count for entry in listed.ranges) + len(listed.tns)
-    judged = _judged(setup)
-    print(f"{setup.config.domain}: this server {judged.verb} sign for {setup.config.organization}")
-    print(f"  certificate  {profile.digest.hex()}, valid until {until:%Y-%m-%d %H:%M} UTC")
-    print(f"  authority    {numbers} numbers, {len(listed.spcs)} service provider codes")
-    print(f"  x5u          {setup.credential.value.info}")
-    print(f"  ledger       {judged.ledger}")
-    print(f"  attestation  {_rules_told(setup)}")
-    print(f"  workers      {setup.config.workers}")
-    if setup.oob:
-        print(f"  out of band  {setup.oob}")
-    if setup.sip:
-        print(f"  SIP          {setup.sip}")
+    numbers, judged, config = (
+        sum(entry.count for entry in listed.ranges) + len(listed.tns),
+        _judged(setup),
+        setup.config,
+    )
+    until, x5u = datetime.fromtimestamp(profile.not_after_s, UTC), setup.credential.value.info
+    result = {
+        "domain": config.domain,
+        "organization": config.organization,
+        "signs": judged.verb,
+        "certificate": profile.digest.hex(),
+        "not_after_s": profile.not_after_s,
+        "numbers": numbers,
+        "spcs": listed.spcs,
+        "x5u": x5u,
+        "ledger": judged.ledger,
+        "rules": config.rules,
+        "workers": config.workers,
+        "out_of_band": text_or_null(setup.oob),
+        "sip": text_or_null(setup.sip),
+    }
+    print_result(
+        options,
+        result,
+        f"{config.domain}: this server {judged.verb} sign for {config.organization}",
+        f"  certificate  {profile.digest.hex()}, valid until {until:%Y-%m-%d %H:%M} UTC",
+        f"  authority    {numbers} numbers, {len(listed.spcs)} service provider codes",
+        f"  x5u          {x5u}",
+        f"  ledger       {judged.ledger}",
+        f"  attestation  {_rules_told(setup)}",
+        f"  workers      {config.workers}",
+        *([f"  out of band  {setup.oob}"] if setup.oob else []),
+        *([f"  SIP          {setup.sip}"] if setup.sip else []),
+    )
     return EXIT_USAGE if judged.verb == "cannot" else 0
 
 

@@ -7,7 +7,6 @@ and a certificate that is recorded is not sent again.
 import argparse
 import asyncio
 import json
-import sys
 from collections import Counter, deque
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +30,7 @@ from voice_dpki.shell.ledger import read_genesis
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.output import output_folder
 from voice_dpki.shell.program import Parser, run
+from voice_dpki.shell.result import add_json, errors_in_json, make_console, print_result
 from voice_dpki.shell.tls import COMMAND_HELP, command_context
 from voice_dpki.wire.ledger.client import LedgerClient, SubmissionError
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256, generate_rsa, to_pem
@@ -100,7 +100,10 @@ def command(argv: list[str]) -> int:
     ledger.add_argument("--token-file", type=Path, metavar="FILE", help="its bearer token")
     ledger.add_argument("--genesis", type=Path, metavar="FILE", help="the ledger's genesis")
     ledger.add_argument("--tls", type=Path, metavar="FILE", help=COMMAND_HELP)
-    return provision(parser.parse_args(argv))
+    add_json(parser)
+    arguments = parser.parse_args(argv)
+    with errors_in_json(arguments):
+        return provision(arguments)
 
 
 def provision(arguments: argparse.Namespace) -> int:
@@ -113,13 +116,15 @@ def provision(arguments: argparse.Namespace) -> int:
 def _provision(rows: Sequence[DeviceRow], arguments: argparse.Namespace) -> int:
     genesis = read_genesis(arguments.genesis) if arguments.genesis is not None else None
     store = Store(arguments.out, _password(arguments), genesis.fingerprint().hex() if genesis else "")
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     made = _make(rows, store, arguments.organization, console)
     if made < len(rows):
         console.print(f"stopped: {made} of {len(rows)} devices are in {store.folder}; give the command again")
+        print_result(arguments, {"folder": str(store.folder), "devices": len(rows), "made": made})
         return EXIT_INCOMPLETE
     if arguments.url is None:
         console.print(f"{len(rows)} devices are in {store.folder}; nothing was sent, for there is no --url")
+        print_result(arguments, {"folder": str(store.folder), "devices": len(rows), "made": made})
         return 0
     submitter = _submitter(arguments, store)
     try:
@@ -127,6 +132,8 @@ def _provision(rows: Sequence[DeviceRow], arguments: argparse.Namespace) -> int:
     finally:
         outcomes = store.report(rows)
     _show(outcomes, store, console)
+    result = {"folder": str(store.folder), "made": made, **_report(outcomes)}
+    print_result(arguments, result, _counted(outcomes))
     return status or (0 if all(done.outcome == "recorded" for done in outcomes) else EXIT_INCOMPLETE)
 
 
@@ -209,9 +216,8 @@ class Store:
     def report(self, rows: Sequence[DeviceRow]) -> list[Done]:
         """Write report.json, and return the outcomes in the order of `rows`."""
         outcomes = [self.outcome(row) for row in rows]
-        counts = Counter(done.outcome for done in outcomes)
-        value = {"devices": len(rows), **counts, "outcomes": [asdict(done) for done in outcomes]}
-        write_private(self.folder / "report.json", (json.dumps(value, indent=2) + "\n").encode("utf-8"))
+        data = json.dumps(_report(outcomes), indent=2) + "\n"
+        write_private(self.folder / "report.json", data.encode("utf-8"))
         return outcomes
 
     def _load(self) -> Iterator[Done]:
@@ -346,9 +352,17 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console)
 
 
-def _show(outcomes: Sequence[Done], store: Store, console: Console) -> None:
+def _report(outcomes: Sequence[Done]) -> dict[str, object]:
     counts = Counter(done.outcome for done in outcomes)
-    print(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())), file=sys.stdout)
+    return {"devices": len(outcomes), **counts, "outcomes": [asdict(done) for done in outcomes]}
+
+
+def _counted(outcomes: Sequence[Done]) -> str:
+    counts = Counter(done.outcome for done in outcomes)
+    return ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+
+
+def _show(outcomes: Sequence[Done], store: Store, console: Console) -> None:
     problems = Counter((done.outcome, done.detail or "") for done in outcomes if done.outcome != "recorded")
     if problems:
         table = Table("devices", "outcome", "why")

@@ -15,6 +15,7 @@ from voice_dpki.shell.http import serve
 from voice_dpki.shell.notify import tell_ready
 from voice_dpki.shell.program import ServiceParser, indented, spare_the_collector, start
 from voice_dpki.shell.readiness import Check, failed_if
+from voice_dpki.shell.result import print_result
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.cps import CALL_PATH, PUBLISHER_PATH
 from voice_dpki.wire.ledger.members import KeptMembers
@@ -44,12 +45,28 @@ def main(arguments: list[str] | None = None) -> int:
 def _check(options: argparse.Namespace) -> int:
     setup = load_setup(options.config)
     config, ledger = setup.config, setup.ledger
-    print(f"{', '.join(config.audiences)}: this service can keep PASSporTs")
-    print(f"  for calls to {', '.join(config.organizations)}")
-    print(f"  ledger       {ledger.genesis.chain_id}, asked at {ledger.url}, at most {ledger.max_age_s:g} s old")
-    print(f"  witnesses    {', '.join(ledger.witnesses) or 'none: another history would not be noticed'}")
-    print(f"  freshness    {config.freshness_s:g} s, {config.tokens_max_entries} access tokens remembered")
-    print(f"  memory       {config.max_bytes} bytes, each call for {config.max_lifetime_s:g} s at most")
+    result = {
+        "audiences": config.audiences,
+        "organizations": config.organizations,
+        "chain": ledger.genesis.chain_id,
+        "url": ledger.url,
+        "max_age_s": ledger.max_age_s,
+        "witnesses": ledger.witnesses,
+        "freshness_s": config.freshness_s,
+        "tokens_max_entries": config.tokens_max_entries,
+        "max_bytes": config.max_bytes,
+        "max_lifetime_s": config.max_lifetime_s,
+    }
+    print_result(
+        options,
+        result,
+        f"{', '.join(config.audiences)}: this service can keep PASSporTs",
+        f"  for calls to {', '.join(config.organizations)}",
+        f"  ledger       {ledger.genesis.chain_id}, asked at {ledger.url}, at most {ledger.max_age_s:g} s old",
+        f"  witnesses    {', '.join(ledger.witnesses) or 'none: another history would not be noticed'}",
+        f"  freshness    {config.freshness_s:g} s, {config.tokens_max_entries} access tokens remembered",
+        f"  memory       {config.max_bytes} bytes, each call for {config.max_lifetime_s:g} s at most",
+    )
     return 0
 
 

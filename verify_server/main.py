@@ -19,6 +19,7 @@ from voice_dpki.shell.expiring import tls_checks
 from voice_dpki.shell.metrics import healthy
 from voice_dpki.shell.program import ServiceParser, indented, spare_the_collector, start
 from voice_dpki.shell.readiness import Check, Readiness, failed_if
+from voice_dpki.shell.result import print_result, text_or_null
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.stir_sip import StirSip
 from voice_dpki.shell.trace import Tracer
@@ -92,22 +93,47 @@ def _replays_told(config: VerifyConfig) -> str:
 def _check(options: argparse.Namespace) -> int:
     setup = load_setup(options.config)
     config, ledger = setup.config, setup.ledger
-    print(f"{config.domain}: this server can verify calls")
-    print(f"  ledger       {ledger.genesis.chain_id}, asked at {ledger.url}, at most {ledger.max_age_s:g} s old")
-    print(f"  witnesses    {', '.join(ledger.witnesses) or 'none: another history would not be noticed'}")
-    print(f"  freshness    {config.freshness_s:g} s, {config.replay_max_entries} signatures remembered")
-    print(f"  replays      {_replays_told(config)}")
-    print(f"  profile      {config.profile}")
-    print(f"  keying       {'required' if config.require_key_mgmt else 'not required'}")
-    print(f"  signed SDP   {'required' if config.require_sdp else 'not required'}")
-    print(f"  workers      {config.workers}")
-    print(f"  export       {', '.join(each.file for each in config.export) or 'none'}")
-    print(f"  outside      {setup.outside or 'none: of a signer who is not on the ledger, nothing is known'}")
-    print(f"  out of band  {setup.oob or 'nothing is looked for'}")
-    print(f"  calls        {_handling_told(setup)}")
-    if setup.sip:
-        print(f"  SIP          {setup.sip}")
+    result = {
+        "domain": config.domain,
+        "chain": ledger.genesis.chain_id,
+        "url": ledger.url,
+        "max_age_s": ledger.max_age_s,
+        "witnesses": ledger.witnesses,
+        "freshness_s": config.freshness_s,
+        "replay_max_entries": config.replay_max_entries,
+        "replays": _replays_told(config),
+        "profile": config.profile,
+        "requires_key_mgmt": config.require_key_mgmt,
+        "requires_sdp": config.require_sdp,
+        "workers": config.workers,
+        "export": [each.file for each in config.export],
+        "outside": text_or_null(setup.outside),
+        "out_of_band": text_or_null(setup.oob),
+        "rules": config.rules,
+        "sip": text_or_null(setup.sip),
+    }
+    print_result(options, result, *_check_lines(setup))
     return 0
+
+
+def _check_lines(setup: VerifySetup) -> list[str]:
+    config, ledger = setup.config, setup.ledger
+    return [
+        f"{config.domain}: this server can verify calls",
+        f"  ledger       {ledger.genesis.chain_id}, asked at {ledger.url}, at most {ledger.max_age_s:g} s old",
+        f"  witnesses    {', '.join(ledger.witnesses) or 'none: another history would not be noticed'}",
+        f"  freshness    {config.freshness_s:g} s, {config.replay_max_entries} signatures remembered",
+        f"  replays      {_replays_told(config)}",
+        f"  profile      {config.profile}",
+        f"  keying       {'required' if config.require_key_mgmt else 'not required'}",
+        f"  signed SDP   {'required' if config.require_sdp else 'not required'}",
+        f"  workers      {config.workers}",
+        f"  export       {', '.join(each.file for each in config.export) or 'none'}",
+        f"  outside      {setup.outside or 'none: of a signer who is not on the ledger, nothing is known'}",
+        f"  out of band  {setup.oob or 'nothing is looked for'}",
+        f"  calls        {_handling_told(setup)}",
+        *([f"  SIP          {setup.sip}"] if setup.sip else []),
+    ]
 
 
 def _start(options: argparse.Namespace) -> int:

@@ -29,6 +29,7 @@ from voice_dpki.shell.again import BUSY, Pauses, SeldomTell, again, retry_after_
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.output import locked
 from voice_dpki.shell.program import Parser, run, unless_stopped
+from voice_dpki.shell.result import add_json, errors_in_json, print_result
 from voice_dpki.stage.patience import Patience
 from voice_dpki.stage.processes import Program, Running, stop_all
 from voice_dpki.wire.ledger.client import LedgerClient, NodeInfo
@@ -166,8 +167,9 @@ async def agree(nodes: Sequence[OperatorNode]) -> str:
 def command(arguments: list[str]) -> int:
     """Run a federation of several operators' validators on this machine."""
     options = _parser().parse_args(arguments)
-    find()
-    return run(lambda stop: _run(options, stop), hangup_stops=True)
+    with errors_in_json(options):
+        find()
+        return run(lambda stop: _run(options, stop), hangup_stops=True)
 
 
 def _parser() -> Parser:
@@ -179,6 +181,8 @@ def _parser() -> Parser:
     certificates = whole_number(1, MAX_CERTIFICATES)
     check.add_argument("--certificates", type=certificates, default=1000, help="how many (default: %(default)s)")
     check.set_defaults(work=_check)
+    add_json(check)
+    up.set_defaults(json=False)
     for each in (up, check):
         each.add_argument(
             "--operators",
@@ -201,11 +205,12 @@ async def _run(options: Namespace, stop: asyncio.Event) -> None:
         raise LocalError(f"{options.folder}: holds a federation of {len(nodes)} operators; name another folder")
     with ExitStack() as stack:
         stack.enter_context(locked(options.folder))
-        print(f"Starting {len(nodes)} operators' nodes (folder {options.folder}) ...", flush=True)
+        progress = sys.stderr if options.json else sys.stdout
+        print(f"Starting {len(nodes)} operators' nodes (folder {options.folder}) ...", file=progress, flush=True)
         processes = stack.enter_context(Processes(nodes))
         await unless_stopped(processes.ready(), stop)
         for node in nodes:
-            print(f"  {node.organization:<12} {node.url}   {node.config}")
+            print(f"  {node.organization:<12} {node.url}   {node.config}", file=progress)
         await options.work(options, nodes, processes, stop)
 
 
@@ -229,15 +234,20 @@ async def _check_nodes(options: Namespace, nodes: Sequence[OperatorNode]) -> Non
     started = time.monotonic()
     digests = await record(nodes, options.certificates)
     seconds = time.monotonic() - started
-    print(f"Recorded {len(digests)} certificates in {seconds:.1f} s ({len(digests) / seconds:.0f} a second).")
-    print(f"AppHash at all {len(nodes)} nodes: {await agree(nodes)}")
-    genesis = load_genesis((options.folder / "genesis.json").read_bytes())
+    say = partial(print, file=sys.stderr if options.json else sys.stdout)
+    say(f"Recorded {len(digests)} certificates in {seconds:.1f} s ({len(digests) / seconds:.0f} a second).")
+    app_hash = await agree(nodes)
+    say(f"AppHash at all {len(nodes)} nodes: {app_hash}")
+    genesis, proved = load_genesis((options.folder / "genesis.json").read_bytes()), []
     for node in nodes:
         async with LedgerClient.of_genesis(node.url, genesis) as client:
             found = await again(partial(client.resolve, digests[-1], with_certificate=False), _TELL)
         if found.status is not CertStatus.VALID:
             raise PeerError(f"{node.name} does not know a certificate that was recorded")
-        print(f"{node.organization}: H(CERT) {digests[-1].hex()[:12]}.. is valid, proved at height {found.height}")
+        say(f"{node.organization}: H(CERT) {digests[-1].hex()[:12]}.. is valid, proved at height {found.height}")
+        proved.append({"organization": node.organization, "url": node.url, "height": found.height})
+    result = {"certificates": len(digests), "seconds": round(seconds, 3), "app_hash": app_hash}
+    print_result(options, result | {"chain": genesis.chain_id, "digest": digests[-1].hex(), "nodes": proved})
 
 
 async def _record(client: httpx.AsyncClient, node: OperatorNode, number: int) -> CertDigest:

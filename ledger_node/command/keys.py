@@ -13,6 +13,7 @@ from voice_dpki.shell.credentials import DEFAULT_DAYS, MAX_DAYS, make_signer
 from voice_dpki.shell.files import FOR_ALL, make_folder, write_new
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.program import Parser
+from voice_dpki.shell.result import add_json, print_result
 from voice_dpki.x509.public import to_public_pem
 
 DESCRIPTION = """\
@@ -49,6 +50,7 @@ def add_to(commands: Commands) -> None:
     signer.set_defaults(run=_signer)
     show = kinds.add_parser("show", help="tell what files with keys and certificates hold")
     show.add_argument("file", type=Path, nargs="+")
+    add_json(show)
     show.set_defaults(run=_show)
     public = kinds.add_parser("public", help="write the public key that belongs to a private one")
     public.add_argument("file", type=Path, help="a key in PEM")
@@ -82,8 +84,11 @@ def _signer(options: Namespace) -> int:
 
 
 def _show(options: Namespace) -> int:
+    if options.json:
+        print_result(options, [keys.describe(path).form for path in options.file])
+        return 0
     for path in options.file:
-        print("\n".join(keys.describe(path)))
+        print("\n".join(keys.describe(path).lines))
     return 0
 
 

@@ -1,25 +1,10 @@
-"""What commands about a ledger print: lines and tables for people, whole in a pipe, or one JSON object.
+"""Values of the ledger, as commands print them in JSON; docs/ledger-command.md documents it."""
 
-docs/ledger-command.md documents the JSON.
-"""
-
-import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 
-from rich.console import Console
-
 from voice_dpki.codec import cbor
-
-PIPE_COLUMNS = 1_000_000
-"""Width where no terminal reads: wider than any table, so that nothing is cut or wrapped."""
-
-
-def make_console() -> Console:
-    """Return a console for standard output. What the ledger says is never taken for markup."""
-    width = None if sys.stdout.isatty() else PIPE_COLUMNS
-    return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
 def plain(value: object) -> object:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-import msgspec
 from rich.table import Table
 
-from ledger_node.command.output import make_console, plain
+from ledger_node.command.output import plain
 from ledger_node.command.sending import Sender, read_certificate
 from ledger_node.command.versions import check_follows
 from voice_dpki.effects import Signer
@@ -19,6 +18,7 @@ from voice_dpki.names import CertDigest
 from voice_dpki.shell.credentials import read_signer
 from voice_dpki.shell.options import key_option
 from voice_dpki.shell.program import Parser
+from voice_dpki.shell.result import make_console, print_object
 from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.profile import digest_of
 
@@ -58,8 +58,8 @@ class Session:
     def tell(self, result: object, *lines: str | Table) -> None:
         """Print what a command has found or done: `result` with --json, otherwise the lines."""
         if self.options.json:
-            form = {"chain": self.genesis.chain_id, "command": self.options.command, "result": plain(result)}
-            print(msgspec.json.format(msgspec.json.encode(form), indent=2).decode("utf-8"))
+            chain = self.genesis.chain_id
+            print_object({"chain": chain, "command": self.options.command, "result": plain(result)})
             return
         for line in lines:
             CONSOLE.print(line, soft_wrap=isinstance(line, str))

@@ -135,17 +135,55 @@ def numbers_of(member: Member) -> TnAuthList:
     return TnAuthList.of(member.spcs, member.ranges)
 
 
-def describe(path: Path) -> list[str]:
-    """Return what is in a file of a key or certificate, a line each; raises LocalError."""
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What is in a file of a key or certificate: lines for people, and the same in what JSON can hold."""
+
+    lines: list[str]
+    form: dict[str, object]
+
+
+def describe(path: Path) -> Described:
+    """Return what is in a file of a key or certificate; raises LocalError."""
     data = read_file(path, "key or certificate", 2 * MAX_CERTIFICATE_BYTES)
     if b"PUBLIC KEY-----" in data or b"PRIVATE KEY-----" in data:
         whose = "private key" if b"PRIVATE KEY-----" in data else "public key"
         key = read_public(path)
-        return [f"{path}: {whose}, {_kind(key)}", *_names(key)]
+        form = {"file": str(path), "holds": whose, "algorithm": _algorithm(key), **_names_form(key)}
+        return Described([f"{path}: {whose}, {_kind(key)}", *_names(key)], form)
     try:
-        return [f"{path}: certificate", *_about(read_profile(der_of(data)))]
+        profile = read_profile(der_of(data))
     except PeerError as error:
         raise LocalError(f"{path}: neither a key nor a certificate of the ledger's profile: {error}") from None
+    form = {"file": str(path), "holds": "certificate", **_certificate_form(profile)}
+    return Described([f"{path}: certificate", *_about(profile)], form)
+
+
+def _algorithm(key: AnyPublicKey) -> str:
+    if isinstance(key, Ed25519PublicKey):
+        return "Ed25519"
+    return f"RSA-{key.key_size}" if isinstance(key, RSAPublicKey) else "P-256"
+
+
+def _names_form(key: AnyPublicKey) -> dict[str, object]:
+    if isinstance(key, Ed25519PublicKey):
+        name = node_id_of(key.public_bytes_raw())
+        return {"validator_address": name.upper(), "node_id": name}
+    return {"key_id": key_id_of(spki(key)).hex()}
+
+
+def _certificate_form(profile: CertificateProfile) -> dict[str, object]:
+    numbers = profile.tn_auth_list
+    return {
+        "digest": profile.digest.hex(),
+        "organization": profile.organization or None,
+        "common_name": profile.common_name or None,
+        "not_before_s": profile.not_before_s,
+        "not_after_s": profile.not_after_s,
+        "spcs": numbers.spcs if numbers else [],
+        "ranges": [{"start": each.start, "count": each.count} for each in numbers.ranges] if numbers else [],
+        "tns": numbers.tns if numbers else [],
+    }
 
 
 def _kind(key: AnyPublicKey) -> str:

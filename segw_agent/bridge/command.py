@@ -31,6 +31,7 @@ from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.notify import tell_ready
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.program import Parser, run, run_command
+from voice_dpki.shell.result import add_json, print_result
 from voice_dpki.shell.token_uri import TokenUri
 from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, der_of
@@ -58,6 +59,8 @@ def add_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
         command = added.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help="the TOML file")
         command.set_defaults(run=start)
+        if start is not _start:
+            add_json(command)
         return command
 
     init = add("init", "make the CA's key and certificate, and the responder's", _init)
@@ -96,15 +99,31 @@ def _init(options: argparse.Namespace) -> int:
         made.insert(0, (key, to_pem(signer), OWNER_ONLY))
     write_all_new(made)
     _make_responder(bridge, authority, options.responder_days)
-    print(f"{bridge.file(section.certificate)}: the CA that gateways and devices must trust")
+    print_result(
+        options,
+        {
+            "certificate": str(certificate),
+            "key": None if isinstance(key, TokenUri) else str(key),
+            **_responder_files(bridge),
+        },
+        f"{certificate}: the CA that gateways and devices must trust",
+    )
     return 0
 
 
 def _renew(options: argparse.Namespace) -> int:
     bridge = Bridge.load(options.config)
     _make_responder(bridge, bridge.authority(), options.responder_days)
-    print("the responder has a new key and certificate: restart it")
+    print_result(options, _responder_files(bridge), "the responder has a new key and certificate: restart it")
     return 0
+
+
+def _responder_files(bridge: Bridge) -> dict[str, str]:
+    section = bridge.config.responder
+    return {
+        "responder_certificate": str(bridge.file(section.certificate)),
+        "responder_key": str(bridge.file(section.key)),
+    }
 
 
 def _make_responder(bridge: Bridge, authority: Authority, days: int) -> None:
@@ -122,7 +141,7 @@ def _issue(options: argparse.Namespace) -> int:
 
 
 async def _issue_all(options: argparse.Namespace, bridge: Bridge, authority: Authority, setup: SegwSetup) -> int:
-    status = 0
+    status, results = 0, []
     async with inquiry_nodes(setup, CLOCK) as nodes:
         vouching = Vouching(nodes, bridge.config.policy, CLOCK)
         for path in options.certificates:
@@ -131,11 +150,15 @@ async def _issue_all(options: argparse.Namespace, bridge: Bridge, authority: Aut
                 issued = await _issued(bridge, authority, profile, vouching)
             except (CertificateRefused, ProfileError, IssueError, InquiryError, NotVouchedError) as error:
                 print(f"{path}: refused: {error}", file=sys.stderr)
+                results.append({"file": str(path), "outcome": "refused", "why": str(error)})
                 status = EXIT_REFUSED
                 continue
             target = options.out / f"{path.stem}.pem"
             _write_issued(target, issued.public_bytes(Encoding.PEM))
-            print(f"{path}: issued: {target}")
+            results.append({"file": str(path), "outcome": "issued", "issued": str(target)})
+            if not options.json:
+                print(f"{path}: issued: {target}")
+    print_result(options, results)
     return status
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from authn_server.config import EXAMPLE, load_setup
 from authn_server.main import main
+from tests.piped import error_of, piped, result_of
 from tests.reloaded import takes_level
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
@@ -101,6 +102,18 @@ def test_check_config_tells_what_it_could_sign(site: Site, capsys: pytest.Captur
     told = capsys.readouterr().out
     assert "1000 numbers" in told
     assert "Operator A" in told
+
+
+def test_check_config_tells_scripts_in_json(site: Site) -> None:
+    told = result_of(main, "check-config", "--config", site.config)
+    assert (told["domain"], told["organization"], told["signs"]) == ("a.example", "Operator A", "could")
+    profile = load_setup(site.config, SystemClock()).credential.value.profile
+    assert (told["certificate"], told["not_after_s"]) == (profile.digest.hex(), profile.not_after_s)
+    assert (told["numbers"], told["spcs"], told["sip"]) == (1000, [], None)
+    lines = piped("authn-server", "check-config", "--config", site.config).stdout.splitlines()
+    assert next(line for line in lines if "  ledger  " in line).endswith("the certificate must be recorded there")
+    site.write(valid_s=-60)
+    assert "its validity has not begun or is over" in error_of(main, "check-config", "--config", site.config)
 
 
 def test_check_config_tells_what_is_wrong(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

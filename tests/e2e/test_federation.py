@@ -361,6 +361,11 @@ def test_check_command_records_and_compares(folder: Path, capsys: pytest.Capture
     assert "Recorded 20 certificates" in printed
     assert "AppHash at all 2 nodes" in printed
     assert printed.count("is valid, proved at height") == 2
+    assert federation.command(["check", "--certificates", "2", "--folder", str(again), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["result"]
+    assert (told["certificates"], len(told["app_hash"]), len(told["digest"])) == (2, 64, 64)
+    assert [each["organization"] for each in told["nodes"]] == ["Operator A", "Operator B"]
+    assert all(each["height"] > 0 for each in told["nodes"])
 
 
 async def has_cometbft(processes: Processes, node: OperatorNode) -> bool:

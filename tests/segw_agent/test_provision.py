@@ -11,6 +11,7 @@ from segw_agent.attachment.network import Testbed
 from segw_agent.attachment.site import VENDOR
 from segw_agent.device_list import TOLD, read_rows
 from segw_agent.provision import Done, Store, command
+from tests.piped import error_of, piped, result_of
 from voice_dpki.errors import LocalError
 from voice_dpki.x509.keys import from_pem, spki
 from voice_dpki.x509.profile import digest_of, read_profile
@@ -69,6 +70,9 @@ def test_refused_and_why(testbed: Testbed, tmp_path: Path, capsys: pytest.Captur
     out = tmp_path / "out"
     assert command(arguments(csv, out, testbed)) == 1
     assert capsys.readouterr().out == "1 recorded, 1 refused\n"
+    assert command([*arguments(csv, out, testbed), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)["result"]
+    assert told == {"folder": str(out), "made": 2, **json.loads((out / "report.json").read_bytes())}
     refused, recorded = json.loads((out / "report.json").read_bytes())["outcomes"]
     assert (refused["outcome"], refused["name"]) == ("refused", "names-outside-domains")
     assert "domains" in refused["detail"]
@@ -86,6 +90,17 @@ def test_pkcs12(tmp_path: Path) -> None:
     assert key
     assert certificate
     assert not (out / "enb1.vendor.example.pem").exists()
+
+
+def test_what_was_made_is_told_whole_and_in_json(tmp_path: Path) -> None:
+    csv, out = csv_file(tmp_path, "identity", "enb1.vendor.example"), tmp_path / "out"
+    told = result_of(command, *arguments(csv, out))
+    assert told == {"folder": str(out), "devices": 1, "made": 1}
+    done = piped("voice-dpki", "device", "provision", *arguments(csv, out))
+    sent = f"1 devices are in {out}; nothing was sent, for there is no --url"
+    assert (done.stdout, done.stderr.splitlines()[-1]) == ("", sent)
+    csv.write_text("identity\nlocalhost\n")
+    assert "not a DNS name" in error_of(command, *arguments(csv, out))
 
 
 def test_wrong_token(testbed: Testbed, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.piped import error_of, piped, result_of
 from tests.reloaded import takes_level
 from verify_server.config import EXAMPLE, SET_S, load_setup
 from verify_server.main import main
@@ -116,6 +117,16 @@ def test_check_config_tells_how_it_would_verify(site: Site, capsys: pytest.Captu
     told = capsys.readouterr().out
     assert "200000 signatures remembered" in told
     assert "witnesses    none" in told
+
+
+def test_check_config_tells_scripts_in_json(site: Site) -> None:
+    told = result_of(main, "check-config", "--config", site.config)
+    assert (told["witnesses"], told["replay_max_entries"], told["rules"]) == ([], 200_000, None)
+    assert told["requires_key_mgmt"] is load_setup(site.config).config.require_key_mgmt
+    lines = piped("verify-server", "check-config", "--config", site.config).stdout.splitlines()
+    assert "  outside      none: of a signer who is not on the ledger, nothing is known" in lines
+    (site.folder / "genesis.json").unlink()
+    assert "genesis.json" in error_of(main, "check-config", "--config", site.config)
 
 
 def test_check_config_tells_what_is_wrong(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.guides import steps_of
 from tests.one_operator import OneOperator, Service, until
+from tests.piped import piped, result_of
 from verify_server.cps_config import EXAMPLE, load_setup
 from verify_server.cps_main import main
 from voice_dpki.effects import SystemClock, SystemRandom
@@ -55,6 +56,13 @@ def test_check_config_tells_what_it_would_do(site: Site, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert "for calls to Operator B" in said
     assert "each call for 60 s at most" in said
+
+
+def test_check_config_tells_scripts_in_json(site: Site) -> None:
+    told = result_of(main, "check-config", "--config", write(site, EXAMPLE))
+    assert (told["organizations"], told["max_lifetime_s"]) == (["Operator B"], 60)
+    lines = piped("cps-server", "check-config", "--config", write(site, EXAMPLE)).stdout.splitlines()
+    assert "  witnesses    none: another history would not be noticed" in lines
 
 
 def test_the_page_shows_a_configuration_and_what_is_said_of_it(

@@ -62,7 +62,7 @@ def guarded(work: Callable[[], int]) -> int:
         with lost_ones_repeated():
             return _flushed(work)
     except (Exception, KeyboardInterrupt) as error:
-        ended = _ending(error)
+        ended = ending_of(error)
         if ended is None:
             raise
         sentence, status = ended
@@ -99,10 +99,10 @@ def sentence_of(error: OSError) -> str:
     return f"{where}: {what}{hint}"
 
 
-def _ending(error: BaseException) -> tuple[str, int] | None:
+def ending_of(error: BaseException) -> tuple[str, int] | None:
     """Return the sentence for `error` (empty: print nothing) and the exit status; None if it is unexpected."""
     if isinstance(error, BaseExceptionGroup):
-        return next((ended for each in error.exceptions if (ended := _ending(each))), None)
+        return next((ended for each in error.exceptions if (ended := ending_of(each))), None)
     if isinstance(error, VoiceDpkiError):
         return str(error), EXIT_USAGE
     if isinstance(error, KeyboardInterrupt):

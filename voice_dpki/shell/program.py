@@ -20,6 +20,7 @@ from voice_dpki.shell.interrupts import interruptible
 from voice_dpki.shell.log import LogConfig, setup_logging
 from voice_dpki.shell.notify import STOPPING, notify, reloading, stay_alive
 from voice_dpki.shell.reload import reload_all
+from voice_dpki.shell.result import add_json, errors_in_json
 from voice_dpki.shell.worker import is_worker, retire
 
 log = logging.getLogger(__name__)
@@ -195,16 +196,17 @@ class ServiceParser(Parser):
     """The arguments of a service: `start` and `check-config`, both with `--config FILE`, and what `add` adds."""
 
     def __init__(self, prog: str, text: str, *, start: Act, check: Act) -> None:
-        """`text` describes the service and ends with its configuration."""
+        """`text` describes the service and ends with its configuration. `check` has `--json` among its options."""
         super().__init__(prog=prog, description=text)
         self._commands = self.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
         for name, summary, act in (
             ("start", "serve until SIGTERM", start),
             ("check-config", "say whether it could start, and how", check),
         ):
-            describe_configured(
-                self.add(name, summary, act), f"{_sentence_begun(summary)}; {prog} --help has an example."
-            )
+            command = self.add(name, summary, act)
+            describe_configured(command, f"{_sentence_begun(summary)}; {prog} --help has an example.")
+            if act is check:
+                add_json(command)
 
     def add(self, name: str, summary: str, act: Act) -> argparse.ArgumentParser:
         """Add a subcommand and return the parser for its arguments."""
@@ -231,7 +233,8 @@ def run_subcommand(parser: Callable[[], argparse.ArgumentParser], arguments: lis
 
     def act() -> int:
         options = parser().parse_args(arguments)
-        return int(options.run(options))
+        with errors_in_json(options):
+            return int(options.run(options))
 
     return guarded(act)
 

@@ -10,6 +10,7 @@ from ledger_node.command.config import read_node_key, read_validator_key
 from ledger_node.command.main import main
 from ledger_node.make.keys import describe, read_public
 from ledger_node.make.member_file import load_member
+from tests.piped import error_of, piped, result_of
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.signatures import key_id_of
 from voice_dpki.shell.credentials import read_certificate, read_ed25519, read_signer
@@ -76,7 +77,7 @@ def test_a_lost_public_key_comes_from_the_private_one(folder: Path, capsys: pyte
 def test_show_tells_the_names_that_others_know(folder: Path) -> None:
     node = read_ed25519(folder / "keys" / "node.pem", "node key")
     for name, whose in (("node.pem", "private key"), ("node.pub.pem", "public key")):
-        assert describe(folder / "keys" / name) == [
+        assert describe(folder / "keys" / name).lines == [
             f"{folder / 'keys' / name}: {whose}, Ed25519: for a validator or a node",
             f"  validator address  {node_id(node).upper()}",
             f"  node id            {node_id(node)}",
@@ -84,11 +85,41 @@ def test_show_tells_the_names_that_others_know(folder: Path) -> None:
     endorsing = read_public(folder / "keys" / "endorsing.pub.pem")
     assert not isinstance(endorsing, Ed25519PublicKey)
     key_id = key_id_of(spki(endorsing)).hex()
-    assert describe(folder / "keys" / "endorsing.pem")[1:] == [f"  key id             {key_id}"]
+    assert describe(folder / "keys" / "endorsing.pem").lines[1:] == [f"  key id             {key_id}"]
     with pytest.raises(LocalError, match="neither a key nor a certificate"):
         describe(folder / "operator.toml")
     with pytest.raises(LocalError, match="cannot read this key or certificate"):
         describe(folder / "nothing")
+
+
+def test_show_tells_scripts_in_json(folder: Path) -> None:
+    keys = folder / "keys"
+    node = node_id(read_ed25519(keys / "node.pem", "node key"))
+    member = str(folder / "operator.toml")
+    signer = ["keys", "signer", "--member", member, "--common-name", "sti.a.example", "--out", str(keys / "sti")]
+    assert main(signer) == 0
+    profile = read_certificate(keys / "sti.der")
+    public, endorsing, certificate = result_of(
+        main, "keys", "show", keys / "node.pub.pem", keys / "endorsing.pem", keys / "sti.der"
+    )
+    assert public == {
+        "file": str(keys / "node.pub.pem"),
+        "holds": "public key",
+        "algorithm": "Ed25519",
+        "validator_address": node.upper(),
+        "node_id": node,
+    }
+    assert (endorsing["holds"], endorsing["algorithm"]) == ("private key", "P-256")
+    assert certificate["digest"] == profile.digest.hex()
+    assert (certificate["spcs"], certificate["tns"]) == (["1234"], [])
+    assert certificate["ranges"] == [{"start": "493023125000", "count": 1000}]
+    assert (certificate["not_before_s"], certificate["not_after_s"]) == (profile.not_before_s, profile.not_after_s)
+    assert "neither a key nor" in error_of(main, "keys", "show", keys / "node.pem", folder / "operator.toml")
+
+
+def test_show_is_whole_in_a_pipe(folder: Path) -> None:
+    path = folder / "keys" / "node.pub.pem"
+    assert piped("ledger-node", "keys", "show", path).stdout.splitlines() == describe(path).lines
 
 
 def test_a_signer_has_the_members_numbers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

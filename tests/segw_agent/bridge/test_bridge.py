@@ -1,6 +1,7 @@
 """The bridge as a program: made, issuing and answering `openssl ocsp`, with a real ledger behind it."""
 
 import base64
+import json
 import subprocess
 import time
 import urllib.error
@@ -24,6 +25,7 @@ from segw_agent import main
 from segw_agent.attachment.network import Testbed
 from segw_agent.attachment.site import DEVICE_NAME, GATEWAY_NAME, OPERATOR, OTHER_DEVICE_NAME, OTHER_VENDOR, VENDOR
 from segw_agent.bridge.serial import serial_of
+from tests.piped import error_of, piped, result_of
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.stage.processes import Program, Running
 from voice_dpki.stage.site import Credential
@@ -348,6 +350,36 @@ def test_starting_needs_no_ca_key(bridge: Bridge) -> None:
         bridge.start()
     finally:
         kept.rename(key)
+
+
+def test_scripts_are_told_in_json(
+    bridge: Bridge, testbed: Testbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, unknown = device(testbed), device(testbed, recorded=False)
+    capsys.readouterr()
+    assert bridge.run("issue", "--json", "--out", tmp_path, good.certificate, unknown.certificate) == 1
+    issued, refused = json.loads(capsys.readouterr().out)["result"]
+    target = tmp_path / f"{good.certificate.stem}.pem"
+    assert issued == {"file": str(good.certificate), "outcome": "issued", "issued": str(target)}
+    assert (refused["file"], refused["outcome"]) == (str(unknown.certificate), "refused")
+    command = ("bridge", "init", "--config", bridge.config)
+    assert "there is a CA already" in error_of(main.main, *command)
+    files = {name: tmp_path / name for name in ("ca.pem", "ca.key", "ocsp.pem", "ocsp.key")}
+    bridge.configure(
+        ca={"name": "Another CA", "certificate": files["ca.pem"], "key": files["ca.key"]},
+        responder={"certificate": files["ocsp.pem"], "key": files["ocsp.key"]},
+    )
+    told = result_of(main.main, *command)
+    bridge.configure()
+    assert told == {
+        "certificate": str(files["ca.pem"]),
+        "key": str(files["ca.key"]),
+        "responder_certificate": str(files["ocsp.pem"]),
+        "responder_key": str(files["ocsp.key"]),
+    }
+    assert all(path.exists() for path in files.values())
+    renewed = piped("segw-agent", "bridge", "renew", "--config", bridge.config)
+    assert renewed.stdout == "the responder has a new key and certificate: restart it\n"
 
 
 def test_what_is_refused_before_a_socket_is_bound(
