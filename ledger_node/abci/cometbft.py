@@ -91,6 +91,8 @@ class CometbftSection(Config, frozen=True, kw_only=True):
     """Whether several nodes may connect from one address; if false, all but the first are refused."""
     validator_key: str | None = None
     """Ed25519 key in PEM; a node without one does not vote."""
+    signer: Listen | None = None
+    """Where CometBFT waits for a remote signer that has the validator's key, such as tmkms, instead of the file."""
     node_key: str | None = None
     """Ed25519 key in PEM by which peers know the node; without it, the node makes one in `home`."""
     heartbeat_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 5
@@ -102,7 +104,7 @@ class CometbftSection(Config, frozen=True, kw_only=True):
     """Where CometBFT serves its own metrics, in Prometheus' format; nowhere without it."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an RPC open to strangers, or for peers that would be refused as duplicates."""
+        """Raise ValueError for what is open to strangers, for two keys, or for peers refused as duplicates."""
         if not (self.rpc.is_loopback or self.rpc.insecure):
             raise ValueError(
                 f"rpc: CometBFT's RPC takes anything from anybody, and others can reach {self.rpc.host}: use "
@@ -112,6 +114,13 @@ class CometbftSection(Config, frozen=True, kw_only=True):
             raise ValueError(
                 f"metrics: CometBFT serves them to anybody, and others can reach {self.metrics.host}: use "
                 "127.0.0.1, or insecure = true in metrics where a firewall protects it"
+            )
+        if self.signer and self.validator_key:
+            raise ValueError("signer: the remote signer has the validator's key, so leave validator_key out")
+        if self.signer and not (self.signer.is_loopback or self.signer.insecure):
+            raise ValueError(
+                f"signer: CometBFT takes anybody for its signer, and others can reach {self.signer.host}: use "
+                "127.0.0.1 and a tunnel, or insecure = true in signer where a firewall protects it"
             )
         hosts = [peer.partition("@")[2].rpartition(":")[0] for peer in self.peers]
         twice = sorted({host for host in hosts if hosts.count(host) > 1})
@@ -169,6 +178,7 @@ class Home:
             "proxy_app": f"unix://{self.socket}",
             "moniker": self.name,
             "log_level": "error",
+            "priv_validator_laddr": _address(settings.signer) if settings.signer else "",
             "filter_peers": settings.filter_peers,
             "rpc": {
                 "laddr": _address(settings.rpc),

@@ -57,6 +57,7 @@ heartbeat_s = 5.0
 # peers = ["ID@HOST:26656"]                # the others; `ledger-node id` prints a node's
 # admitted = "admitted"                    # further nodes that may connect, "ID@ADDRESS" a line; it may change
 # validator_key = "keys/validator-1.pem"   # left out: it does not vote
+# signer = { host = "127.0.0.1", port = 26659 }    # or a remote signer has that key: docs/remote-signer.md
 # node_key = "keys/node.pem"               # the node's name to its peers; left out: made in `home`
 
 [submission]                               # if it endorses for a member

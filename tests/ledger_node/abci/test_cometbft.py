@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ledger_node.abci import cometbft
 from ledger_node.abci.cometbft import CometbftSection, Home, find, node_id, node_key
 from voice_dpki.errors import LocalError
-from voice_dpki.shell.config import Listen, load_config
+from voice_dpki.shell.config import Listen, load_config, to_toml
 
 PEER = "0123456789abcdef0123456789abcdef01234567@127.0.1.2:26656"
 
@@ -30,6 +30,32 @@ def test_cometbft_serves_its_metrics_where_it_is_told_to(tmp_path: Path) -> None
     with pytest.raises(ValueError, match=r"others can reach 192\.0\.2\.1"):
         CometbftSection(home="c", metrics=Listen(host="192.0.2.1", port=26660))
     CometbftSection(home="c", metrics=Listen(host="192.0.2.1", port=26660, insecure=True))
+
+
+def test_cometbft_waits_for_a_remote_signer_where_it_is_told_to(tmp_path: Path) -> None:
+    section = CometbftSection(home="c", signer=Listen(port=26659))
+    cometbft.Home(folder=tmp_path, name="a", genesis=b"{}", settings=section).write()
+    assert _told(tmp_path)["priv_validator_laddr"] == "tcp://127.0.0.1:26659"
+    home(tmp_path).write()
+    assert _told(tmp_path)["priv_validator_laddr"] == ""
+    with pytest.raises(ValueError, match=r"others can reach 192\.0\.2\.1"):
+        CometbftSection(home="c", signer=Listen(host="192.0.2.1", port=26659))
+    CometbftSection(home="c", signer=Listen(host="192.0.2.1", port=26659, insecure=True))
+    with pytest.raises(ValueError, match="leave validator_key out"):
+        CometbftSection(home="c", signer=Listen(port=26659), validator_key="keys/validator.pem")
+
+
+def test_the_guide_to_the_remote_signer_has_a_configuration(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs/remote-signer.md").read_text()
+    signer, node = [tomllib.loads(each.partition("```")[0]) for each in page.split("```toml\n")[1:]]
+    (tmp_path / "section.toml").write_text(to_toml(node["cometbft"]))
+    section = load_config(tmp_path / "section.toml", CometbftSection)
+    assert section.signer is not None
+    assert signer["validator"][0]["addr"] == f"tcp://{section.signer.host}:{section.signer.port}"
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    return tomllib.loads((folder / "config" / "config.toml").read_text())
 
 
 def test_home_has_what_cometbft_reads(tmp_path: Path) -> None:
