@@ -17,5 +17,9 @@ class LocalError(VoiceDpkiError):
     """We did wrong: bad configuration, a missing file, a call out of order."""
 
 
+class HarmfulAgainError(LocalError):
+    """Something was refused that does harm when it is tried again, as a PIN does, which tokens count."""
+
+
 class MalformedError(PeerError):
     """Bytes from outside do not parse as what they claim to be."""

@@ -24,6 +24,7 @@ from verify_server.config import EXAMPLE as VERIFY_EXAMPLE
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.credentials import read_signer
+from voice_dpki.shell.ending import EXIT_HARMFUL_AGAIN
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.token_key import TokenKey
 from voice_dpki.shell.token_uri import key_place
@@ -189,6 +190,18 @@ def test_keys_in_tokens_are_not_rotated_by_the_command(
     site = Site(tmp_path).write(EXAMPLE.replace("authn.pem", hsm.uri("sti")))
     assert main(["rotate", "--config", str(site.config), "--token", str(tmp_path / "proxy.tokens")]) == 2
     assert "key 'sti' of token 'calls' is replaced by hand: docs/hsm.md" in capsys.readouterr().err
+
+
+def test_a_refused_pin_has_an_exit_status_after_which_no_unit_starts_again(
+    hsm: SoftHsm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk ends with 2, and must not keep a service down."""
+    site = Site(tmp_path).write(EXAMPLE.replace("authn.pem", hsm.uri("sti")))
+    hsm.write_pin("0816")  # tokens of other tests, which have the same name, have refused others
+    assert main(["check-config", "--config", str(site.config)]) == EXIT_HARMFUL_AGAIN
+    assert "refuses the PIN" in capsys.readouterr().err
+    (drop_in,) = (DOCS.parent / "packaging/debian/units/voice-dpki-.service.d").glob("*.conf")
+    assert f"\nRestartPreventExitStatus={EXIT_HARMFUL_AGAIN}\n" in drop_in.read_text()
 
 
 def test_the_certificate_must_be_that_of_the_tokens_key(hsm: SoftHsm, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
+from pkcs11 import PKCS11Error, Session, Token, TokenFlag
+from pkcs11.exceptions import PinExpired, PinIncorrect, PinInvalid, PinLenRange, PinLocked
 from prometheus_client import REGISTRY
 
 from tests.clocks import SettableClock
@@ -16,12 +18,13 @@ from voice_dpki.errors import LocalError
 from voice_dpki.shell.credentials import read_signer
 from voice_dpki.shell.signing import HsmConfig, SigningThreads
 from voice_dpki.shell.token_key import RETRY_S, TokenEcKey, TokenKey
-from voice_dpki.shell.token_module import module_at
+from voice_dpki.shell.token_module import TokenModule, module_at
 from voice_dpki.shell.token_uri import TokenUri, key_place
 from voice_dpki.shortfalls import SHORTFALLS
 from voice_dpki.x509.keys import (
     KeyUnavailableError,
     LocalSigner,
+    PinRefusedError,
     fault_of,
     generate_es256,
     is_elsewhere,
@@ -179,6 +182,45 @@ def test_a_pin_that_was_refused_is_not_tried_again(hsm: SoftHsm) -> None:
         assert "0815" not in str(refused.value)
     hsm.write_pin(PIN)
     check_signs(key_with(hsm, SettableClock(0)))
+
+
+class Guarded:
+    """A token whose flags and whose answer to a PIN are given; it counts the tries."""
+
+    def __init__(self, token: Token, flags: TokenFlag, answer: type[PKCS11Error] | None = None) -> None:
+        self.label, self.serial, self.slot = token.label, token.serial, self
+        self.tries = 0
+        self.token, self.flags, self.answer = token, flags, answer
+
+    def get_token(self) -> "Guarded":
+        return self
+
+    def open(self, user_pin: str) -> Session:
+        self.tries += 1
+        if self.answer is not None:
+            raise self.answer
+        return self.token.open(user_pin=user_pin)
+
+
+def log_in(hsm: SoftHsm, flags: TokenFlag, answer: type[PKCS11Error] | None = None) -> Guarded:
+    """Log in to the token by a module of its own; raises AssertionError where a second attempt would differ."""
+    module = TokenModule(MODULE)
+    token = Guarded(module._library.get_token(token_label="calls"), flags, answer)
+    for _ in range(2):
+        with pytest.raises(PinRefusedError):
+            module._log_in(token, hsm.pin_file)  # type: ignore[arg-type]  # what it uses of a token
+    return token
+
+
+@pytest.mark.parametrize("flag", [TokenFlag.USER_PIN_FINAL_TRY, TokenFlag.USER_PIN_LOCKED])
+def test_the_last_try_of_a_token_is_not_spent(hsm: SoftHsm, flag: TokenFlag) -> None:
+    """Not even with the right PIN, for nobody knows here that it is; another process may have spent the others."""
+    assert log_in(hsm, TokenFlag.LOGIN_REQUIRED | flag).tries == 0
+
+
+@pytest.mark.parametrize("answer", [PinExpired, PinIncorrect, PinInvalid, PinLenRange, PinLocked])
+def test_whatever_a_token_says_against_a_pin_is_a_refusal(hsm: SoftHsm, answer: type[PKCS11Error]) -> None:
+    assert log_in(hsm, TokenFlag.LOGIN_REQUIRED, answer).tries == 1
 
 
 def test_a_pin_that_others_may_read_is_not_taken(hsm: SoftHsm) -> None:

@@ -13,12 +13,15 @@ from contextlib import suppress
 from io import TextIOWrapper
 from typing import TextIO
 
-from voice_dpki.errors import VoiceDpkiError
+from voice_dpki.errors import HarmfulAgainError, VoiceDpkiError
 from voice_dpki.shell.entry import EXIT_INTERRUPTED, program_name
 from voice_dpki.shell.interrupts import lost_ones_repeated
 
 EXIT_USAGE = 2
 """Exit status when the configuration, the arguments or the system do not allow the program to start or go on."""
+
+EXIT_HARMFUL_AGAIN = 3
+"""Exit status when starting again would do harm, as when a token has refused a PIN: no supervisor may do it."""
 
 EXIT_NO_READER = 141
 """Exit status when nobody reads standard output any more, as in shells: 128 + SIGPIPE."""
@@ -104,7 +107,7 @@ def ending_of(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, BaseExceptionGroup):
         return next((ended for each in error.exceptions if (ended := ending_of(each))), None)
     if isinstance(error, VoiceDpkiError):
-        return str(error), EXIT_USAGE
+        return str(error), EXIT_HARMFUL_AGAIN if isinstance(error, HarmfulAgainError) else EXIT_USAGE
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; what it started is stopped", EXIT_INTERRUPTED
     if isinstance(error, _NoReaderError) or (isinstance(error, BrokenPipeError) and _reader_is_gone()):

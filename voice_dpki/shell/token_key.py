@@ -35,7 +35,7 @@ from voice_dpki.metrics import counters, follow, gauge
 from voice_dpki.shell.token_module import TokenModule, close_quietly, module_at
 from voice_dpki.shell.token_uri import TokenUri
 from voice_dpki.shortfalls import SHORTFALLS
-from voice_dpki.x509.keys import KeyElsewhere, KeyUnavailableError, LocalSigner, PublicKey
+from voice_dpki.x509.keys import KeyElsewhere, KeyUnavailableError, LocalSigner, PinRefusedError, PublicKey
 
 log = logging.getLogger(__name__)
 
@@ -277,13 +277,15 @@ class TokenRsaKey(_Unexportable, rsa.RSAPrivateKey):
 def signer_in_token(uri: TokenUri) -> LocalSigner:
     """Return the signer whose key is in a token; the same URI gives the same sessions.
 
-    Raises LocalError that names the key and says why it cannot be used.
+    Raises LocalError that names the key and says why it cannot be used; PinRefusedError if that is its PIN.
     """
     try:
         token_key = _KEYS.get(uri) or TokenKey(uri)
         _KEYS[uri] = token_key
         key: Any = TokenEcKey if isinstance(token_key.public_key, ec.EllipticCurvePublicKey) else TokenRsaKey
         return LocalSigner(key(token_key))
+    except PinRefusedError as error:
+        raise PinRefusedError(f"{uri}: {error}") from None
     except (LocalError, PeerError) as error:
         raise LocalError(f"{uri}: {error}") from None
 

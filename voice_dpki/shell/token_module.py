@@ -6,6 +6,7 @@ after an HSM was restarted, often finds it again only when it is initialised ane
 """
 
 import ctypes
+import fcntl
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,14 +15,14 @@ from pathlib import Path
 from threading import Condition, Lock
 from typing import Any, Final
 
-from pkcs11 import PKCS11Error, Session, Token
+from pkcs11 import PKCS11Error, Session, Token, TokenFlag
 from pkcs11._pkcs11 import lib
-from pkcs11.exceptions import PinIncorrect, PinLocked, UserPinNotInitialized
+from pkcs11.exceptions import PinExpired, PinIncorrect, PinInvalid, PinLenRange, PinLocked, UserPinNotInitialized
 
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import read_private_secret
 from voice_dpki.shell.token_uri import TokenUri
-from voice_dpki.x509.keys import KeyUnavailableError
+from voice_dpki.x509.keys import PinRefusedError
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,9 @@ _OS_LOCKING_OK: Final = 2
 _ALREADY_INITIALIZED: Final = 0x191
 _USER_STATES: Final = frozenset({1, 3})
 """CKS_RO_USER_FUNCTIONS and CKS_RW_USER_FUNCTIONS: the user is logged in."""
+
+_REFUSALS: Final = (PinExpired, PinIncorrect, PinInvalid, PinLenRange, PinLocked, UserPinNotInitialized)
+"""What a token answers to a PIN that must not be tried again."""
 
 
 class _Arguments(ctypes.Structure):
@@ -140,7 +144,7 @@ class TokenModule:
                 self._changed.notify_all()
 
     def open(self, uri: TokenUri) -> Session:
-        """Open a session in which the user is logged in; raises PKCS11Error and KeyUnavailableError."""
+        """Open a session in which the user is logged in; raises PKCS11Error and PinRefusedError."""
         serial = None if uri.serial is None else uri.serial.encode("utf-8")
         with self._opening:  # two threads must not log in at once
             token: Token = self._library.get_token(token_label=uri.token, token_serial=serial)
@@ -156,12 +160,30 @@ class TokenModule:
     def _log_in(self, token: Token, pin_file: Path) -> None:
         pin, name = read_private_secret(pin_file), (token.label, token.serial)
         if self._refused.get(name) == pin:
-            raise KeyUnavailableError(f"the token has refused the PIN of {pin_file}, which is not tried again")
-        try:
-            self._logins[name] = token.open(user_pin=pin)
-        except (PinIncorrect, PinLocked, UserPinNotInitialized) as error:
-            self._refused[name] = pin
-            raise KeyUnavailableError(f"the token refuses the PIN of {pin_file}: {type(error).__name__}") from None
+            raise PinRefusedError(f"the token has refused the PIN of {pin_file}, which is not tried again")
+        with _one_process(pin_file):
+            _check_tries_left(token.slot.get_token().flags, pin_file)
+            try:
+                self._logins[name] = token.open(user_pin=pin)
+            except _REFUSALS as error:
+                self._refused[name] = pin
+                raise PinRefusedError(f"the token refuses the PIN of {pin_file}: {type(error).__name__}") from None
+
+
+def _check_tries_left(flags: TokenFlag, pin_file: Path) -> None:
+    """Raise PinRefusedError if one more refused PIN would lock the token: a person is to log in first."""
+    if flags & TokenFlag.USER_PIN_LOCKED:
+        raise PinRefusedError(f"the token is locked, so the PIN of {pin_file} is not tried")
+    if flags & TokenFlag.USER_PIN_FINAL_TRY:
+        raise PinRefusedError(f"the token has one try left, so the PIN of {pin_file} is not tried: log in by hand")
+
+
+@contextmanager
+def _one_process(pin_file: Path) -> Iterator[None]:
+    """Let one process at a time try a PIN: several workers that start together would spend all tries."""
+    with pin_file.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @lru_cache(maxsize=16)

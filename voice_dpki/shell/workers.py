@@ -26,7 +26,7 @@ from typing import Protocol
 
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Listen
-from voice_dpki.shell.ending import EXIT_USAGE
+from voice_dpki.shell.ending import EXIT_HARMFUL_AGAIN, EXIT_USAGE
 from voice_dpki.shell.http import bind
 from voice_dpki.shell.log import LogConfig, setup_logging
 from voice_dpki.shell.metrics import forget_process
@@ -190,7 +190,7 @@ class _Workers:
             if stop.is_set():
                 return
             slot.vacate()
-            if status == EXIT_USAGE:  # it has said why; the next one would say the same
+            if status in (EXIT_USAGE, EXIT_HARMFUL_AGAIN):  # it has said why; the next one would say the same
                 self._status = status
                 stop.set()
                 return

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from voice_dpki.effects import Signer
-from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.errors import HarmfulAgainError, LocalError, PeerError
 
 MIN_RSA_BITS = 2048
 """Smallest modulus that a certificate may have."""
@@ -53,6 +53,10 @@ class KeyKindError(PeerError):
 
 class KeyUnavailableError(LocalError):
     """A private key that is elsewhere cannot be used now; it may come back."""
+
+
+class PinRefusedError(KeyUnavailableError, HarmfulAgainError):
+    """A device has refused the PIN of a key, or would lock itself if it refused it once more."""
 
 
 class KeyElsewhere(ABC):
