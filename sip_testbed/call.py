@@ -122,7 +122,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--dtmf",
         type=digits,
-        default="",
         metavar="DIGITS",
         help="the caller dials these during its speech (0 to 9, *, # and A to D), as telephone events",
     )
@@ -211,7 +210,7 @@ def _place_calls(scenario: Scenario, arguments: argparse.Namespace, progress: "_
         tuple(arguments.change),
         arguments.early_media or 0.0,
         arguments.video,
-        arguments.dtmf,
+        arguments.dtmf or "",
     )
     out, ledger = arguments.out, LedgerKind(arguments.ledger)
     stages = Stages(progress.begin)

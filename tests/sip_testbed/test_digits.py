@@ -1,5 +1,6 @@
 """Digits in calls between two telephones, and how they are assessed."""
 
+import argparse
 import asyncio
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,14 @@ from typing import Any
 import pytest
 
 from sip_testbed.assess_digits import checks
+from sip_testbed.call import add_arguments, digits
 from sip_testbed.digits import event_maps, take_answered, take_offered
 from sip_testbed.evidence import Evidence
 from sip_testbed.scenarios import DEFAULT, SCENARIOS
-from tests.sip_testbed.test_phones import CALLEE, Domain
+from sip_testbed.user_agent_config import MAX_DIALLED
+from tests.sip_testbed.test_phones import CALLEE, TIMEOUT_S, Domain
 from tests.sip_testbed.test_phones import domain as domain  # a fixture
-from tests.sip_testbed.test_session import TIMEOUT_S, end_of, results
+from tests.sip_testbed.test_session import end_of, results
 from voice_dpki.media.codecs import CODECS
 from voice_dpki.media.keypad import Keypad
 from voice_dpki.sip.sdp import RtpMap, SessionDescription, audio_description
@@ -21,9 +24,7 @@ from voice_dpki.stage.events import Event, ResultEvent
 OPUS = CODECS["opus"]
 
 
-@pytest.mark.parametrize(
-    ("srtp", "changes"), [("none", ("hold", "resume")), ("AES_CM_128_HMAC_SHA1_80", ("rekey",))]
-)
+@pytest.mark.parametrize(("srtp", "changes"), [("none", ()), ("AES_CM_128_HMAC_SHA1_80", ("rekey",))])
 async def test_digits_come_through_a_call_and_its_changes(
     domain: Domain, tmp_path: Path, srtp: str, changes: tuple[str, ...]
 ) -> None:
@@ -73,3 +74,16 @@ def test_the_check_compares_what_came_with_what_was_dialled(got: str, held: bool
     evidence = Evidence(SCENARIOS[DEFAULT], "pcmu", None, events)
     assert [check.held for check in checks(evidence, "1234#")] == [held]
     assert not list(checks(evidence, ""))
+
+
+@pytest.mark.parametrize(("given", "read"), [([], None), (["--dtmf", "1234#"], "1234#")])
+def test_the_command_dials_what_it_is_given_and_nothing_by_default(given: list[str], read: str | None) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert parser.parse_args(given).dtmf == read
+
+
+@pytest.mark.parametrize("text", ["", "12E", "1 2", "1\n", "1" * (MAX_DIALLED + 1)])
+def test_what_is_no_digits_is_not_dialled(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        digits(text)
