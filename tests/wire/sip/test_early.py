@@ -121,6 +121,55 @@ async def test_telephones_beyond_the_limit_are_not_acknowledged(make: Make, peer
     assert not call.is_answered
 
 
+def taken(peer: Peer, invite: Request, tag: str, contact: str = "") -> None:
+    peer.send(
+        make_response(invite, 200, to_tag=tag, headers=[("Contact", contact or f"<sip:peer@{peer.hop.address}>")])
+    )
+
+
+async def acks(peer: Peer, count: int) -> list[str]:
+    """The tags that the next ACKs are for."""
+    return [str((await peer.request("ACK")).to_address.parameters["tag"]) for _ in range(count)]
+
+
+async def bye(peer: Peer) -> tuple[str, str]:
+    """The CSeq and the tag of the next BYE, which is answered."""
+    request = await peer.request("BYE")
+    peer.answer(request, 200)
+    return request.headers["CSeq"], str(request.to_address.parameters["tag"])
+
+
+async def test_a_telephone_that_loses_gets_one_bye_after_its_prack(make: Make, peer: Peer) -> None:
+    """The BYE's number follows that of the PRACK in the same dialog, without which it gets 500."""
+    call, invite, _ = await placed(make, peer)
+    for number, tag in ((7, "A"), (9, "B")):
+        progress(peer, invite, number, b"answer", tag=tag)
+        prack = await peer.request("PRACK")
+        assert prack.headers["CSeq"] == "2 PRACK"
+        peer.answer(prack, 200)
+    taken(peer, invite, "A")
+    taken(peer, invite, "B")
+    assert await acks(peer, 2) == ["A", "B"]
+    assert await bye(peer) == ("3 BYE", "B")
+    for tag in ("B", "A", "B"):  # their ACKs were lost
+        taken(peer, invite, tag)
+    taken(peer, invite, "C", contact="<mailto:peer@b.example>")
+    assert await acks(peer, 3) == ["B", "A", "B"]
+    assert call.is_up
+    call.hang_up()
+    assert await bye(peer) == ("3 BYE", "A")
+
+
+async def test_telephones_beyond_the_limit_are_not_answered(make: Make, peer: Peer) -> None:
+    call, invite, _ = await placed(make, peer)
+    for place in range(MAX_EARLY_DIALOGS + 2):
+        taken(peer, invite, f"fork-{place}")
+    rest = [f"fork-{place}" for place in range(1, MAX_EARLY_DIALOGS)]
+    assert {await bye(peer) for _ in rest} == {("2 BYE", tag) for tag in rest}
+    call.hang_up()
+    assert await bye(peer) == ("2 BYE", "fork-0"), "none for those beyond"
+
+
 # The callee, against a peer.
 
 

@@ -1,6 +1,7 @@
 """Calls of a user agent: what placed and incoming ones share, and the placed ones."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
@@ -11,17 +12,19 @@ from sipmessage import Headers, Request, Response
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.sip import session_timer
 from voice_dpki.sip.dialog import Dialog
-from voice_dpki.sip.message import Envelope, header_values
+from voice_dpki.sip.message import Envelope, Hop, header_values
 from voice_dpki.sip.transaction import RequestReceived, TransactionKey
 from voice_dpki.sip.uas import RequestRefusedError
 from voice_dpki.wire.sip.changes import DIALOG_ENDS, Changes, Reinvite
-from voice_dpki.wire.sip.early_dialogs import EarlyAnswer, EarlyDialogs
+from voice_dpki.wire.sip.early_dialogs import MAX_EARLY_DIALOGS, EarlyAnswer, EarlyDialogs
 from voice_dpki.wire.sip.line import MAX_TRIES, SUPPORTED, FinalAnswer, Line, answer_of, set_headers
 from voice_dpki.wire.sip.referral import Referrals
 from voice_dpki.wire.sip.updates import Updates
 
 if TYPE_CHECKING:
     from voice_dpki.wire.sip.incoming_call import IncomingCall
+
+log = logging.getLogger(__name__)
 
 
 class Leg:
@@ -191,7 +194,8 @@ class Call(Leg):
         self._key: TransactionKey | None = None
         self._started_s = perf_counter()
         self._answer: asyncio.Future[FinalAnswer] = asyncio.get_running_loop().create_future()
-        self._ack: Request | None = None
+        self._acks: dict[str, tuple[Request, Hop]] = {}
+        """The ACK of each telephone that has answered, by its tag, and where it goes."""
         self._cancelled = False
         self._tries = 0
         self._early = EarlyDialogs(line)
@@ -267,21 +271,25 @@ class Call(Leg):
 
     def _accepted(self, response: Response, envelope: Envelope) -> None:
         """Acknowledge a 2xx response, each time it arrives (RFC 3261 §13.2.2.4)."""
-        if self.dialog is not None and self._ack is not None and envelope.to_tag == self.dialog.remote_tag:
-            self._line.exchange.send_ack(self._ack, self.dialog.next_hop())
+        if envelope.to_tag in self._acks:
+            self._line.exchange.send_ack(*self._acks[envelope.to_tag])
+            return
+        if len(self._acks) >= MAX_EARLY_DIALOGS:
+            log.info("2xx ignored: too many telephones answer one call")
             return
         try:
             dialog = Dialog.of_caller(self._invite, response, envelope)
+            early_sdp = self._early.confirm(dialog, envelope.to_tag)
             ack, hop = dialog.request("ACK", envelope.sequence), dialog.next_hop()
         except MalformedError as error:
-            self._finish(FinalAnswer(500, f"no dialog comes of the answer: {error}"))
+            self._unusable(error)
             return
+        self._acks[envelope.to_tag] = ack, hop
         self._line.exchange.send_ack(ack, hop)
         if self.dialog is not None:  # another branch of a forked call has answered before
             self._line.exchange.run(self._line.exchange.ask(dialog.request("BYE"), hop))
             return
-        self.dialog, self._ack = dialog, ack
-        early_sdp = self._early.confirm(dialog, envelope.to_tag)
+        self.dialog = dialog
         self.peer_methods = frozenset(header_values(response, "Allow"))
         self._changes.timer.take_answer(response)
         self._changes.refreshing.restart()
@@ -289,6 +297,13 @@ class Call(Leg):
         self._finish(replace(answer, sdp=early_sdp or answer.sdp, tag=envelope.to_tag))
         if self._cancelled:
             self.hang_up()
+
+    def _unusable(self, error: MalformedError) -> None:
+        """Give up after a 2xx of which no dialog comes, unless another telephone has answered before."""
+        if self.dialog is None:
+            self._finish(FinalAnswer(500, f"no dialog comes of the answer: {error}"))
+        else:
+            log.info("2xx of a further telephone ignored", extra={"fields": {"reason": str(error)}})
 
     def _finish(self, answer: FinalAnswer) -> None:
         if not self._answer.done():

@@ -20,7 +20,7 @@ from voice_dpki.wire.sip.line import Line
 log = logging.getLogger(__name__)
 
 MAX_EARLY_DIALOGS: Final = 8
-"""Telephones of one call whose provisional responses count; those of others are not acknowledged."""
+"""Telephones of one call whose provisional or final responses count; those of others are not acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
