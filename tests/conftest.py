@@ -38,6 +38,7 @@ PACKAGES = {
     "swanctl": "strongswan-swanctl",
     "openssl": "openssl",
     "ssh-keygen": "openssh-client",
+    "buildah": "buildah",
     "debootstrap": "debootstrap",
     "faketime": "faketime",
     "curl": "curl",
