@@ -22,8 +22,8 @@ from voice_dpki.shell.hep import HepTarget
 SIP_DOCTOR = str(Path(sys.executable).with_name("sip-doctor"))
 
 KNOWN = {"large-udp"}
-"""The topics of faults that are known: where the INVITE goes over UDP, so does the 200 with the Identity of connected
-identity (RFC 3261 §18.2.2), which is too large for one Ethernet frame."""
+"""The topics of faults that are known: where the INVITE goes over UDP, so does the 200 with the Identity of the answer
+(RFC 3261 §18.2.2), which is too large for one Ethernet frame."""
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,9 @@ def test_sip_doctor_sees_the_call_and_finds_no_other_fault(
     assert _faults(call) <= KNOWN
 
 
-def test_sip_doctor_finds_no_other_fault_in_the_capture_with_its_http(told: tuple[PlacedCall, str, list[Told]]) -> None:
+def test_sip_doctor_finds_no_other_in_the_capture_with_its_http(
+    told: tuple[PlacedCall, str, list[Told]],
+) -> None:
     command = [SIP_DOCTOR, "read", str(told[0].folder / "call.pcap"), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     calls = [each for each in json.loads(done.stdout)["dialogs"] if each["kind"] == "INVITE"]
