@@ -22,8 +22,8 @@ from voice_dpki.shell.hep import HepTarget
 SIP_DOCTOR = str(Path(sys.executable).with_name("sip-doctor"))
 
 KNOWN = {"large-udp"}
-"""The topics of faults that are known: where the INVITE goes over UDP, so does the 200 with the Identity of the answer
-(RFC 3261 §18.2.2), which is too large for one Ethernet frame."""
+"""The topics of faults that are known: an answer to an INVITE over UDP goes over UDP, and with the Identity of the
+answer it is too large for one Ethernet frame (RFC 3261 §18.2.2)."""
 
 
 @pytest.fixture(scope="module")
