@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
@@ -10,8 +10,20 @@ import pytest_asyncio
 
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Listen
-from voice_dpki.shell.http import HttpApp, Request, Response, Route, bearer_token_matches, json_response, serve
+from voice_dpki.shell.http import (
+    HttpApp,
+    Request,
+    Response,
+    Route,
+    bearer_token_matches,
+    bind,
+    json_response,
+    serve,
+)
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.shell.worker import SOCKET
+
+ALL = Listen(host="0.0.0.0", port=0)
 
 
 async def _echo(request: Request) -> Response:
@@ -95,6 +107,58 @@ async def test_a_taken_port_is_named() -> None:
         with pytest.raises(LocalError, match=f"127.0.0.1:{port}"):
             async with serve(HttpApp(ROUTES), Listen(port=port)):
                 pass
+
+
+@pytest.fixture
+def handed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A socket at the host that a test names, handed over as a supervisor does."""
+    with bind(Listen(host=request.param, port=0), shared=True) as sock:
+        monkeypatch.setenv(SOCKET, str(sock.fileno()))
+        yield sock
+
+
+@pytest.mark.parametrize("handed", ["127.0.0.1", "0.0.0.0", "::1", "localhost", ""], indirect=True)
+async def test_a_socket_that_is_handed_over_is_served(
+    handed: socket.socket, request: pytest.FixtureRequest
+) -> None:
+    host, port = request.node.callspec.params["handed"], handed.getsockname()[1]
+    async with serve(HttpApp([HEALTH_ROUTE]), Listen(host=host, port=port)) as served:
+        url = f"http://{'[::1]' if ':' in host else '127.0.0.1'}:{served}/healthz"
+        async with httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.get(url)).status_code == 200
+    assert served == port
+
+
+@pytest.mark.parametrize(
+    ("handed", "host", "differs"),
+    [
+        ("0.0.0.0", "127.0.0.1", 0),
+        ("127.0.0.1", "0.0.0.0", 0),
+        ("127.0.0.1", "::1", 0),
+        ("127.0.0.1", "127.0.0.1", 1),
+        ("127.0.0.1", "no-such-host.invalid", 0),
+    ],
+    indirect=["handed"],
+)
+async def test_a_socket_at_another_address_is_not_served(handed: socket.socket, host: str, differs: int) -> None:
+    """The configuration has changed, perhaps with what protects the address: who served before goes on."""
+    port = handed.getsockname()[1]
+    with pytest.raises(LocalError, match=rf":{port}, and {host}:{port + differs} needs a restart"):
+        async with serve(HttpApp(ROUTES), Listen(host=host, port=port + differs)):
+            pass
+
+
+async def test_secrecy_is_judged_by_the_address_of_the_socket(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a machine that calls an address on a network localhost."""
+    monkeypatch.setattr("voice_dpki.shell.http.bind", lambda listen, shared: bind(ALL, shared=shared))
+    with pytest.raises(LocalError, match=r"localhost is 0\.0\.0\.0, where others could read"):
+        async with serve(HttpApp(ROUTES), Listen(host="localhost", port=0)):
+            pass
+    async with serve(HttpApp(ROUTES), ALL):
+        (record,) = caplog.records
+        assert record.message.startswith("serving WITHOUT TLS on a network")
 
 
 @pytest.mark.parametrize(

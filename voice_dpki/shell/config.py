@@ -44,10 +44,7 @@ class Listen(Config, frozen=True, kw_only=True):
     @property
     def is_loopback(self) -> bool:
         """Whether only programs on this machine can connect."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
     def check_secrecy(self, path: Path, secrets: str, *, has_tls: bool) -> None:
         """Check that `secrets`, named for people, do not cross a network in the clear.
@@ -59,6 +56,14 @@ class Listen(Config, frozen=True, kw_only=True):
                 f"{path}: at {self.host} others could read {secrets}: add [tls], or insecure = true to [listen] "
                 "where the network itself is protected"
             )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only programs on this machine reach an address, which may be the name localhost."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class AdvertisedListen(Listen, frozen=True, kw_only=True):

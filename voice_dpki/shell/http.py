@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from voice_dpki.errors import LocalError
-from voice_dpki.shell.config import Listen
+from voice_dpki.shell.config import Listen, is_loopback
 from voice_dpki.shell.http_app import (
     DEFAULT_MAX_BODY_BYTES,
     MAX_QUERY_BYTES,
@@ -215,13 +215,48 @@ class _Server:
 
 
 def _bind(listen: Listen) -> socket.socket:
-    """Return a bound socket: the one that a supervisor hands over, if it is for this port. Raises LocalError."""
-    if (handed := handed_socket()) is not None:
-        sock = socket.socket(fileno=os.dup(handed))
-        if sock.getsockname()[1] == listen.port:
-            return sock
+    """Return a bound socket: the one that a supervisor hands over, if there is one; raises LocalError.
+
+    The one that is handed over is at the address that the service began with, whatever the configuration says now.
+    """
+    if (handed := handed_socket()) is None:
+        return bind(listen, shared=is_worker())
+    sock = socket.socket(fileno=os.dup(handed))
+    if not _is_at(sock, listen):
+        host, port = sock.getsockname()[:2]
         sock.close()
-    return bind(listen, shared=is_worker())
+        raise LocalError(
+            f"listen: this service is at {host}:{port}, and {listen.host}:{listen.port} needs a restart"
+        )
+    return sock
+
+
+def _is_at(sock: socket.socket, listen: Listen) -> bool:
+    """Tell whether a socket is bound to an address, whose host may be a name, and empty for all addresses."""
+    any_host = socket.AI_PASSIVE if not listen.host else 0
+    try:
+        found = socket.getaddrinfo(
+            listen.host or None, listen.port, sock.family, socket.SOCK_STREAM, flags=any_host
+        )
+    except OSError:  # no such name, or none of this family
+        return False
+    return sock.getsockname() in [address for *_, address in found]
+
+
+def _check_clear(sock: socket.socket, listen: Listen) -> None:
+    """Check a socket that serves without TLS, by its own address: only programs on this machine may reach it.
+
+    If the configuration says nothing else, that is warned of; raises LocalError if it says that they alone do.
+    """
+    host = sock.getsockname()[0]
+    if is_loopback(host):
+        return
+    if listen.is_loopback and not listen.insecure:
+        raise LocalError(f"listen: {listen.host} is {host}, where others could read what is said: add [tls]")
+    log.warning(
+        "serving WITHOUT TLS on a network: others can read and change what is said; add [tls]",
+        extra={"fields": {"host": host}},
+    )
 
 
 def bind(listen: Listen, *, shared: bool) -> socket.socket:
@@ -262,11 +297,12 @@ async def serve(
     LocalError if the address cannot be bound.
     """
     sock = _bind(listen)
-    if tls is None and not listen.is_loopback:
-        log.warning(
-            "serving WITHOUT TLS on a network: others can read and change what is said; add [tls]",
-            extra={"fields": {"host": listen.host}},
-        )
+    if tls is None:
+        try:
+            _check_clear(sock, listen)
+        except LocalError:
+            sock.close()
+            raise
     _allow_sockets()
     loop = asyncio.get_running_loop()
     door = Door(limits)
