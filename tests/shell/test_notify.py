@@ -181,13 +181,27 @@ def test_a_stopped_worker_is_replaced_while_its_supervisor_lives_on(systemd: soc
         assert service.wait(60) == 0
 
 
-async def test_workers_keep_quiet_where_systemd_is_not_there(
+async def test_workers_tell_their_supervisor_also_where_systemd_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    with closing(WorkerSigns(2, tmp_path)) as signs:
-        assert signs.environment(0) == os.environ
-    assert not list(tmp_path.iterdir())
+    ready: list[int] = []
+    with closing(WorkerSigns(2, tmp_path, ready.append)) as signs:
+        says(signs, 1, "READY=1")
+        await asyncio.sleep(0.05)
+    assert ready == [1]
+
+
+async def test_no_sign_is_given_by_who_does_no_work(
+    systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "20000")
+    giving = asyncio.create_task(stay_alive(lambda: False))
+    await asyncio.sleep(0.1)
+    giving.cancel()
+    systemd.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        told(systemd)
 
 
 async def test_a_folder_where_nobody_can_listen_is_told(systemd: socket.socket, tmp_path: Path) -> None:

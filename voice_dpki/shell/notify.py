@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic_ns
 
@@ -67,9 +67,13 @@ def watchdog_s() -> float:
     return int(expected_us) / 1e6
 
 
-async def stay_alive() -> None:
-    """Give the signs of life that systemd expects, until cancelled; an event loop that hangs gives none."""
+async def stay_alive(lives: Callable[[], bool] = lambda: True) -> None:
+    """Give the signs of life that systemd expects while `lives` holds, until cancelled.
+
+    An event loop that hangs gives none.
+    """
     every_s = watchdog_s() / 2
     while every_s:
-        notify(ALIVE)
+        if lives():
+            notify(ALIVE)
         await asyncio.sleep(every_s)

@@ -34,13 +34,13 @@ Main = Callable[[asyncio.Event], Coroutine[object, object, int | None]]
 """A program's work, which ends soon after the event is set; returns the exit status, None for 0."""
 
 
-def run(main: Main, *, hangup_stops: bool = False) -> int:
+def run(main: Main, *, hangup_stops: bool = False, lives: Callable[[], bool] = lambda: True) -> int:
     """Run `main(stop)` on uvloop until it returns. SIGTERM and SIGINT set `stop`, and a second one cancels `main`.
 
     SIGINT stays ignored where it was ignored at the start, as in the background of a script. SIGHUP reloads what is
     reloadable (`voice_dpki.shell.reload`); with `hangup_stops` it sets `stop`, for commands that end with their
     terminal. SIGUSR1 has a worker give up its place, SIGUSR2 a supervisor replace its workers. systemd is told of
-    all of them, and that the event loop is alive (`voice_dpki.shell.notify`).
+    all of them, and that the event loop is alive and `lives` holds (`voice_dpki.shell.notify`).
 
     Returns what `main` returned; raises what it raised, and KeyboardInterrupt if a signal cancelled it.
     """
@@ -73,7 +73,7 @@ def run(main: Main, *, hangup_stops: bool = False) -> int:
             loop.add_signal_handler(signal.SIGHUP, _hang_up)
         elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             loop.add_signal_handler(signal.SIGHUP, stopped)
-        beside = [loop.create_task(watch_clock()), loop.create_task(stay_alive())]
+        beside = [loop.create_task(watch_clock()), loop.create_task(stay_alive(lives))]
         try:
             return await main(stop) or 0
         finally:

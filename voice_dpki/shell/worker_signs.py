@@ -1,7 +1,8 @@
 """What workers tell of themselves, for their supervisor tells systemd (`voice_dpki.shell.notify`).
 
 Each worker has the path of a socket of its own as NOTIFY_SOCKET, so that it speaks as a process that systemd
-started. The service is ready once all workers are. A worker without a sign of life is killed alone, and replaced.
+started; also where systemd is not there, for the supervisor wants to know who serves. The service is ready once all
+workers are. A worker without a sign of life is killed alone, and replaced.
 """
 
 import asyncio
@@ -30,13 +31,14 @@ log = logging.getLogger(__name__)
 class WorkerSigns:
     """The signs of life of the workers with the numbers 0 to `count` - 1."""
 
-    def __init__(self, count: int, folder: Path) -> None:
-        """Make a socket for each worker in a folder, if systemd is to be told; close them with `close`.
+    def __init__(self, count: int, folder: Path, ready: Callable[[int], None] = lambda number: None) -> None:
+        """Make a socket for each worker in a folder; close them with `close`.
 
-        Raises LocalError if the folder takes none.
+        `ready` is called with a worker's number when that has said that it is ready. Raises LocalError if the
+        folder takes no socket.
         """
-        self._folder = folder
-        self._sockets = [self._listen(number) for number in range(count)] if SOCKET in os.environ else []
+        self._folder, self._tell_ready = folder, ready
+        self._sockets = [self._listen(number) for number in range(count)]
         self._ready: set[int] = set()
         self._heard_s: dict[int, float] = {}
         self._told = False
@@ -58,8 +60,6 @@ class WorkerSigns:
 
     def environment(self, number: int) -> Mapping[str, str]:
         """Return the variables of a worker; it is expected to give signs as often as its supervisor is."""
-        if not self._sockets:
-            return os.environ
         given = {name: value for name, value in os.environ.items() if name not in (WATCHDOG_PID, WATCHDOG_US)}
         expected = {WATCHDOG_US: str(int(watchdog_s() * 1e6))} if watchdog_s() else {}
         return {**given, **expected, SOCKET: str(self._path(number))}
@@ -71,6 +71,7 @@ class WorkerSigns:
             self._heard_s[number] = monotonic()
         if READY in lines:
             self._ready.add(number)
+            self._tell_ready(number)
         if not self._told and len(self._ready) == len(self._sockets):
             self._told = True
             tell_ready(workers=str(len(self._sockets)))

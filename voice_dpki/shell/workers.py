@@ -19,7 +19,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
@@ -81,7 +81,8 @@ def supervise(name: str, config: Shared, module: str, path: Path) -> int:
     check_free(config.listen)
     with _metrics_folder() as folder:
         command = tied_module(module, ["start", "--config", str(path)])
-        return run(_Workers(command, folder, config.listen, config.workers).run)
+        workers = _Workers(command, folder, config.listen, config.workers)
+        return run(workers.run, lives=workers.serves)
 
 
 def check_free(listen: Listen) -> None:
@@ -118,6 +119,8 @@ class _Slot:
         self.process: Process | None = None
         """The process that serves here."""
         self.began_s = 0.0
+        self.has_served = False
+        """Whether a process has ever been ready here."""
 
     @property
     def descriptor(self) -> int:
@@ -132,7 +135,13 @@ class _Slot:
         """Give clients that wait here to other workers: the one that served has ended unasked."""
         self.process = None
         self._socket.close()
-        self._socket = bind(self._listen, shared=True)
+        with suppress(LocalError, OSError):  # it is tried again before the next one begins
+            self.hold()
+
+    def hold(self) -> None:
+        """Bind the socket unless it is bound: the address may have been away for a time. Raises LocalError."""
+        if self._socket.fileno() < 0:
+            self._socket = bind(self._listen, shared=True)
 
     def close(self) -> None:
         """Give the socket up."""
@@ -148,6 +157,8 @@ class _Workers:
         self._slots = [_Slot(number, listen) for number in range(count)]
         self._others: set[Process] = set()
         """Processes that begin in the place of another, or end because of one."""
+        self._ready: set[Process] = set()
+        """Processes that have said that they serve."""
         self._replacing: asyncio.Task[None] | None = None
         self._stops = False
         self._status = 0
@@ -156,52 +167,84 @@ class _Workers:
         """Keep the workers running until `stop`, and return when all have ended."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
-        with closing(WorkerSigns(len(self._slots), self._folder)) as signs:
+        with closing(WorkerSigns(len(self._slots), self._folder, self._serves_at)) as signs:
             loop.add_signal_handler(signal.SIGUSR2, self._replace, signs)
             async with running(signs.watch(self._kill)):
                 return await self._run(signs, stop)
 
+    def serves(self) -> bool:
+        """Tell whether at least one worker serves."""
+        return any(slot.process in self._ready for slot in self._slots)
+
     async def _run(self, signs: WorkerSigns, stop: asyncio.Event) -> int:
         keeping = [asyncio.create_task(self._keep(slot, signs, stop)) for slot in self._slots]
+        stopping = asyncio.create_task(stop.wait())
         try:
-            await stop.wait()
+            await asyncio.wait([stopping, *keeping], return_when=asyncio.FIRST_COMPLETED)
+            stop.set()  # who keeps a worker ends before only by an error that nobody has foreseen
             self._stop()
-            await asyncio.gather(*keeping)
+            await asyncio.gather(*keeping, return_exceptions=True)
         finally:  # a second signal cancels this
+            stopping.cancel()
             self._tell(signal.SIGKILL)
-            await asyncio.gather(*keeping, *(process.wait() for process in self._others))
+            left = [process.wait() for process in self._processes()]
+            await asyncio.gather(*keeping, *left, return_exceptions=True)
             for slot in self._slots:
                 slot.close()
+        for each in keeping:
+            each.result()
         return self._status
 
     async def _keep(self, slot: _Slot, signs: WorkerSigns, stop: asyncio.Event) -> None:
-        """Run one worker, and the next one when it has ended unasked."""
+        """Run one worker, and the next one when it has ended unasked or could not begin, until `stop`."""
         failures = 0
         while not stop.is_set():
-            if slot.process is None:
-                slot.take(await self._begin(slot, signs))
-            process = slot.process
-            assert process is not None
-            status = await process.wait()
-            if slot.process is not process:  # another has taken its place
-                continue
-            signs.forget(slot.number)
-            forget_process(process.pid, self._folder)
-            if stop.is_set():
-                return
-            slot.vacate()
-            if status in (EXIT_USAGE, EXIT_HARMFUL_AGAIN):  # it has said why; the next one would say the same
-                self._status = status
-                stop.set()
-                return
-            failures = 0 if monotonic() - slot.began_s >= LASTED_S else failures + 1
+            try:
+                status = await self._run_one(slot, signs)
+            except (LocalError, OSError) as error:  # the address or the memory may come back
+                fields: dict[str, object] = {"reason": str(error)}
+                event, has_lasted = "a worker cannot begin", False
+            else:
+                if stop.is_set():
+                    return
+                is_hopeless = status == EXIT_USAGE and not slot.has_served
+                if status == EXIT_HARMFUL_AGAIN or is_hopeless:  # it has said why; the next would say the same
+                    self._status = status
+                    stop.set()
+                    return
+                fields, event = {"status": status}, "a worker has ended"
+                has_lasted = monotonic() - slot.began_s >= LASTED_S
+            failures = 0 if has_lasted else failures + 1
             pause_s = AGAIN_S[min(failures, len(AGAIN_S) - 1)]
-            fields = {"worker": slot.number, "status": status, "again_in_s": pause_s}
-            log.error("a worker has ended", extra={"fields": fields})
+            log.error(event, extra={"fields": {"worker": slot.number, **fields, "again_in_s": pause_s}})
             await _passed(stop, pause_s)
 
+    async def _run_one(self, slot: _Slot, signs: WorkerSigns) -> int:
+        """Run a worker, and those that take its place, until one has ended unasked; return its exit status.
+
+        Raises LocalError or OSError if it cannot begin.
+        """
+        if slot.process is None:
+            slot.take(await self._begin(slot, signs))
+        status = None
+        while (process := slot.process) is not None and status is None:
+            ended = await process.wait()
+            if slot.process is process:  # no other has taken its place
+                status = ended
+                self._ready.discard(process)
+        assert process is not None
+        assert status is not None
+        signs.forget(slot.number)
+        slot.vacate()
+        forget_process(process.pid, self._folder)
+        return status
+
     async def _begin(self, slot: _Slot, signs: WorkerSigns, pipe: int | None = None) -> Process:
-        """Start a worker; with `pipe`, in which it says that it serves, one that takes another's place."""
+        """Start a worker; with `pipe`, in which it says that it serves, one that takes another's place.
+
+        Raises LocalError or OSError.
+        """
+        slot.hold()
         told = {WORKER: slot.number, METRICS_FOLDER: self._folder, SOCKET: slot.descriptor}
         told |= {} if pipe is None else {SUCCESSOR: pipe}
         process = await asyncio.create_subprocess_exec(
@@ -225,7 +268,7 @@ class _Workers:
         for slot in self._slots:
             try:
                 await self._replace_one(slot, signs)
-            except LocalError as error:
+            except (LocalError, OSError) as error:
                 fields = {"worker": slot.number, "reason": str(error)}
                 log.error("a worker is not replaced", extra={"fields": fields})
                 return
@@ -237,6 +280,9 @@ class _Workers:
         reading, writing = os.pipe()
         try:
             process = await self._begin(slot, signs, writing)
+        except (LocalError, OSError):
+            os.close(reading)
+            raise
         finally:
             os.close(writing)
         async with self._besides(process):
@@ -245,6 +291,7 @@ class _Workers:
                 process.kill()
                 raise LocalError("the new process does not serve: its log says why")
             slot.take(process)
+            self._is_ready(process)
         async with self._besides(before):
             before.send_signal(signal.SIGUSR1)
             if not await _ended(before, RETIRE_S):
@@ -260,7 +307,18 @@ class _Workers:
             if all(slot.process is not process for slot in self._slots):
                 await process.wait()
                 forget_process(process.pid, self._folder)
+                self._ready.discard(process)
             self._others.discard(process)
+
+    def _serves_at(self, number: int) -> None:
+        """Note that the worker of a number has said that it serves."""
+        slot = self._slots[number]
+        if slot.process is not None:
+            slot.has_served = True
+            self._is_ready(slot.process)
+
+    def _is_ready(self, process: Process) -> None:
+        self._ready.add(process)
 
     def _stop(self) -> None:
         self._stops = True
@@ -276,9 +334,14 @@ class _Workers:
 
     def _tell(self, number: signal.Signals) -> None:
         """Send a signal to all workers."""
-        for process in (*self._others, *(slot.process for slot in self._slots)):
-            if process is not None and process.returncode is None:
+        for process in self._processes():
+            if process.returncode is None:
                 process.send_signal(number)
+
+    def _processes(self) -> list[Process]:
+        """Return all processes that have not been forgotten: those of the slots and the others."""
+        found = {*self._others, *(slot.process for slot in self._slots)}
+        return [process for process in found if process is not None]
 
 
 async def _said(pipe: int, within_s: float) -> bool:
