@@ -75,6 +75,20 @@ def test_a_service_tells_that_it_is_ready_alive_reloads_and_stops(systemd: socke
         assert service.wait(60) == 0
 
 
+def test_a_reload_before_a_service_is_ready_does_not_make_it_ready(
+    systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voice_dpki.shell.notify._Told.ready", False)
+    with reloading():
+        pass
+    tell_ready(http="127.0.0.1:8080")
+    with reloading():
+        pass
+    assert told(systemd) == ["READY=1", "STATUS=Ready: http 127.0.0.1:8080"]
+    assert told(systemd)[0] == "RELOADING=1"
+    assert told(systemd) == ["READY=1"]
+
+
 def test_an_abstract_socket_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(f"\0voice-dpki-test-{os.getpid()}")

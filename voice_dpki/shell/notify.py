@@ -41,16 +41,29 @@ def notify(*lines: str) -> None:
         log.warning("systemd cannot be told", extra={"fields": {"lines": lines, "reason": error.strerror}})
 
 
+class _Told:
+    """What this process has told."""
+
+    ready = False
+
+
 def tell_ready(**addresses: str) -> None:
     """Say that the service can be used, and where: to systemd, and a worker to its supervisor."""
     take_over()
+    _Told.ready = True
     told = ", ".join(f"{name} {address}" for name, address in addresses.items())
     notify(READY, f"STATUS=Ready: {told}")
 
 
 @contextmanager
 def reloading() -> Iterator[None]:
-    """Say that the configuration is read again inside the context, and afterwards that the service is ready."""
+    """Say that the configuration is read again inside the context, and afterwards that the service is ready.
+
+    A service that is not ready yet says nothing: systemd would take the end of this for its readiness.
+    """
+    if not _Told.ready:
+        yield
+        return
     notify("RELOADING=1", f"MONOTONIC_USEC={monotonic_ns() // 1000}")
     try:
         yield
