@@ -162,16 +162,19 @@ def read_secret(path: Path) -> str:
 def read_private_secret(path: Path) -> str:
     """Read one secret as `read_secret`, but refuse a file that others than its owner may read; raises LocalError.
 
-    What systemd hands over as a credential is exempt: it guards those files by the folder and by ACLs, which look
-    like the rights of a group.
+    A file of root's that the group of this process may read, and nobody else, is the service's own: so the Debian
+    package keeps what is in /etc/voice-dpki. What systemd hands over as a credential is exempt: it guards those
+    files by the folder and by ACLs, which look like the rights of a group.
     """
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     if not (credentials and path.resolve().is_relative_to(Path(credentials).resolve())):
         try:
-            mode = path.stat().st_mode
+            found = path.stat()
         except OSError as error:
             raise LocalError(f"{path}: cannot read this secret file: {error.strerror}") from None
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        ours = found.st_uid == 0 and found.st_gid == os.getegid() != 0
+        others = (stat.S_IRWXG & ~stat.S_IRGRP if ours else stat.S_IRWXG) | stat.S_IRWXO
+        if found.st_mode & others:
             raise LocalError(f"{path}: others than its owner may read or change this secret: chmod 600")
     return read_secret(path)
 
