@@ -6,6 +6,8 @@
 A rotation that was broken off goes on from what it finds. The old key is not kept: nothing signs with it any more.
 """
 
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +79,8 @@ class RotationFiles:
     def replace(self) -> None:
         """Put the next pair in the place of the one in use, whose certificate is kept until it is revoked."""
         write_file(self.old, read_certificate(self.certificate).der)
+        _give_rights_of(self.key, self.next_key)
+        _give_rights_of(self.certificate, self.next_certificate)
         _rename(self.next_key, self.key)
         _rename(self.next_certificate, self.certificate)
 
@@ -92,6 +96,17 @@ class RotationFiles:
         if read_signer(self.next_key).public_key_der != profile.public_key_der:
             raise LocalError(f"{self.next_key}: this is not the key of {self.next_certificate}; remove both")
         return profile
+
+
+def _give_rights_of(model: Path, path: Path) -> None:
+    """Give a file the owner, group and mode of the one whose place it takes: the server is to read it as before."""
+    try:
+        wanted, given = model.stat(), path.stat()
+        if (wanted.st_uid, wanted.st_gid) != (given.st_uid, given.st_gid):
+            os.chown(path, wanted.st_uid, wanted.st_gid)
+        path.chmod(stat.S_IMODE(wanted.st_mode))
+    except OSError as error:
+        raise LocalError(f"{path}: cannot be given owner, group and mode of {model}: {error.strerror}") from None
 
 
 def _rename(source: Path, target: Path) -> None:

@@ -53,6 +53,19 @@ def test_it_takes_the_place_and_the_old_one_is_kept(files: RotationFiles) -> Non
         files.forget_old()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="files are given to others by root alone")
+def test_the_next_pair_can_be_read_by_whoever_read_the_one_before(files: RotationFiles) -> None:
+    """As in /etc/voice-dpki/authn-server, whose files are root's and the service's group may read."""
+    make_next(files)
+    for number, path in enumerate((files.key, files.certificate)):
+        os.chown(path, 0, 54321 + number)
+        path.chmod(0o640)
+    files.replace()
+    for number, path in enumerate((files.key, files.certificate)):
+        found = path.stat()
+        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, 54321 + number, 0o640)
+
+
 @pytest.mark.parametrize("done", [0, 1])
 def test_what_was_broken_off_between_two_files_is_finished(
     files: RotationFiles, done: int, monkeypatch: pytest.MonkeyPatch
