@@ -169,7 +169,7 @@ def call(side: Operators, rate: int, calls: int, kill: tuple[str, ...] = ()) -> 
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
     (side.folder / "load.xml").write_text(text)
-    command = ["sipp", f"{side.hosts['proxy-a']}:5060", "-sf", "load.xml", "-i", side.hosts["caller"], "-p", "5061"]
+    command = ["sipp", f"{side.hosts['inner-a']}:5060", "-sf", "load.xml", "-i", side.hosts["caller"], "-p", "5061"]
     command += ["-t", "u1", "-nostdin", "-r", str(rate), "-m", str(calls), "-l", "10000", "-timer_resol", "1"]
     command += ["-trace_stat", "-stf", "load.csv", "-fd", "1"]
     command += ["-trace_shortmsg", "-shortmessage_file", "load.short"]

@@ -42,7 +42,7 @@ printf 'StrictHostKeyChecking accept-new\\nLogLevel ERROR\\n' >config
 LOGS = "journalctl --no-pager --unit 'voice-dpki-*' --unit kamailio | tail -n 50"
 
 CALLS = (
-    "sipp 192.0.2.1:5060 -sf /usr/share/doc/voice-dpki/docs/kamailio/caller.xml -i 192.0.2.11 -p 5060 "
+    "sipp 192.0.2.1:5060 -sf /usr/share/doc/voice-dpki/docs/kamailio/caller.xml -i 192.0.2.11 -p 5060 -t t1 "
     "-r 10 -m 100000 -nostdin >/root/calls.txt 2>&1"
 )
 """Ten calls a second, until SIPp is told to begin no more; it succeeds if all of them did."""

@@ -113,6 +113,13 @@ def test_strangers_are_refused(operators: Operators) -> None:
     assert operators.call(source="stranger", status=403).invite is None
 
 
+def test_a_datagram_is_not_of_the_own_side_where_others_can_send_it(operators: Operators) -> None:
+    refused = operators.call(to="proxy-a", status=403)
+    assert refused.invite is None
+    assert refused.answer.startswith("SIP/2.0 403 Use TCP")
+    assert operators.call(to="proxy-a", transport="t1").headers("P-Asserted-Identity") == [PASSED]
+
+
 @pytest.mark.parametrize(
     "asserted",
     [

@@ -94,7 +94,7 @@ class Hosts:
     def __init__(self) -> None:
         net = next(_BLOCKS)
         self._prefix = f"127.{120 + net // 4096}.{net // 16 % 256}.{net % 16 * 12}"
-        names = ("proxy-a", "proxy-b", "caller", "callee", "stranger", "foreign")
+        names = ("proxy-a", "proxy-b", "caller", "callee", "stranger", "foreign", "inner-a", "inner-b")
         first, last = self._prefix.rsplit(".", 1)
         self._hosts = {name: f"{first}.{int(last) + place}" for place, name in enumerate(names, 1)}
 
@@ -200,7 +200,9 @@ class Servers:
         if rules:
             (self.folder / f"{name}-rules.toml").write_text(rules)
             text = text.replace('# rules = "attestation.toml"', f'rules = "{name}-rules.toml"')
-        peer = f'[[sip.peers]]\naddress = "{self._hosts["proxy-a"]}"\nattest = "A"\n'
+        # What came in at inner-a is asked about from there over UDP; over TLS all is asked from proxy-a.
+        peers = ("proxy-a",) if self._tls else ("inner-a", "proxy-a")
+        peer = "".join(f'[[sip.peers]]\naddress = "{self._hosts[each]}"\nattest = "A"\n' for each in peers)
         return self._start(name, "authn_server.main", text, peer, port)
 
     def start_verify(self, name: str = "verify", port: int = 0, rules: str = "") -> Service:
@@ -327,7 +329,9 @@ class Operators:
         others = ("proxy-a", "foreign") if letter == "b" else ("proxy-b",)
         addresses += "".join(f"2 {hosts[name]} 32 0 {name}\n" for name in others)
         dispatcher = "".join(f"{number} sip:{self.servers.sip(name)}\n" for name in servers)
-        changes = {"198.51.100.20": hosts[other], "192.0.2.11": hosts[own], **local}
+        inner = {"##!define INNER_UDP": "#!define INNER_UDP", "10.0.0.10": hosts[f"inner-{letter}"]}
+        own_side = {"192.0.2.11:5060;transport=tcp": f"{hosts[own]}:5060;transport=udp"}
+        changes = {"198.51.100.20": hosts[other], **own_side, **inner, **local}
         files = {"address.list": addresses, "dispatcher.list": dispatcher, **self._files}
         return Kamailio(self.folder / letter, hosts[f"proxy-{letter}"], changes, files, self._program)
 
@@ -350,6 +354,8 @@ class Operators:
         from_: str = FROM,
         callee: str = CALLEE,
         source: str = "caller",
+        to: str = "",
+        transport: str = "u1",
         to_tag: str = "",
         contact: str = "sip:caller@[local_ip]:[local_port];transport=[transport]",
     ) -> Answered:
@@ -362,11 +368,11 @@ class Operators:
         for name, value in values.items():
             text = text.replace(f"@{name}@", value)
         (self.folder / f"{call_id}.xml").write_text(text)
-        proxy = self.hosts["proxy-a" if source == "caller" else "proxy-b"]
+        proxy = self.hosts[to or ("inner-a" if source == "caller" else "proxy-b")]
         command = ["sipp", f"{proxy}:5060", "-sf", f"{call_id}.xml", "-i", self.hosts[source], "-p", "5061"]
         command += [
             "-t",
-            "u1",
+            transport,
             "-m",
             "1",
             "-nostdin",
