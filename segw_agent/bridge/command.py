@@ -191,7 +191,10 @@ async def _serve(bridge: Bridge, signer: AnswerSigner, setup: SegwSetup, stop: a
                 skew_s=config.clock_skew_s,
                 ahead_s=bridge.ahead_s,
             )
-            async with serve(responder.app(), config.listen, limits=config.limits) as port:
+            async with (
+                contextlib.aclosing(responder),
+                serve(responder.app(), config.listen, limits=config.limits) as port,
+            ):
                 address = f"{config.listen.host}:{port}"
                 log.info("ready", extra={"fields": {"address": address}})
                 tracer.ready(address=address)

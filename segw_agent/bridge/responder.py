@@ -1,5 +1,6 @@
 """The OCSP responder: each answer is made for one request, from what the ledger proves at that moment."""
 
+import asyncio
 import base64
 import binascii
 import logging
@@ -11,7 +12,7 @@ from cryptography.x509.ocsp import OCSPCertStatus
 
 from segw_agent.bridge.ocsp import MAX_REQUEST_BYTES, AnswerSigner, Failure, Query, Status, failure, parse_query
 from segw_agent.bridge.serial import is_serial
-from segw_agent.bridge.vouching import NotVouchedError, Vouching
+from segw_agent.bridge.vouching import NotVouchedError, Vouched, Vouching
 from segw_agent.metrics import REFUSALS
 from voice_dpki.effects import Clock
 from voice_dpki.errors import MalformedError
@@ -21,6 +22,7 @@ from voice_dpki.shell.http import HttpApp, Request, Response, Route
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.readiness import Finding, Readiness, failed_if
 from voice_dpki.wire.seldom import Seldom
+from voice_dpki.wire.tasks import Background
 
 log = logging.getLogger(__name__)
 _SAID_MALFORMED, _SAID_UNKNOWN, _SAID_ANSWERED, _SAID_FAILED = (Seldom(log) for _ in range(4))
@@ -29,6 +31,9 @@ PATH = "/ocsp"
 
 MAX_AT_ONCE = 64
 """Requests that may wait for the ledger at the same time; further ones are told to try later."""
+
+AGAIN_S = 1.0
+"""How often a silent ledger is asked again, for a load balancer sends no question then."""
 
 COST = 10
 """Cost of a request, counted against `[limits]`: two inquiries and a signature."""
@@ -62,6 +67,9 @@ _REVOKED: Mapping[str, x509.ReasonFlags | None] = {
 }
 """Refusals that are answered as a revocation, and the reason given; all others are answered as unknown."""
 
+_NOBODYS = 1
+"""A serial number that no certificate's digest begins with in practice."""
+
 _UNSAID = frozenset({x509.ReasonFlags.unspecified, x509.ReasonFlags.remove_from_crl})
 """Reasons that an answer omits (RFC 5280 §5.3.1)."""
 
@@ -91,14 +99,15 @@ class Responder:
         self._waiting = 0
         self._silence = ""
         """Why the ledger gave the last question no answer; empty if it answered."""
-        self._readiness = Readiness({"certificate": self._certificate, "ledger": lambda: failed_if(self._silence)})
+        self._asking = Background(log)
+        self.readiness = Readiness({"certificate": self._certificate, "ledger": lambda: failed_if(self._silence)})
         NOT_AFTER.set(signer.not_after_s)
 
     def app(self) -> HttpApp:
         """Return the HTTP application: OCSP by POST and GET, metrics, and the liveness route."""
         post = Route("POST", PATH, self._post, max_body_bytes=MAX_REQUEST_BYTES, cost=COST)
         get = Route("GET", f"{PATH}/{{request*}}", self._get, cost=COST)  # base64 may hold slashes (RFC 6960, A.1)
-        return HttpApp([post, get, METRICS_ROUTE, HEALTH_ROUTE, self._readiness.route()])
+        return HttpApp([post, get, METRICS_ROUTE, HEALTH_ROUTE, self.readiness.route()])
 
     async def answer(self, data: bytes) -> bytes:
         """Answer a request, which may be any bytes; in any doubt the answer is a failure."""
@@ -107,6 +116,10 @@ class Responder:
         ANSWERS.labels(outcome).inc()
         SECONDS.observe(perf_counter() - began_s)
         return answer
+
+    async def aclose(self) -> None:
+        """End what runs in the background."""
+        await self._asking.close()
 
     def _certificate(self) -> Finding:
         expired = self._clock.now_s() > self._signer.not_after_s
@@ -137,7 +150,7 @@ class Responder:
             return await self._judged(query)
         except InquiryError as error:
             _SAID_UNKNOWN.warning("the ledger gives no answer", code=error.code, reason=str(error))
-            self._silence = f"the ledger gave the last question no answer: {error}"
+            self._fall_silent(error)
             late = error.code in _TRY_LATER
             outcome = "try-later" if late else "internal-error"
             return outcome, failure(Failure.TRY_LATER if late else Failure.INTERNAL_ERROR)
@@ -147,12 +160,37 @@ class Responder:
         finally:
             self._waiting -= 1
 
+    def _fall_silent(self, error: InquiryError) -> None:
+        self._silence = f"the ledger gave the last question no answer: {error}"
+        if not self._asking:
+            self._asking.run(self._ask_until_answered())
+
+    async def _ask_until_answered(self) -> None:
+        """Ask about a certificate that nobody has, which the ledger's answer proves."""
+        while self._silence:
+            await asyncio.sleep(AGAIN_S)
+            try:
+                await self._vouched(_NOBODYS)
+            except NotVouchedError:
+                pass  # an answer, which ended the silence
+            except InquiryError as error:
+                self._silence = f"the ledger gave the last question no answer: {error}"
+            except Exception as error:  # must not leave the service silent for ever
+                _SAID_FAILED.error("the ledger could not be asked", error)
+
+    async def _vouched(self, serial: int) -> Vouched:
+        try:
+            vouched = await self._vouching.about_serial(serial)
+        except NotVouchedError:
+            self._silence = ""
+            raise
+        self._silence = ""
+        return vouched
+
     async def _judged(self, query: Query) -> tuple[str, bytes]:
         try:
-            vouched = await self._vouching.about_serial(query.serial)
-            self._silence = ""
+            vouched = await self._vouched(query.serial)
         except NotVouchedError as refused:
-            self._silence = ""
             outcome, status = refused.code, self._refused(refused)
         else:
             outcome, status = "good", Status(OCSPCertStatus.GOOD, *self._times_s(vouched.time_s))

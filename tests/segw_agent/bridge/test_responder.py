@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
@@ -17,12 +18,17 @@ from segw_agent import main
 from segw_agent.assembly import inquiry_nodes
 from segw_agent.attachment.network import Testbed
 from segw_agent.attachment.site import VENDOR
+from segw_agent.bridge import responder as responder_module
 from segw_agent.bridge.config import Bridge
 from segw_agent.bridge.responder import MAX_AT_ONCE, Responder
 from segw_agent.bridge.serial import serial_of
-from segw_agent.bridge.vouching import Vouching
+from segw_agent.bridge.vouching import NotVouchedError, Vouched, Vouching
+from segw_agent.policy import Side
+from segw_agent.rules import PeerRefusedError, Step
 from voice_dpki.effects import Clock, SystemClock
+from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.ledger.records import CertStatus
+from voice_dpki.shell.readiness import State
 from voice_dpki.stage.site import Credential
 
 Status, Failure = ocsp.OCSPCertStatus, ocsp.OCSPResponseStatus
@@ -82,7 +88,9 @@ async def responding(
     async with inquiry_nodes(bridge.setup(), SystemClock()) as nodes:
         vouching = Vouching(nodes, bridge.config.policy, SystemClock())
         signer, skews = bridge.answer_signer(), {"skew_s": skew_s, "ahead_s": ahead_s}
-        yield Responder(vouching, signer, clock, validity_s=5, max_age_s=30, **skews)
+        made = Responder(vouching, signer, clock, validity_s=5, max_age_s=30, **skews)
+        async with aclosing(made):
+            yield made
 
 
 def request(bridge: Bridge, device: Credential) -> bytes:
@@ -176,3 +184,35 @@ async def test_only_so_many_questions_wait(bridge: Bridge, device: Credential, t
             testbed.thaw("ledger-a")
         assert {(await task).response_status for task in waiting} <= {Failure.SUCCESSFUL, Failure.TRY_LATER}
         assert (await ask(responder, data)).certificate_status is Status.GOOD
+
+
+class Mute:
+    """A ledger that gives no answer until it is told to, and then proves that nobody has the certificate."""
+
+    def __init__(self) -> None:
+        self.mute = True
+
+    async def about_serial(self, _serial: int) -> Vouched:
+        if self.mute:
+            raise InquiryError(InquiryCode.UNREACHABLE, "the node is silent")
+        refusal = PeerRefusedError("not-recorded", Step.CERTIFICATE.named(Side.GATEWAY), "not recorded")
+        raise NotVouchedError(refusal, SystemClock().now_s(), None, None)
+
+
+async def test_a_ledger_that_is_back_is_known_without_a_question(
+    bridge: Bridge, device: Credential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A load balancer that reads 503 at /readyz sends no questions, which alone told of it before."""
+    monkeypatch.setattr(responder_module, "AGAIN_S", 0.01)
+    ledger = Mute()
+    signer = bridge.answer_signer()
+    made = Responder(cast("Vouching", ledger), signer, SystemClock(), validity_s=5, max_age_s=30)
+    async with aclosing(made):
+        assert (await ask(made, request(bridge, device))).response_status is Failure.TRY_LATER
+        await asyncio.sleep(0.05)
+        assert made.readiness.find("ledger").state is State.FAILED
+        ledger.mute = False
+        async with asyncio.timeout(60):
+            while made.readiness.find("ledger").state is State.FAILED:
+                await asyncio.sleep(0.01)
+        assert made.readiness.find("ledger").state is State.OK
