@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from voice_dpki.stir.faults import error_of_status
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "monitoring"
 PACKAGES = ("voice_dpki", "authn_server", "verify_server", "ledger_node")
@@ -171,6 +173,26 @@ def promtool(*arguments: str | Path, folder: Path = FOLDER) -> None:
 def test_every_alert_comes_with_its_cause_and_goes_with_it(tmp_path: Path) -> None:
     tests = {"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [tried(row) for row in rows()]}
     (tmp_path / "test.yml").write_text(json.dumps(tests))  # JSON is YAML
+    promtool("test", "rules", "test.yml", folder=tmp_path)
+
+
+def test_strangers_do_not_have_signing_look_refused(tmp_path: Path) -> None:
+    """Anybody can be refused for want of a token, or before a request is read, as often as they like."""
+    early = {error_of_status(status, "").message_id for status in range(400, 600)} - {"POL5000"}
+    series = {"answered": counted(60, 60), **dict.fromkeys(sorted({"POL4010", *early}), counted(0, 600))}
+    requests = {"operation": "signing", **AT}
+    name = "voice_dpki_stir_requests_total"
+    row = Row(
+        "VoiceDpkiSigningRefused",
+        "warning",
+        "",
+        {series_name(name, requests | {"outcome": outcome}): text for outcome, text in series.items()},
+        AT,
+    )
+    quiet = tried(row)
+    quiet["alert_rule_test"] = [{"eval_time": DURING, "alertname": row.alert, "exp_alerts": []}]
+    tests = {"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [quiet]}
+    (tmp_path / "test.yml").write_text(json.dumps(tests))
     promtool("test", "rules", "test.yml", folder=tmp_path)
 
 
