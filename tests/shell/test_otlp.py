@@ -101,6 +101,7 @@ def test_a_collector_that_refuses_is_counted() -> None:
 def test_a_collector_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a call nor the end of the service."""
     monkeypatch.setattr(otlp_module, "CLOSE_S", 0.1)
+    noted, sent = otlp_module.NOTED._value.get(), counted()[0]
     with socket.create_server(("127.0.0.1", 0)) as silent:
         tracer = Tracer(None, "a", otlp=OtlpTarget(f"http://127.0.0.1:{silent.getsockname()[1]}/v1/traces"))
         work_on(CALL_ID)
@@ -108,6 +109,8 @@ def test_a_collector_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.Mo
             tracer.note("signed")
         work_on("")
         tracer.close()
+    lost = (otlp_module.NOTED._value.get() - noted) - (counted()[0] - sent)
+    assert lost == 2 * otlp_module.MAX_QUEUED  # those that the queue dropped, too
 
 
 @pytest.mark.parametrize("url", ["http://localhost:4318/", "http://[::1]:4318", "https://tempo.a.example"])

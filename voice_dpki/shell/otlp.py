@@ -1,8 +1,8 @@
 """Telling an OpenTelemetry collector (Jaeger, Tempo) how long each decision on a call took, as spans.
 
 The spans of one call are one trace at both operators, without a header on the way: its number comes from the
-Call-ID. A thread sends them in batches, so no call waits; what the collector does not take is lost, and the metric
-counts it.
+Call-ID. A thread sends them in batches, so no call waits; what the collector does not take is lost. Spans are
+counted when they are noted, for those that the queue drops, or that wait at the end, are told of nowhere else.
 """
 
 import threading
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExportResult
 
+NOTED = counter(
+    "otlp_spans_noted", "Spans for the OpenTelemetry collector; those that it has not taken wait or are lost."
+)
 SENT = counter("otlp_spans", "Spans that the OpenTelemetry collector has taken.")
-LOST = counter("otlp_spans_lost", "Spans that the OpenTelemetry collector has not taken.")
+LOST = counter("otlp_spans_lost", "Spans that were sent to the OpenTelemetry collector, and that it has not taken.")
 
 TIMEOUT_S = 5.0
 """How long a batch may take."""
@@ -127,6 +130,7 @@ class OtlpSender:
         span = self._tracer.start_span(
             str(data.get("step") or text.partition(":")[0]), start_time=_ns(time_s - took_s), attributes=attributes
         )
+        NOTED.inc()
         span.end(end_time=_ns(time_s))
 
     def close(self) -> None:
