@@ -348,7 +348,7 @@ def _instrumentation(metrics: Listen | None) -> dict[str, object]:
         return {"prometheus": False}
     return {
         "prometheus": True,
-        "prometheus_listen_addr": f"{metrics.host}:{metrics.port}",
+        "prometheus_listen_addr": _host_port(metrics),
         "max_open_connections": 8,
     }
 
@@ -382,4 +382,9 @@ def _indented(value: object) -> bytes:
 
 
 def _address(listen: Listen) -> str:
-    return f"tcp://{listen.host}:{listen.port}"
+    return f"tcp://{_host_port(listen)}"
+
+
+def _host_port(listen: Listen) -> str:
+    """Return the address as Go reads it: IPv6 in brackets."""
+    return f"[{listen.host}]:{listen.port}" if ":" in listen.host else f"{listen.host}:{listen.port}"

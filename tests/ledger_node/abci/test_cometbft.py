@@ -58,6 +58,19 @@ def _told(folder: Path) -> dict[str, Any]:
     return tomllib.loads((folder / "config" / "config.toml").read_text())
 
 
+def test_addresses_of_ipv6_are_in_brackets(tmp_path: Path) -> None:
+    section = CometbftSection(
+        home="c",
+        rpc=Listen(host="::1", port=26657),
+        p2p=Listen(host="::", port=26656),
+        metrics=Listen(host="::1", port=26660),
+    )
+    cometbft.Home(folder=tmp_path, name="a", genesis=b"{}", settings=section).write()
+    told = tomllib.loads((tmp_path / "config" / "config.toml").read_text())
+    assert told["instrumentation"]["prometheus_listen_addr"] == "[::1]:26660"
+    assert (told["rpc"]["laddr"], told["p2p"]["laddr"]) == ("tcp://[::1]:26657", "tcp://[::]:26656")
+
+
 def test_home_has_what_cometbft_reads(tmp_path: Path) -> None:
     key = Ed25519PrivateKey.generate()
     home(tmp_path, validator_key=key).write()
