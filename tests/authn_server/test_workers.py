@@ -156,8 +156,7 @@ def test_workers_are_replaced_while_they_serve(pool: Pool, signing_request: Make
     asking = [threading.Thread(target=ask, kwargs={"stays": number % 2 == 0}) for number in range(6)]
     for each in asking:
         each.start()
-    for _ in range(2):
-        os.kill(pool.service.pid, signal.SIGUSR2)
+    os.kill(pool.service.pid, signal.SIGUSR2)
     until(lambda: "all workers are replaced" in pool.service.log_path.read_text())
     done.set()
     for each in asking:

@@ -142,3 +142,29 @@ async def test_a_start_that_does_harm_is_not_repeated_even_where_one_has_served(
     supervised.failing.write_text("3")
     supervised.kill()
     assert await asyncio.wait_for(supervised.running, 60) == 3
+
+
+async def test_a_replacement_that_is_asked_for_during_another_comes_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A second and a third request while the first is under way make one more of it."""
+    caplog.set_level("INFO")
+    supervised = Supervised(tmp_path)
+    await until(supervised.workers.serves)
+    replaced, go_on = 0, asyncio.Event()
+
+    async def replace(*_arguments: object) -> None:
+        nonlocal replaced
+        replaced += 1
+        await go_on.wait()
+
+    monkeypatch.setattr(supervised.workers, "_replace_one", replace)
+    signal.raise_signal(signal.SIGUSR2)
+    await until(lambda: replaced == 1)
+    for _ in range(2):
+        signal.raise_signal(signal.SIGUSR2)
+        await asyncio.sleep(0.1)
+    go_on.set()
+    await until(lambda: [each.message for each in caplog.records].count("all workers are replaced") == 2)
+    assert replaced == 2
+    assert await supervised.end() == 0

@@ -160,6 +160,8 @@ class _Workers:
         self._ready: set[Process] = set()
         """Processes that have said that they serve."""
         self._replacing: asyncio.Task[None] | None = None
+        self._is_asked = False
+        """Whether a replacement of all workers is asked for that has not begun."""
         self._stops = False
         self._status = 0
 
@@ -259,9 +261,18 @@ class _Workers:
         return process
 
     def _replace(self, signs: WorkerSigns) -> None:
-        """Have new processes take the workers' places, unless that is going on."""
-        if not self._stops and (self._replacing is None or self._replacing.done()):
-            self._replacing = asyncio.create_task(self._replace_all(signs))
+        """Have new processes take the workers' places; where that is going on, once more after it.
+
+        For the files may have changed since the first of the new processes has read them.
+        """
+        self._is_asked = not self._stops
+        if self._is_asked and (self._replacing is None or self._replacing.done()):
+            self._replacing = asyncio.create_task(self._replace_while_asked(signs))
+
+    async def _replace_while_asked(self, signs: WorkerSigns) -> None:
+        while self._is_asked and not self._stops:
+            self._is_asked = False
+            await self._replace_all(signs)
 
     async def _replace_all(self, signs: WorkerSigns) -> None:
         """Replace one worker after the other. One that cannot be replaced goes on, and so do those after it."""
