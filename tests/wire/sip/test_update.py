@@ -26,7 +26,7 @@ from tests.wire.sip.test_user_agent import pair as pair
 from tests.wire.sip.test_user_agent import peer as peer
 from voice_dpki.errors import LocalError
 from voice_dpki.sip.message import header_values
-from voice_dpki.wire.sip.changes import Reinvite
+from voice_dpki.wire.sip.changes import Reinvite, UnchangedError
 from voice_dpki.wire.sip.user_agent import IncomingCall, UserAgent
 
 VERDICT = "<sip:+442079460123;verstat=TN-Validation-Passed@a.example;user=phone>"
@@ -241,3 +241,42 @@ async def test_a_callee_takes_a_change_before_the_answer_once_the_offer_has_its_
     answer = await peer.response(200 if early else 500)
     assert answer.body == (b"changed" if early else b"")
     assert seen == ([SDP, b""] if early else [])
+
+
+@pytest.mark.parametrize("method", ["CANCEL", "BYE"])
+async def test_a_change_by_update_is_refused_and_not_made_once_the_call_has_ended(
+    make: Make, peer: Peer, method: str
+) -> None:
+    calls: list[IncomingCall] = []
+    agent = await make(CALLEE, peer.hop)
+    agent.on_invite = keeps(calls)
+    invite, address = wants(invite_to(agent, peer), "Supported"), (HOST, agent.address.port)
+    peer.send(invite, address)
+    await until(lambda: calls)
+    progressing = asyncio.create_task(calls[0].progress(b"early"))
+    early = await peer.response(183)
+    tag = str(early.to_address.parameters["tag"])
+    peer.send(prack(invite, tag, 2, f"{early.headers['RSeq']} 1 INVITE"), address)
+    await progressing
+    asked, goes_on, outcome = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def slow(change: Reinvite) -> None:
+        asked.set()
+        await goes_on.wait()  # as for an inquiry about new keys
+        try:
+            await change.accept(b"answer", lambda: outcome.append("applied"))
+        except UnchangedError:
+            outcome.append("refused")
+
+    calls[0].on_reinvite(slow)
+    peer.send(update(invite, tag, 3, body=b"offer"), address)
+    await asyncio.wait_for(asked.wait(), TIMEOUT_S)
+    end = in_dialog(invite, method, tag, "one" if method == "CANCEL" else "bye", 1 if method == "CANCEL" else 4)
+    peer.send(end.replace(f";tag={tag}".encode(), b"") if method == "CANCEL" else end, address)
+    while (refusal := await peer.response(487)).headers["CSeq"] != "3 UPDATE":
+        pass
+    assert refusal.headers["To"].endswith(tag)
+    await until(calls[0].ended.is_set)
+    goes_on.set()
+    await until(lambda: outcome)
+    assert outcome == ["refused"]

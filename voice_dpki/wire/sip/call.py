@@ -174,7 +174,7 @@ class Leg:
         self._changes.ack_received(sequence, body)
 
     def _end(self) -> None:
-        self._changes.refreshing.stop()
+        self._changes.call_ended()
         self.ended.set()
         self._line.closed(self)
 

@@ -58,6 +58,8 @@ class Changes:
         """Set while no INVITE transaction is in progress."""
         self._idle.set()
         self._received: Reinvite | None = None
+        self._updating: Reinvite | None = None
+        """The UPDATE with an offer that was received last."""
 
     def note(self, **progress: bool) -> None:
         """Record what has become of an INVITE transaction, by the fields of InviteProgress."""
@@ -118,6 +120,7 @@ class Changes:
         if self.on_reinvite is None:
             raise RequestRefusedError(488)
         self.note(updated=True)
+        self._updating = update
         self._line.exchange.run(self._serve(self.on_reinvite, update))
 
     async def acknowledged(self, invitation: Invitation, response: Response) -> None:
@@ -140,10 +143,18 @@ class Changes:
             self._received.refuse(487)
 
     def call_ended(self) -> None:
-        """Refuse a re-INVITE that is not answered yet (RFC 3261 §15.1.2), and stop the session timer."""
+        """Refuse what is not answered yet (RFC 3261 §15.1.2), and stop the session timer."""
         self.refreshing.stop()
-        if self._received is not None:
-            self._received.refuse(487)
+        for change in (self._received, self._updating):
+            if change is not None:
+                change.refuse(487)
+
+    def check_goes_on(self, change: "Reinvite") -> None:
+        """Refuse a change of a call that has ended; raises UnchangedError then, and if it was answered before."""
+        if self._ended.is_set():
+            change.refuse(487)
+        if change.is_answered:
+            raise UnchangedError("it was cancelled, or the call has ended")
 
 
 class Reinvite:
@@ -162,6 +173,11 @@ class Reinvite:
         """The offer; empty if our answer must hold the offer, and the ACK the answer (RFC 3261 §14.2)."""
         return self._invitation.request.body
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether it has its final response."""
+        return self._invitation.is_answered
+
     async def accept(self, sdp: bytes, apply: Callable[[], None] | None = None) -> bytes:
         """Accept the change with `sdp`, our answer or offer; returns what the ACK holds, once that has come.
 
@@ -170,8 +186,7 @@ class Reinvite:
         Raises UnchangedError if the change was cancelled, if the other side's new Contact cannot be used, which
         refuses the change, and if the ACK does not come, which ends the call.
         """
-        if self._invitation.is_answered:
-            raise UnchangedError("it was cancelled, or the call has ended")
+        self._changes.check_goes_on(self)
         try:
             self._dialog.refresh(self._invitation.request)
         except MalformedError as error:

@@ -35,8 +35,7 @@ class Update(Reinvite):
         `apply` is as in `Reinvite.accept`. Raises UnchangedError if the call has ended, and if the other side's new
         Contact cannot be used, which refuses the change.
         """
-        if self._invitation.is_answered:
-            raise UnchangedError("the call has ended")
+        self._changes.check_goes_on(self)
         try:
             self._dialog.refresh(self._invitation.request)
         except MalformedError as error:
