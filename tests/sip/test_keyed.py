@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from voice_dpki.errors import MalformedError
 from voice_dpki.sip.keyed import key_mgmt_of, keyed_with, signed_key_mgmt
 from voice_dpki.sip.sdp import SessionDescription
 from voice_dpki.stir.passport import key_mgmt_digests
@@ -107,3 +108,11 @@ def test_what_an_sbc_rewrites_keeps_the_signature() -> None:
     rewritten = OVERRIDDEN.replace("127.0.0.2", "192.0.2.1").replace("500", "404").replace("0\n", "0\na=ptime:20\n")
     one, other = (SessionDescription.parse(text.encode()) for text in (OVERRIDDEN, rewritten))
     assert signed_key_mgmt(one) == signed_key_mgmt(other)
+
+
+@pytest.mark.parametrize("at", [SESSION, AUDIO])
+def test_a_value_that_reads_like_a_section_stands_in_for_none(at: str) -> None:
+    """Else a description without the video would have the texts of one with it."""
+    text = (SESSION + AUDIO).replace(at, f"{at}a=key-mgmt:m=audio RTP/SAVP\na=key-mgmt:m=video RTP/SAVPF\n")
+    with pytest.raises(MalformedError, match="like a media section"):
+        signed_key_mgmt(SessionDescription.parse(text.encode()))

@@ -5,7 +5,11 @@ protected: the first two of its crypto sessions belong to the first of these sec
 (RFC 4567 §7.1).
 """
 
+from voice_dpki.errors import MalformedError
 from voice_dpki.sip.sdp import KEY_MGMT, SECURE_PROTOCOLS, Media, SessionDescription
+
+_SECTION = "m="
+"""Begins what is told of a section."""
 
 
 def keyed_with(described: SessionDescription, at: int) -> tuple[int, ...]:
@@ -28,7 +32,10 @@ def signed_key_mgmt(described: SessionDescription) -> tuple[str, ...]:
 
     Each value of several sections is told with the section that it keys, and so is a section without any: what is
     keyed cannot be moved, added, taken away or unprotected. A description with one section has its values alone.
+    Raises MalformedError for a value that reads like such a section, for it could stand in for one.
     """
+    if any(value.startswith(_SECTION) for value in described.key_mgmt):
+        raise MalformedError("a value of a=key-mgmt begins with no protocol, but like a media section")
     if len(described.media) < 2 or not described.key_mgmt:
         return described.key_mgmt
     sections = [_told(section) for section in described.media]
@@ -40,7 +47,7 @@ def _told(section: Media) -> tuple[str, ...]:
 
     Ports are left out, which may be rewritten, but for that of a section that is refused: "m=video 0 RTP/SAVP".
     """
-    begins = f"m={section.kind} {'' if section.port else '0 '}{section.protocol}"
+    begins = f"{_SECTION}{section.kind} {'' if section.port else '0 '}{section.protocol}"
     return tuple(f"{begins} {value}" for value in section.attributes(KEY_MGMT)) or (begins,)
 
 
