@@ -8,7 +8,7 @@ media in clear are neither sent nor taken. Both sides are told that encryption e
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -57,6 +57,7 @@ from voice_dpki.sip.sdp import SECURE_PROTOCOLS, Direction, RtpMap, SessionDescr
 from voice_dpki.wire.dtls import DtlsError, DtlsIdentity
 from voice_dpki.wire.dtls_leg import DtlsLeg
 from voice_dpki.wire.relay import Leg, Relay
+from voice_dpki.wire.sip.provisional import UnacknowledgedError
 from voice_dpki.wire.sip.user_agent import Call, FinalAnswer, IncomingCall, UserAgent
 from voice_dpki.wire.tasks import first_of
 
@@ -221,19 +222,17 @@ class _Passing:
     async def _answer_of(self, placed: Call) -> SessionDescription:
         """Wait for the answer to the call that we placed, and pass ringing on.
 
-        Cancels it if the caller gives up. Raises _NotAnswered, and GatewayRefusal for an answer that is no SDP.
+        Cancels it if the caller gives up, or does not acknowledge that it rings. Raises _NotAnswered, and
+        MalformedError for an answer that is no SDP.
         """
         answered = asyncio.ensure_future(placed.answered())
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                await first_of(placed.ringing.wait(), _after(answered), self._call.ended.wait())
-                if placed.ringing.is_set() and not answered.done() and not self._call.ended.is_set():
-                    await self._call.ring()
-                await first_of(_after(answered), self._call.ended.wait())
-        except TimeoutError:
-            pass
-        if not answered.done():
-            placed.cancel()
+            with suppress(TimeoutError, UnacknowledgedError):  # the latter has refused the call, or it is over
+                async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                    await self._pass_ringing_on(placed, answered)
+        finally:
+            if not answered.done():
+                placed.cancel()
         final = await answered
         if not 200 <= final.status < 300:
             raise _NotAnswered(final)
@@ -241,6 +240,13 @@ class _Passing:
             await placed.bye()
             raise _NotAnswered(FinalAnswer(487, "Request Terminated"))
         return SessionDescription.parse(final.sdp)
+
+    async def _pass_ringing_on(self, placed: Call, answered: "asyncio.Future[FinalAnswer]") -> None:
+        """Return once the call that we placed is answered, or the caller's is over; raises UnacknowledgedError."""
+        await first_of(placed.ringing.wait(), _after(answered), self._call.ended.wait())
+        if placed.ringing.is_set() and not answered.done() and not self._call.ended.is_set():
+            await self._call.ring()
+        await first_of(_after(answered), self._call.ended.wait())
 
     def _translations(
         self,

@@ -15,6 +15,7 @@ from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.location import Binding, Target
 from voice_dpki.sip.message import Hop, parse_uri
 from voice_dpki.wire.sip.line import FinalAnswer
+from voice_dpki.wire.sip.provisional import UnacknowledgedError
 
 HEAD = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
 AUDIO = HEAD + b"m=audio 5000 RTP/SAVP 0\r\na=key-mgmt:mikey AQ==\r\n"
@@ -52,6 +53,28 @@ class Refused:
         return FinalAnswer(486, "Busy Here")
 
 
+class Ringing:
+    """A call that rings on the other side until it is cancelled; one that is `answered_late` is answered first."""
+
+    def __init__(self, *, answered_late: bool) -> None:
+        self.ringing = asyncio.Event()
+        self.ringing.set()
+        self.cancelled = self.hung_up = False
+        self._final = 200 if answered_late else 487
+        self._over = asyncio.Event()
+
+    async def answered(self) -> FinalAnswer:
+        await self._over.wait()
+        return FinalAnswer(self._final, "")
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        self._over.set()
+
+    async def bye(self, *_: object) -> None:
+        self.hung_up = True
+
+
 class Call:
     """A call that came in, and how it was refused."""
 
@@ -67,6 +90,11 @@ class Call:
         self.status = status
 
     async def bye(self, *_: object) -> None: ...
+
+    async def ring(self) -> None:
+        """As IncomingCall does where no PRACK comes: the call is refused then."""
+        self.ended.set()
+        raise UnacknowledgedError("no PRACK")
 
 
 class Keying:
@@ -194,3 +222,19 @@ async def test_our_side_is_told_where_encryption_ends_and_whether_sip_is_protect
         gateway = Gateway(unprotected=True)
         await gateway.outwards(Call(AUDIO + CRYPTO), source)
         assert gateway.agent.headers == [("Call-Info", told + more)]
+
+
+@pytest.mark.parametrize("answered_late", [False, True])
+@pytest.mark.parametrize("inwards", [False, True])
+async def test_a_caller_that_does_not_acknowledge_ringing_leaves_no_call_on_the_other_side(
+    monkeypatch: pytest.MonkeyPatch, *, inwards: bool, answered_late: bool
+) -> None:
+    gateway, phones, placed = Gateway(), Phones(TLS, TLS), Ringing(answered_late=answered_late)
+
+    async def invite(*_: object) -> Ringing:
+        return placed
+
+    monkeypatch.setattr(phones, "ring", lambda *_: placed)
+    monkeypatch.setattr(gateway.agent, "invite", invite)
+    assert await (gateway.inwards(AUDIO, phones) if inwards else gateway.outwards(Call(AUDIO + CRYPTO))) == 487
+    assert (placed.cancelled, placed.hung_up) == (True, answered_late)
