@@ -273,3 +273,34 @@ async def test_a_change_that_nobody_acknowledges_ends_the_call(make: Make, peer:
     await peer.response(200)
     peer.answer(await peer.request("BYE"), 200)
     await asyncio.wait_for(call.ended.wait(), TIMEOUT_S)
+
+
+def with_offer(invite: bytes) -> bytes:
+    headers = b"Content-Type: application/sdp\r\nContent-Length: 5\r\n\r\noffer"
+    return invite.replace(b"Content-Type: application/sdp\r\n", b"").replace(b"Content-Length: 0\r\n\r\n", headers)
+
+
+def waits_for(call: IncomingCall, acks: int) -> bool:
+    return len(call._changes._unacknowledged) == acks
+
+
+async def test_a_lost_ack_is_made_up_for_after_the_next_change(make: Make, peer: Peer) -> None:
+    """It comes again for each repetition of our 2xx; a third change waits until then."""
+    call, invite, tag, address = await called(make, peer)
+    seen: list[bytes] = []
+    call.on_reinvite(accepts(seen))
+    await until(partial(waits_for, call, 0))
+    for number in (2, 3):
+        peer.send(with_offer(in_dialog(invite, "INVITE", tag, f"change{number}", number)), address)
+        await until(partial(waits_for, call, number - 1))
+    peer.send(with_offer(in_dialog(invite, "INVITE", tag, "change4", 4)), address)
+    assert (await peer.response(500)).headers["Retry-After"] == "1"
+    for number in (3, 2):
+        peer.send(in_dialog(invite, "ACK", tag, f"ack{number}", number), address)
+    await until(lambda: call._changes.progress.may_send)
+    assert seen == [b"offer", b"offer", b"", b""]
+    peer.send(with_offer(in_dialog(invite, "INVITE", tag, "change5", 5)), address)
+    await until(lambda: len(seen) == 5)
+    peer.send(in_dialog(invite, "ACK", tag, "ack5", 5), address)
+    await until(lambda: call._changes.progress.may_send)
+    assert not call.ended.is_set()

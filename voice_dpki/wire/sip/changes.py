@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 MAX_CHANGE_S: Final = 90.0
 """Longest time until our side has answered a re-INVITE and the ACK has come, which alone may take 32 s."""
 
+MAX_UNACKNOWLEDGED: Final = 2
+"""Re-INVITEs whose ACK may be missing at the same time; a further one has to wait."""
+
 DIALOG_ENDS: Final = (408, 481)
 """Final responses, or their absence, after which there is no dialog any more (RFC 3261 §12.2.1.2)."""
 
@@ -58,6 +61,8 @@ class Changes:
         """Set while no INVITE transaction is in progress."""
         self._idle.set()
         self._received: Reinvite | None = None
+        self._unacknowledged: list[Invitation] = []
+        """Those whose 2xx of ours has no ACK yet, which may be lost while a newer re-INVITE comes."""
         self._updating: Reinvite | None = None
         """The UPDATE with an offer that was received last."""
 
@@ -99,6 +104,8 @@ class Changes:
         self.progress.check_received(self._line.exchange.random)
         if self.on_reinvite is None:
             raise RequestRefusedError(488)
+        if len(self._unacknowledged) == MAX_UNACKNOWLEDGED:
+            raise RequestRefusedError(500, (("Retry-After", "1"),))
         self.note(received=True)
         self._received = Reinvite(self, self._line, dialog, Invitation(self._line.exchange, event))
         self._line.exchange.run(self._serve(self.on_reinvite, self._received))
@@ -125,17 +132,21 @@ class Changes:
 
     async def acknowledged(self, invitation: Invitation, response: Response) -> None:
         """Wait for the ACK of our 2xx `response`, and end the call if it does not come; raises UnchangedError."""
+        self._unacknowledged.append(invitation)
         self.note(received=False, unacknowledged=True, offered=not invitation.request.body)
         came = await invitation.repeat(response, self._ended)
-        self.note(unacknowledged=False, offered=False)
+        self._unacknowledged.remove(invitation)
+        left = self._unacknowledged
+        self.note(unacknowledged=bool(left), offered=any(not each.request.body for each in left))
         if not came:
             await self._end(())
             raise UnchangedError("our answer was not acknowledged, so the call is over")
 
     def ack_received(self, sequence: int, body: bytes) -> None:
         """Process the ACK of the re-INVITE with this CSeq number."""
-        if self._received is not None:
-            self._received.ack_received(sequence, body)
+        for invitation in self._unacknowledged:
+            if sequence == invitation.sequence:
+                invitation.ack_received(body)
 
     def cancel_received(self, key: TransactionKey) -> None:
         """Refuse the re-INVITE that the other side cancels, unless it was answered before."""
@@ -218,11 +229,6 @@ class Reinvite:
         if sdp:
             set_body(response, sdp, CONTENT_TYPE)
         return response
-
-    def ack_received(self, sequence: int, body: bytes) -> None:
-        """Record the ACK, if it is that of this INVITE."""
-        if sequence == self._invitation.sequence:
-            self._invitation.ack_received(body)
 
 
 class _SentReinvite:
