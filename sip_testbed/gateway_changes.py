@@ -129,7 +129,7 @@ class Changes:
         settled = replace(offered, ours=end.described.next(offered.ours, direction))
         try:
             await change.accept(settled.ours.serialize(), lambda: end.take(settled))
-        except UnchangedError:
+        except (UnchangedError, MalformedError):  # the latter for an address that media cannot be sent to
             await self._undo(other, before)
             raise
 

@@ -1,6 +1,7 @@
 """Changes that the gateway passes on from one side of a call to the other: hold and resume, and other places."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -222,6 +223,19 @@ async def test_a_change_that_is_cancelled_is_undone_on_the_other_side(sdes: Call
     with pytest.raises(UnchangedError):
         await sdes.change(sdes.domain, directed(MIKEY, "sendonly"), cancelled=True)
     assert [offer.audio_direction for offer in sdes.telephone.offered] == ["sendonly", "sendrecv"]
+    assert not sdes.changes.is_held
+
+
+@pytest.mark.parametrize("address", ["224.0.0.9", "nowhere.example"])
+@pytest.mark.parametrize("is_inside", [True, False])
+async def test_a_hold_with_an_address_that_cannot_be_sent_to_is_undone_on_the_other_side(
+    sdes: Call, address: str, *, is_inside: bool
+) -> None:
+    end, text = (sdes.domain, MIKEY) if is_inside else (sdes.telephone, SDES_ANSWER)
+    unusable = re.sub(r"c=IN IP4 \S+", f"c=IN IP4 {address}", text)
+    assert unusable != text
+    change = await sdes.change(end, directed(unusable, "inactive"))
+    assert change.answered == 488
     assert not sdes.changes.is_held
 
 
