@@ -168,3 +168,38 @@ async def test_a_replacement_that_is_asked_for_during_another_comes_after_it(
     await until(lambda: [each.message for each in caplog.records].count("all workers are replaced") == 2)
     assert replaced == 2
     assert await supervised.end() == 0
+
+
+SLOW = """
+import os, signal, socket, sys, time
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+(folder / "begun").touch()
+while not (folder / "go").exists():
+    time.sleep(0.01)
+signal.signal(signal.SIGHUP, lambda *_: (folder / "read").touch())
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as telling:
+    telling.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+while True:
+    time.sleep(600)
+"""
+
+
+async def test_a_worker_that_begins_reads_its_configuration_again_once_it_serves(tmp_path: Path) -> None:
+    """SIGHUP would end it before that."""
+    supervised = _Workers([sys.executable, "-c", SLOW, str(tmp_path)], tmp_path, Listen(port=free_port()), 1)
+    stop = asyncio.Event()
+    running = asyncio.create_task(supervised.run(stop))
+    await until((tmp_path / "begun").exists)
+    begun = supervised._slots[0].process
+    signal.raise_signal(signal.SIGHUP)
+    await asyncio.sleep(0.05)
+    (tmp_path / "go").touch()
+    await until((tmp_path / "read").exists)
+    assert supervised._slots[0].process is begun
+    (tmp_path / "read").unlink()
+    signal.raise_signal(signal.SIGHUP)
+    await until((tmp_path / "read").exists)
+    stop.set()
+    assert await running == 0

@@ -159,6 +159,8 @@ class _Workers:
         """Processes that begin in the place of another, or end because of one."""
         self._ready: set[Process] = set()
         """Processes that have said that they serve."""
+        self._unread: set[Process] = set()
+        """Processes that began before the last SIGHUP, which would end them until they serve."""
         self._replacing: asyncio.Task[None] | None = None
         self._is_asked = False
         """Whether a replacement of all workers is asked for that has not begun."""
@@ -233,7 +235,7 @@ class _Workers:
             ended = await process.wait()
             if slot.process is process:  # no other has taken its place
                 status = ended
-                self._ready.discard(process)
+                self._forget(process)
         assert process is not None
         assert status is not None
         signs.forget(slot.number)
@@ -318,7 +320,7 @@ class _Workers:
             if all(slot.process is not process for slot in self._slots):
                 await process.wait()
                 forget_process(process.pid, self._folder)
-                self._ready.discard(process)
+                self._forget(process)
             self._others.discard(process)
 
     def _serves_at(self, number: int) -> None:
@@ -330,14 +332,24 @@ class _Workers:
 
     def _is_ready(self, process: Process) -> None:
         self._ready.add(process)
+        if process in self._unread:
+            self._unread.discard(process)
+            _send(process, signal.SIGHUP)
+
+    def _forget(self, process: Process) -> None:
+        self._ready.discard(process)
+        self._unread.discard(process)
 
     def _stop(self) -> None:
         self._stops = True
         self._tell(signal.SIGTERM)
 
     def _hang_up(self) -> None:
+        """Have all workers read their configuration again; those that begin, once they serve."""
         with reloading():
-            self._tell(signal.SIGHUP)
+            self._unread.update(process for process in self._processes() if process not in self._ready)
+            for process in self._ready:
+                _send(process, signal.SIGHUP)
 
     def _kill(self, number: int) -> None:
         if process := self._slots[number].process:
@@ -346,13 +358,17 @@ class _Workers:
     def _tell(self, number: signal.Signals) -> None:
         """Send a signal to all workers."""
         for process in self._processes():
-            if process.returncode is None:
-                process.send_signal(number)
+            _send(process, number)
 
     def _processes(self) -> list[Process]:
         """Return all processes that have not been forgotten: those of the slots and the others."""
         found = {*self._others, *(slot.process for slot in self._slots)}
         return [process for process in found if process is not None]
+
+
+def _send(process: Process, number: signal.Signals) -> None:
+    if process.returncode is None:
+        process.send_signal(number)
 
 
 async def _said(pipe: int, within_s: float) -> bool:
