@@ -1,5 +1,6 @@
 """Keys in a token of SoftHSM2: used by threads, refused, taken away, and come back."""
 
+import asyncio
 import re
 import threading
 from collections import Counter
@@ -15,6 +16,7 @@ from prometheus_client import REGISTRY
 from tests.clocks import SettableClock
 from tests.soft_hsm import MODULE, PIN, SoftHsm
 from voice_dpki.errors import LocalError
+from voice_dpki.shell import signing
 from voice_dpki.shell.credentials import read_signer
 from voice_dpki.shell.signing import HsmConfig, SigningThreads
 from voice_dpki.shell.token_key import RETRY_S, TokenEcKey, TokenKey
@@ -262,12 +264,38 @@ def test_the_same_uri_is_the_same_key(hsm: SoftHsm) -> None:
 async def test_a_token_that_does_not_answer_holds_nobody_for_long(hsm: SoftHsm) -> None:
     signer, release = read_signer(uri(hsm)), threading.Event()
     threads = SigningThreads(HsmConfig(threads=1, waiting=1, timeout_s=0.05))
-    for _ in range(2):  # one is with the token, the other gives its place back
-        with pytest.raises(KeyUnavailableError, match="within"):
-            await threads.run(signer, lambda: release.wait(60))
+    asked: list[bool] = []
+    with pytest.raises(KeyUnavailableError, match="within"):
+        await threads.run(signer, lambda: release.wait(60))
+    with pytest.raises(KeyUnavailableError, match="within"):
+        await threads.run(signer, lambda: asked.append(True))
+    for _ in range(3):  # one is with the token, and the other keeps its place
+        with pytest.raises(KeyUnavailableError, match="too many"):
+            await threads.run(signer, lambda: asked.append(True))
     release.set()
+    while threads._room._value != 2:
+        await asyncio.sleep(0.001)
+    assert asked == [], "nobody waited for it any more"
     patient = SigningThreads(HsmConfig(threads=1, waiting=0, timeout_s=60))
     assert len(await patient.run(signer, lambda: signer.sign(b"data"))) == 64
+
+
+async def test_health_tells_of_a_token_that_does_not_answer(hsm: SoftHsm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signing, "PROBE_S", 0.01)
+    signer, release = read_signer(uri(hsm)), threading.Event()
+    threads = SigningThreads(HsmConfig(threads=1, waiting=0, timeout_s=0.05))
+    hanging = asyncio.create_task(threads.run(signer, lambda: release.wait(60)))
+    with pytest.raises(KeyUnavailableError, match="within"):
+        await hanging
+    release.set()
+    monkeypatch.setattr(TokenKey, "probe", lambda _: release.wait(60))
+    release.clear()
+    watching = asyncio.create_task(threads.watch(lambda: signer))
+    while "has not signed within" not in fault_of(signer):
+        await asyncio.sleep(0.001)
+    monkeypatch.undo()
+    release.set()
+    watching.cancel()
 
 
 async def test_only_so_many_wait_for_a_token(hsm: SoftHsm) -> None:

@@ -7,7 +7,6 @@ what waits is bounded in number, and how long anybody waits is bounded in time.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from threading import BoundedSemaphore
 from typing import Annotated, Final, TypeVar
 
@@ -35,6 +34,10 @@ PROBE_S: Final = 5.0
 """How often a key in a token is asked for while nothing is signed with it."""
 
 
+class LateError(KeyUnavailableError):
+    """A key that is elsewhere has not signed in time."""
+
+
 class SigningThreads:
     """Threads for what signs with keys that are elsewhere."""
 
@@ -54,13 +57,23 @@ class SigningThreads:
         """Do work in a thread; raises what the work raises, and KeyUnavailableError."""
         if not self._room.acquire(blocking=False):
             raise KeyUnavailableError("too many signatures wait for the token")
-        future = self._threads.submit(work)
+        is_given_up = False
+
+        def unless_given_up() -> T:
+            if is_given_up:
+                raise KeyUnavailableError("nobody waits for it any more")
+            return work()
+
+        future = self._threads.submit(unless_given_up)
         future.add_done_callback(lambda _: self._room.release())
         try:
             async with asyncio.timeout(self._config.timeout_s):
-                return await asyncio.wrap_future(future)
+                # Not cancelled with us: what waits for a thread keeps its place until it is taken.
+                return await asyncio.shield(asyncio.wrap_future(future))
         except TimeoutError:
-            raise KeyUnavailableError(f"the token has not signed within {self._config.timeout_s:g} s") from None
+            raise LateError(f"the token has not signed within {self._config.timeout_s:g} s") from None
+        finally:
+            is_given_up = True
 
     async def watch(self, signer: Callable[[], Signer]) -> None:
         """Ask a token now and then for the key of `signer`, until cancelled: health tells what it answers."""
@@ -68,5 +81,9 @@ class SigningThreads:
             await asyncio.sleep(PROBE_S)
             now = signer()
             if isinstance(now, LocalSigner) and isinstance(now.private_key, KeyElsewhere):
-                with suppress(KeyUnavailableError):
+                try:
                     await self.wait_for(now.private_key.probe)
+                except LateError as error:
+                    now.private_key.fail(str(error))
+                except KeyUnavailableError:
+                    pass  # the key knows it

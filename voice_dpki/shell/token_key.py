@@ -122,10 +122,10 @@ class TokenKey:
         try:
             result = self._attempts(work)
         except KeyUnavailableError as error:
-            self._fail(str(error))
+            self.fail(str(error))
             raise
         except PKCS11Error as error:
-            self._fail(_meaning(error))
+            self.fail(_meaning(error))
             raise KeyUnavailableError(self._fault) from None
         self._recover()
         return result
@@ -177,7 +177,8 @@ class TokenKey:
             raise
         return _Opened(session, key, generation)
 
-    def _fail(self, why: str) -> None:
+    def fail(self, why: str) -> None:
+        """Note that the key cannot be used; it is tried again after a pause."""
         if why != self._fault:
             log.error("a key cannot be used", extra={"fields": {"key": str(self.uri), "reason": why}})
         self._fault, self._retry_at_s = why, self._clock.steady_s() + RETRY_S
@@ -201,6 +202,10 @@ class _Unexportable(KeyElsewhere):
     def probe(self) -> None:
         """Ask the token for the key; raises KeyUnavailableError."""
         self.token_key.probe()
+
+    def fail(self, why: str) -> None:
+        """Note that the key cannot be used."""
+        self.token_key.fail(why)
 
     def private_bytes(self, *_arguments: object) -> NoReturn:
         """Refuse to be exported."""

@@ -70,6 +70,10 @@ class KeyElsewhere(ABC):
     def probe(self) -> None:
         """Ask the device whether the key is still there; raises KeyUnavailableError."""
 
+    @abstractmethod
+    def fail(self, why: str) -> None:
+        """Note that the key cannot be used, for instance as the device does not answer, until it is used again."""
+
 
 @dataclass(frozen=True)
 class LocalSigner:
