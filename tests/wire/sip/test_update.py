@@ -280,3 +280,19 @@ async def test_a_change_by_update_is_refused_and_not_made_once_the_call_has_ende
     goes_on.set()
     await until(lambda: outcome)
     assert outcome == ["refused"]
+
+
+async def test_what_is_told_of_one_telephone_is_not_told_of_another_that_answers(make: Make, peer: Peer) -> None:
+    call, invite, _ = await called_peer(make, peer)
+    for number, tag in ((7, "one"), (9, "other")):
+        progress(peer, invite, number, SDP, tag=tag)
+        peer.answer(await peer.request("PRACK"), 200)
+    ours = str(invite.from_address.parameters["tag"])
+    back = peer_invite(invite, peer).replace(b"tag=peer", b"tag=other")
+    peer.send(update(back, ours, 1, f"P-Asserted-Identity: {VERDICT}\r\n", b""), peer.address)
+    await peer.response(200)
+    assert call.connected == "TN-Validation-Passed", "only the other one is known"
+    peer.answer(invite, 200, to_tag="one")
+    assert (await call.answered()).status == 200
+    assert call.connected is None
+    assert call.verdicts == {"other": "TN-Validation-Passed"}

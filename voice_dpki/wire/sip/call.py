@@ -49,11 +49,20 @@ class Leg:
         """Transfers of the call by REFER."""
         self.peer_methods: frozenset[str] = frozenset()
         """The methods that the other side says it supports (Allow)."""
-        self.connected: str | None = None
-        """What our domain says about the number of who answers, by the newest UPDATE that told (RFC 9970)."""
+        self.verdicts: dict[str, str] = {}
+        """What our domain says about the number of each telephone that rings or has answered, by the tag of its
+        dialog: the newest UPDATE of that dialog told it (RFC 9970)."""
         self.on_connected: Callable[[str], None] | None = None
-        """Gets `connected` each time that it is told."""
+        """Gets each of `verdicts` when it is told."""
         self._updates = Updates(line, self, self._changes)
+
+    @property
+    def connected(self) -> str | None:
+        """What our domain says about the number of who has answered; before that, of the only one that rings."""
+        if self.dialog is not None:
+            return self.verdicts.get(self.dialog.remote_tag)
+        told = list(self.verdicts.values())
+        return told[0] if len(told) == 1 else None
 
     @property
     def is_up(self) -> bool:

@@ -91,9 +91,9 @@ class Updates:
         self._line.exchange.respond(event.key, make_response(request, 200, headers=headers))
         if self._leg.is_confirmed:
             self._changes.refreshing.restart()
-        self._hear(event)
+        self._hear(dialog, event)
 
-    def _hear(self, event: RequestReceived) -> None:
+    def _hear(self, dialog: Dialog, event: RequestReceived) -> None:
         """Take what our domain says about who answers; only its own proxy may say that (RFC 3325 §5)."""
         values = header_values(event.request, "P-Asserted-Identity")
         try:
@@ -101,7 +101,7 @@ class Updates:
         except MalformedError:
             return
         if event.source.is_from(self._line.proxy) and (verstat := verstat_in(asserted)) is not None:
-            self._leg.connected = verstat
+            self._leg.verdicts[dialog.remote_tag] = verstat
             if self._leg.on_connected is not None:
                 self._leg.on_connected(verstat)
 
