@@ -7,18 +7,23 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import msgspec
-from rich.console import Console
 
 from voice_dpki.shell.ending import ending_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PIPE_COLUMNS = 1_000_000
 """Width where no terminal reads: wider than any table, so that nothing is cut or wrapped."""
 
 
-def make_console(*, stderr: bool = False) -> Console:
+def make_console(*, stderr: bool = False) -> "Console":
     """Return a console for standard output or standard error. What it is given is never taken for markup."""
+    from rich.console import Console  # only here: services need none
+
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PIPE_COLUMNS
     return Console(highlight=False, markup=False, emoji=False, width=width, stderr=stderr)
