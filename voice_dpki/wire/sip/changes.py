@@ -171,6 +171,9 @@ class Changes:
 class Reinvite:
     """A re-INVITE of the other side, to be answered once, by `accept` or `refuse`."""
 
+    _progress = "received"
+    """The field of InviteProgress that tells of it."""
+
     def __init__(self, changes: Changes, line: Line, dialog: Dialog, invitation: Invitation) -> None:
         self.key = invitation.key
         self.call_id = dialog.call_id
@@ -197,6 +200,12 @@ class Reinvite:
         Raises UnchangedError if the change was cancelled, if the other side's new Contact cannot be used, which
         refuses the change, and if the ACK does not come, which ends the call.
         """
+        response = self._answer(sdp, apply)
+        await self._changes.acknowledged(self._invitation, response)
+        return self._invitation.ack_body
+
+    def _answer(self, sdp: bytes, apply: Callable[[], None] | None) -> Response:
+        """Send a 200 with `sdp`, and return it; raises UnchangedError."""
         self._changes.check_goes_on(self)
         try:
             self._dialog.refresh(self._invitation.request)
@@ -211,8 +220,7 @@ class Reinvite:
             apply()
         self._invitation.respond(response)
         self._changes.refreshing.restart()
-        await self._changes.acknowledged(self._invitation, response)
-        return self._invitation.ack_body
+        return response
 
     def refuse(
         self, status: int, reason: str | None = None, headers: Sequence[tuple[str, str]] = (), sdp: bytes = b""
@@ -221,14 +229,11 @@ class Reinvite:
 
         `sdp`, if given, describes what could be accepted.
         """
-        if self._invitation.respond(self._refusal(status, reason, headers, sdp)):
-            self._changes.note(received=False)
-
-    def _refusal(self, status: int, reason: str | None, headers: Sequence[tuple[str, str]], sdp: bytes) -> Response:
         response = make_response(self._invitation.request, status, reason, headers=headers)
         if sdp:
             set_body(response, sdp, CONTENT_TYPE)
-        return response
+        if self._invitation.respond(response):
+            self._changes.note(**{self._progress: False})
 
 
 class _SentReinvite:

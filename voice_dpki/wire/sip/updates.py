@@ -5,18 +5,17 @@ without an offer tells who answers (`Leg.connected`), moves the other side's Con
 (RFC 4028).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from sipmessage import Response
 
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.sip.dialog import Dialog
-from voice_dpki.sip.message import header_values, make_response, parse_address, set_body
-from voice_dpki.sip.sdp import CONTENT_TYPE
+from voice_dpki.sip.message import header_values, make_response, parse_address
 from voice_dpki.sip.transaction import RequestReceived
 from voice_dpki.sip.uas import RequestRefusedError
-from voice_dpki.wire.sip.changes import Changes, Reinvite, UnchangedError
+from voice_dpki.wire.sip.changes import Changes, Reinvite
 from voice_dpki.wire.sip.invitation import Invitation
 from voice_dpki.wire.sip.line import MAX_TRIES, FinalAnswer, Line, answer_of, verstat_in
 
@@ -29,35 +28,17 @@ METHOD: Final = "UPDATE"
 class Update(Reinvite):
     """An UPDATE of the other side with an offer, to be answered once, by `accept` or `refuse`; no ACK follows."""
 
+    _progress = "updated"
+
     async def accept(self, sdp: bytes, apply: Callable[[], None] | None = None) -> bytes:
         """Accept the change with `sdp`, our answer; returns nothing, as there is no ACK.
 
         `apply` is as in `Reinvite.accept`. Raises UnchangedError if the call has ended, and if the other side's new
         Contact cannot be used, which refuses the change.
         """
-        self._changes.check_goes_on(self)
-        try:
-            self._dialog.refresh(self._invitation.request)
-        except MalformedError as error:
-            self.refuse(400, f"Bad Request: {error}")
-            raise UnchangedError(f"its Contact cannot be used: {error}") from None
-        timed = self._changes.timer.answer_headers(self._invitation.request)
-        headers = [("Contact", self._line.contact), ("Allow", self._line.allow), *timed]
-        response = make_response(self._invitation.request, 200, headers=headers)
-        set_body(response, sdp, CONTENT_TYPE)
-        if apply is not None:
-            apply()
-        self._invitation.respond(response)
+        self._answer(sdp, apply)
         self._changes.note(updated=False)
-        self._changes.refreshing.restart()
         return b""
-
-    def refuse(
-        self, status: int, reason: str | None = None, headers: Sequence[tuple[str, str]] = (), sdp: bytes = b""
-    ) -> None:
-        """Refuse the change, as `Reinvite.refuse` does."""
-        if self._invitation.respond(self._refusal(status, reason, headers, sdp)):
-            self._changes.note(updated=False)
 
 
 class Updates:
