@@ -8,7 +8,6 @@ a recording.
 import asyncio
 import contextlib
 import logging
-import socket
 from collections.abc import Iterable
 from functools import reduce
 
@@ -26,7 +25,7 @@ from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.sip.hosts import host_text
 from voice_dpki.wire.early import EarlyPackets
 from voice_dpki.wire.media_peer import MediaPeer, check_address
-from voice_dpki.wire.media_ports import Datagrams, RtpTracer, bind_pair
+from voice_dpki.wire.media_ports import RtpTracer, listen_pair
 
 log = logging.getLogger(__name__)
 
@@ -94,15 +93,8 @@ class MediaSession:
     ) -> "MediaSession":
         """Bind an even port of `host` for RTP and the next for RTCP; raises LocalError if there are none."""
         session = cls(host, tracer, clock or SystemClock(), random or SystemRandom())
-        for is_control, bound in enumerate(bind_pair(host)):
-            session.port = session.port or bound.getsockname()[1]
-            await session._listen(bound, bool(is_control))
+        session.port, session._transports = await listen_pair(host, session.take)
         return session
-
-    async def _listen(self, bound: socket.socket, is_control: bool) -> None:
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(lambda: Datagrams(self.take, is_control), sock=bound)
-        self._transports.append(transport)
 
     def start(
         self,

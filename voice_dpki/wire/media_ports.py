@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from voice_dpki.errors import LocalError
@@ -35,6 +36,21 @@ class Datagrams(asyncio.DatagramProtocol):
     def error_received(self, exc: Exception) -> None:
         """Note that the peer's port is closed, as it is after a call."""
         log.debug("media socket", extra={"fields": {"error": str(exc)}})
+
+
+async def listen_pair(
+    host: str, take: Callable[[bytes, tuple[str, int], bool], None]
+) -> tuple[int, list[asyncio.DatagramTransport]]:
+    """Take what comes at an even port and the one above it, which is for RTCP; return the port and both transports.
+
+    Raises LocalError if there are none.
+    """
+    loop, pair = asyncio.get_running_loop(), bind_pair(host)
+    transports: list[asyncio.DatagramTransport] = []
+    for is_control, bound in enumerate(pair):
+        transport, _ = await loop.create_datagram_endpoint(partial(Datagrams, take, bool(is_control)), sock=bound)
+        transports.append(transport)
+    return int(pair[0].getsockname()[1]), transports
 
 
 def bind_pair(host: str) -> tuple[socket.socket, socket.socket]:

@@ -16,7 +16,7 @@ from voice_dpki.media.rtp import MAX_PACKET_BYTES
 from voice_dpki.media.srtp import Protection, SrtpError
 from voice_dpki.wire.early import Address, EarlyPackets
 from voice_dpki.wire.media_peer import HOLD_ADDRESSES, check_address
-from voice_dpki.wire.media_ports import Datagrams, bind_pair
+from voice_dpki.wire.media_ports import listen_pair
 
 UNAUTHENTIC: Final = "unauthentic"
 UNPROTECTED: Final = "unprotectable"
@@ -51,12 +51,7 @@ class Leg:
 
     async def open(self) -> None:
         """Bind the ports; raises LocalError."""
-        loop = asyncio.get_running_loop()
-        for is_control, bound in enumerate(bind_pair(self.host)):
-            self.port = self.port or bound.getsockname()[1]
-            protocol = Datagrams(self.take, bool(is_control))
-            transport, _ = await loop.create_datagram_endpoint(lambda protocol=protocol: protocol, sock=bound)  # type: ignore[misc]
-            self._transports.append(transport)
+        self.port, self._transports = await listen_pair(self.host, self.take)
 
     async def close(self) -> None:
         """Close the ports."""

@@ -7,7 +7,6 @@ NTP clock (RFC 3550 §6.4.1).
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -27,7 +26,7 @@ from voice_dpki.sip.hosts import host_text
 from voice_dpki.wire.early import EarlyPackets
 from voice_dpki.wire.media import OLD_STREAMS_S
 from voice_dpki.wire.media_peer import MediaPeer, check_address
-from voice_dpki.wire.media_ports import Datagrams, RtpTracer, bind_pair
+from voice_dpki.wire.media_ports import RtpTracer, listen_pair
 
 MAX_HELD: Final = 64
 """Most packets of one source that wait for the keys."""
@@ -115,15 +114,8 @@ class VideoSession:
     ) -> "VideoSession":
         """Bind an even port of `host` for RTP and the next for RTCP; raises LocalError if there are none."""
         session = cls(host, tracer, clock or SystemClock(), random or SystemRandom())
-        for is_control, bound in enumerate(bind_pair(host)):
-            session.port = session.port or bound.getsockname()[1]
-            await session._listen(bound, bool(is_control))
+        session.port, session._transports = await listen_pair(host, session.take)
         return session
-
-    async def _listen(self, bound: socket.socket, is_control: bool) -> None:
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(lambda: Datagrams(self.take, is_control), sock=bound)
-        self._transports.append(transport)
 
     def start(
         self,
