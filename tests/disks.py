@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+_CLONE_FS = 0x00000200
 _CLONE_NEWNS = 0x00020000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -21,14 +22,19 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
     folder.mkdir()
     here, root = Path.cwd(), os.open("/", os.O_RDONLY)
     with open("/proc/thread-self/ns/mnt") as before:
-        if _libc.unshare(_CLONE_NEWNS) != 0:
-            raise NoMountsError(os.strerror(ctypes.get_errno()))
+        try:
+            _check(_libc.unshare(_CLONE_NEWNS))
+        except OSError as error:
+            raise NoMountsError(error.strerror) from None
         try:
             _run("mount", "--make-rprivate", "/")
             _run("mount", "-t", "tmpfs", "-o", f"size={kilobytes}k,mode=0700", "tmpfs", str(folder))
             yield folder
         finally:
-            assert _libc.setns(before.fileno(), _CLONE_NEWNS) == 0
+            # A thread that was started meanwhile and still runs shares our root and working directory, and the
+            # kernel lets nobody who shares them change its mounts.
+            _check(_libc.unshare(_CLONE_FS))
+            _check(_libc.setns(before.fileno(), _CLONE_NEWNS))
             os.fchdir(root)  # setns leads to the machine's root, also out of a chroot
             os.chroot(".")
             os.chdir(here)
@@ -43,6 +49,11 @@ def fill(disk: Path, leave_kilobytes: int = 0) -> Path:
             file.write(bytes(4096))
     os.truncate(ballast, max(ballast.stat().st_size - leave_kilobytes * 1024, 0))
     return ballast
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _run(*command: str) -> None:
