@@ -77,10 +77,11 @@ def test_messages_and_decisions_are_told_with_the_call_and_rows_without_a_call_a
     assert json.loads(note[PAYLOAD]) == {"text": "signed", "ok": True}
 
 
-def test_keys_in_a_session_description_are_told_as_stars_in_packets_and_files(tmp_path: Path) -> None:
+def test_keys_and_bypasses_are_told_as_stars_in_packets_and_files(tmp_path: Path) -> None:
     key = b"WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz"
     lines = b"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:%s|2^20|1:4\r\na=CRYPTO:2 F8 INLINE:%s;inline:%s FEC\r\n"
-    message = INVITE.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" + lines % (key, key, key)
+    head = INVITE.partition(b"\r\n\r\n")[0] + b"\r\nP-Identity-Bypass: " + key
+    message = head + b"\r\n\r\n" + lines % (key, key, key)
     with Collector() as collector:
         tracer = Tracer(tmp_path / "a.jsonl", "a", hep=HepTarget("127.0.0.1", collector.port))
         tracer.sip("tls", "127.0.0.2:5061", "127.0.0.3:5061", message)

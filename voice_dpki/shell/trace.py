@@ -20,6 +20,7 @@ import base64
 import logging
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,18 +36,13 @@ from voice_dpki.metrics import counter
 from voice_dpki.shell.config import Config, resolve
 from voice_dpki.shell.current import current_call
 from voice_dpki.shell.hep import HepConfig, HepSender, HepTarget
+from voice_dpki.shell.hidden import Hidden, hidden_in_sip
 from voice_dpki.shell.otlp import OtlpConfig, OtlpSender, OtlpTarget
 from voice_dpki.shortfalls import SHORTFALLS
 from voice_dpki.sip.hop import Hop
 from voice_dpki.wire.seldom import Seldom
 
 log = logging.getLogger(__name__)
-
-_SDES_KEY = re.compile(rb"(?i)(inline:)([^|\s;]+)")
-"""A key with its salt in `a=crypto` (RFC 4568 §9.1). As many stars take its place, so Content-Length stays true."""
-
-_AUTHORIZATION = re.compile(rb"(?i)(\r\nauthorization:[ \t]*)([^\r\n]+)")
-"""A client's token (RFC 9110 §11.6.2). As many stars take its place."""
 
 _ZONE = re.compile(r"%[^\]]*")
 """The zone of a link-local address (RFC 4007 §11), which no packet of HEP has."""
@@ -121,8 +117,8 @@ class Tracer:
         return "the trace cannot be written, and its events are lost" if self._loses and self._file else ""
 
     def sip(self, transport: str, src: str, dst: str, data: bytes) -> None:
-        """Record a SIP message that this actor sends from `src` to `dst`, without the keys in its SDP."""
-        data = _SDES_KEY.sub(lambda found: found[1] + b"*" * len(found[2]), data)
+        """Record a SIP message that this actor sends from `src` to `dst`, without bypasses and keys."""
+        data = hidden_in_sip(data)
         if self._hep is not None:
             self._hep.sip(self._clock.now_s(), Flow(transport, _end(src), _end(dst)), data)
         self.write("sip", transport=transport, src=src, dst=dst, data=_base64(data))
@@ -132,11 +128,15 @@ class Tracer:
         """Whether events go to a file."""
         return self._file is not None
 
-    def http(self, src: str, dst: str, data: bytes) -> None:
-        """Record what is sent from `src` to `dst` on an HTTP connection, without tokens."""
-        if self._file is not None:
-            hidden = _AUTHORIZATION.sub(lambda found: found[1] + b"*" * len(found[2]), data)
-            self.write("http", src=src, dst=dst, data=_base64(hidden))
+    def http(self, src: str, dst: str) -> Callable[[bytes], None]:
+        """Return what records the octets that `src` sends to `dst` on one HTTP connection, without secrets."""
+        hidden = Hidden()
+
+        def record(data: bytes) -> None:
+            if self._file is not None:
+                self.write("http", src=src, dst=dst, data=_base64(hidden.hide(data)))
+
+        return record
 
     def rtp(self, src: str, dst: str, wire: bytes, clear: bytes) -> None:
         """Record an RTP or RTCP packet that this actor sends, as on the wire and in clear."""
