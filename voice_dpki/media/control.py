@@ -93,6 +93,20 @@ class Control:
         self._last_report: tuple[int, float] | None = None
         """Middle of the NTP time in the peer's last SR, and the time of its arrival."""
         self._reported = PlayoutStatistics()
+        self._told = 0, 0
+        """Packets that we had sent at our report before last, and at our last one."""
+        self._has_reported = self._has_told = False
+        """Whether we have sent a report, and an SR."""
+
+    @property
+    def owes_sender_report(self) -> bool:
+        """Whether the first packet was sent, and no SR yet: it is due at once (RFC 6051 §2.1.1)."""
+        return self._sending.packets > 0 and not self._has_told
+
+    @property
+    def is_known(self) -> bool:
+        """Whether we have sent RTP or RTCP at all; else there may be no BYE (RFC 3550 §6.3.7)."""
+        return self._sending.packets > 0 or self._has_reported
 
     def report(self, now_s: float, *, goodbye: bool = False, picture_lost: bool = False) -> tuple[bytes, bytes]:
         """Write a compound packet; returns it in clear and as it goes on the wire.
@@ -100,20 +114,22 @@ class Control:
         It asks for a whole picture if we `picture_lost` one.
         """
         sending = self._sending
-        report = SenderReport(
-            sending.ssrc,
-            ntp_time(now_s),
-            self._timestamp(now_s),
-            sending.packets,
-            sending.octets,
-            self._blocks(now_s),
-        )
-        clear = report.serialize() + SourceDescription(sending.ssrc, self._cname).serialize()
+        clear = self._head(now_s).serialize() + SourceDescription(sending.ssrc, self._cname).serialize()
         if picture_lost and self._receiving.ssrc is not None:
             clear += PictureLoss(sending.ssrc, self._receiving.ssrc).serialize()
         if goodbye:
             clear += Goodbye((sending.ssrc,)).serialize()
         return clear, self._protection.protect_rtcp(clear)
+
+    def _head(self, now_s: float) -> SenderReport | ReceiverReport:
+        """Return an SR if packets were sent since the report before last, else an RR (RFC 3550 §6.4)."""
+        sending, blocks, (before, last) = self._sending, self._blocks(now_s), self._told
+        self._told, self._has_reported = (last, sending.packets), True
+        if sending.packets == before:
+            return ReceiverReport(sending.ssrc, blocks)
+        self._has_told = True
+        timestamp = self._timestamp(now_s)
+        return SenderReport(sending.ssrc, ntp_time(now_s), timestamp, sending.packets, sending.octets, blocks)
 
     def is_for(self, wire: bytes) -> bool:
         """Return whether a packet, of which nothing is verified, is from the SSRC of the peer's stream."""

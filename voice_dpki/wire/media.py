@@ -169,7 +169,7 @@ class MediaSession:
         """Send the streams of the newest agreement from now on; say goodbye to those of before (RFC 3550 §6.6)."""
         before, now = self._sending, self._started()
         if before is not None and before.sending.ssrc != now.sending.ssrc:
-            self._send_report(before, goodbye=True)
+            self._say_goodbye(before)
         self._sending = now
         self._stop_forgetting()
         self._forgetting = asyncio.get_running_loop().call_later(OLD_STREAMS_S, self._retire)
@@ -217,6 +217,8 @@ class MediaSession:
             self._say(streams, frames[done] if done < len(frames) else bytes(codec.frame_samples * SAMPLE_BYTES))
             next_s, done = next_s + FRAME_S, done + 1
             streams.control.next_frame_s = self._began_s + next_s
+            if streams.control.owes_sender_report:
+                self._send_report(streams)
 
     def _say(self, streams: Streams, frame: bytes) -> None:
         for packet in self.keypad.say(streams, frame, may_send=self._speaks):
@@ -277,7 +279,7 @@ class MediaSession:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ticking
             self._ticking = None
-            self._send_report(self._sends(), goodbye=True)
+            self._say_goodbye(self._sends())
             self._play(float("inf"))
 
     async def close(self) -> None:
@@ -349,7 +351,7 @@ class MediaSession:
         sending = streams.sending
         if streams.keys is None and streams.receiving.ssrc == sending.ssrc and not self._has_collided:
             self._has_collided = True
-            self._send_report(streams, goodbye=True)
+            self._say_goodbye(streams)
             sending.ssrc = int.from_bytes(self._random.token(4), "big")
 
     def _of(self, streams: Streams, data: bytes, is_control: bool) -> Streams:
@@ -381,6 +383,10 @@ class MediaSession:
     def _send_report(self, streams: Streams, *, goodbye: bool = False) -> None:
         now_s = self._began_s + asyncio.get_running_loop().time()
         self._send(streams.control.report(now_s, goodbye=goodbye), is_control=True)
+
+    def _say_goodbye(self, streams: Streams) -> None:
+        if streams.control.is_known:
+            self._send_report(streams, goodbye=True)
 
     def _send(self, packet: tuple[bytes, bytes], *, is_control: bool) -> None:
         """Send a packet, given in clear and as on the wire, to the peer; nothing is sent to a peer on hold."""

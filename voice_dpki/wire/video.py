@@ -170,12 +170,14 @@ class VideoSession:
         """Send numbered pictures in real time for so long."""
         loop = asyncio.get_running_loop()
         next_s = loop.time()
-        end_s = next_s + duration_s
-        while next_s < end_s:
+        for _ in range(round(duration_s / PICTURE_S)):
             await asyncio.sleep(next_s - loop.time())
             self._picture(loop.time())
             next_s += PICTURE_S
-            self._sends().control.next_frame_s = self._began_s + next_s
+            control = self._sends().control
+            control.next_frame_s = self._began_s + next_s
+            if control.owes_sender_report:
+                self._report(self._sends())
 
     def _picture(self, now_s: float) -> None:
         streams, number = self._sends(), self._filmed
