@@ -44,6 +44,8 @@ class Inquiry:
         self._own = credentials.party
         self._peer: PeerClaim | None = None
         self._party: Party | None = None
+        self._to_pin: tuple[PeerClaim, PeerKey] | None = None
+        """Whose key the last agreement showed, until `keep_key` pins it."""
         self._began_with: bytes | None = None
         """The other side's key in this call's first agreement."""
         self._tracer = tracer
@@ -135,19 +137,23 @@ class Inquiry:
         """Return the same for another call at the same time, with a memory of its own. Only the first is closed."""
         other = copy(self)
         other.peer_key, other.elements = None, ()
-        other._peer = other._party = other._began_with = None
+        other._peer = other._party = other._began_with = other._to_pin = None
         return other
 
     def begin_call(self, party: Party) -> None:
         """Begin a call with a `party`: whose key the first agreement shows must have all others of this call."""
         self._party, self._began_with, self._peer, self.peer_key = party, None, None, None
+        self._to_pin = None
 
     async def compare(self, claim: PeerClaim, found: Resolution) -> None:
-        """Compare the other side's key with that of earlier calls, pin it if that is due, and tell `peer_key`.
+        """Compare the other side's key with that of earlier calls, and tell `peer_key`.
+
+        It is not pinned before `keep_key`: a telephone of a forked call may agree on keys and never answer.
 
         Raises MikeyError for another key (`Pinning.check`), and for another one than earlier in this call; the
         agreement then is to be forgotten.
         """
+        self._to_pin = None
         party, key_id = self._party or _PARTIES[claim.role], key_id_of(claim.certificate.public_key_der)
         if self._began_with not in (None, key_id):
             raise MikeyError(Failure.PIN, f"the {claim.role}'s key is not the one with which the call began")
@@ -160,11 +166,21 @@ class Inquiry:
 
     async def _compare_pin(self, pinning: Pinning, claim: PeerClaim, found: Resolution, party: Party) -> None:
         key = await pinning.check(claim, found, party)
-        told = await pinning.keep(claim, key, self._clock.now_s(), party)
-        self.peer_key = PeerKey(key.standing, (*key.remarks, *told))
+        self.peer_key, self._to_pin = key, (claim, key)
         if party == "callee" or key.standing is not Standing.FIRST:
             fits = key.standing is not Standing.CHANGED
             self._tracer.note(f"key of {claim.uri}: {key.standing.about}", step="MIKEY pin", ok=fits)
+
+    async def keep_key(self) -> Sequence[str]:
+        """Pin the key that the last agreement showed, if that is due (`Pinning.keep`): its owner has answered.
+
+        Returns clauses for the call's report.
+        """
+        pinning, due, self._to_pin = self._pinning, self._to_pin, None
+        if pinning is None or due is None:
+            return ()
+        claim, key = due
+        return await pinning.keep(claim, key, self._clock.now_s(), self._party or _PARTIES[claim.role])
 
     async def rivals(self) -> Sequence[str]:
         """Return clauses about other certificates for the parties of the last agreement, and trace each."""

@@ -100,6 +100,13 @@ class KeyAgreement(Protocol[_O]):
         """Forget a crypto session bundle once its call is over."""
         ...
 
+    async def keep_key(self) -> Sequence[str]:
+        """Pin the other side's key, if that is due: the call is answered, by whoever agreed on keys last.
+
+        Returns clauses for the report.
+        """
+        ...
+
     async def rivals(self) -> Sequence[str]:
         """Return clauses about other certificates for the parties of the last agreement (`rivals_of`)."""
         ...
@@ -249,6 +256,10 @@ class CertifiedKeying:
 
     def _answer_too(self, responder: CertifiedResponder) -> None:
         self._responders[responder.kind] = responder
+
+    async def keep_key(self) -> Sequence[str]:
+        """Pin the other side's key, see `Inquiry`."""
+        return await self._inquiry.keep_key()
 
     async def rivals(self) -> Sequence[str]:
         """Return clauses about other certificates for the parties of the last agreement, and trace each."""

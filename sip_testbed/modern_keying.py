@@ -168,6 +168,10 @@ class ModernKeying:
         elif self._standard is not None:
             self._standard.end(offer)
 
+    async def keep_key(self) -> Sequence[str]:
+        """Pin the other side's key, see `Inquiry`."""
+        return () if self._latest is None else await self._latest.keep_key()
+
     async def rivals(self) -> Sequence[str]:
         """Return clauses about other certificates for the parties of the last agreement, and trace each."""
         return () if self._latest is None else await self._latest.rivals()

@@ -60,6 +60,10 @@ class PinsFullError(LocalError):
     """The file holds MAX_PINS parties already, so another one was not pinned."""
 
 
+class PinMovedError(LocalError):
+    """The party was pinned with another key meanwhile, by another call or another program, so that one stays."""
+
+
 class PinStore:
     """The pins in one file. Every method raises LocalError, which names the file, if it cannot be used."""
 
@@ -85,10 +89,17 @@ class PinStore:
             rows = database.execute("SELECT * FROM pins ORDER BY number LIMIT ?", (MAX_PINS,)).fetchall()
         return [self._pin(row) for row in rows]
 
-    def keep(self, pin: Pin) -> None:
-        """Write the pin of a party in place of its earlier one; raises PinsFullError for one party too many."""
+    def keep(self, pin: Pin, before: Pin | None = None) -> None:
+        """Write the pin of a party that has none, or one with the same key or with that of `before`.
+
+        Raises PinMovedError where it has another key, and PinsFullError for one party too many.
+        """
         with self._database() as database:
             database.execute("BEGIN IMMEDIATE")
+            held = database.execute("SELECT key_id FROM pins WHERE number = ?", (pin.number,)).fetchone()
+            if held is not None and held[0] not in (pin.key_id, before and before.key_id):
+                database.execute("ROLLBACK")
+                raise PinMovedError(f"{self._path}: the party was pinned with another key meanwhile")
             database.execute("DELETE FROM pins WHERE number = ?", (pin.number,))
             if database.execute("SELECT count(*) FROM pins").fetchone()[0] >= MAX_PINS:
                 database.execute("ROLLBACK")

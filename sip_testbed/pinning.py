@@ -74,6 +74,8 @@ class PeerKey:
 
     standing: Standing
     remarks: tuple[str, ...] = ()
+    pin: Pin | None = None
+    """What it was compared with."""
 
 
 class Pinning:
@@ -94,10 +96,10 @@ class Pinning:
         if pin is None:
             return PeerKey(Standing.FIRST)
         if key_id_of(claim.certificate.public_key_der) == pin.key_id:
-            return PeerKey(Standing.KNOWN)
+            return PeerKey(Standing.KNOWN, pin=pin)
         try:
             if await self._follows(found, pin):
-                return PeerKey(Standing.RENEWED)
+                return PeerKey(Standing.RENEWED, pin=pin)
             sentence = await self._changed(pin, found)
         except InquiryError as error:
             told = f"the {claim.role}'s key is not the one of earlier calls, and whether it follows is not known"
@@ -105,7 +107,7 @@ class Pinning:
         log.warning("another key than before", extra={"fields": {"party": claim.role, "reason": sentence}})
         if not self._tells:
             raise MikeyError(Failure.PIN, f"the {claim.role}'s {sentence}")
-        return PeerKey(Standing.CHANGED, (f"the {party}'s {sentence}",))
+        return PeerKey(Standing.CHANGED, (f"the {party}'s {sentence}",), pin)
 
     async def known_first(self, uri: str, listed: Sequence[Resolution]) -> list[Resolution]:
         """Return the certificates of a party, those first whose key is the pinned one or follows it.
@@ -134,10 +136,10 @@ class Pinning:
             raise MikeyError(Failure.PIN, f"the Responder's {await self._changed(pin, found)}")
 
     async def keep(self, claim: PeerClaim, key: PeerKey, now_s: float, party: Party) -> Sequence[str]:
-        """Pin the key of a party with which keys were agreed, if we called it, or if the key follows the pin.
+        """Pin the key of a party that has answered, if we called it, or if the key follows the pin.
 
-        Whoever merely calls us is not pinned, so that strangers cannot fill the file. Returns remarks for the
-        report.
+        Whoever merely calls us is not pinned, so that strangers cannot fill the file. A pin that another call has
+        written since the key was compared stays. Returns remarks for the report.
         """
         if key.standing is not Standing.RENEWED and not (party == "callee" and key.standing is Standing.FIRST):
             return ()
@@ -151,7 +153,7 @@ class Pinning:
             since_s=int(now_s),
         )
         try:
-            await asyncio.to_thread(self._store.keep, pin)
+            await asyncio.to_thread(self._store.keep, pin, key.pin)
         except LocalError as error:
             log.error("a key cannot be pinned", extra={"fields": {"reason": str(error)}})
             return (f"the {party}'s key could not be pinned: the log says why",)

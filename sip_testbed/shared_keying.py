@@ -106,6 +106,10 @@ class SharedKeying:
         """Forget a crypto session bundle once its call is over."""
         self._initiator.close(offer.csb_id)
 
+    async def keep_key(self) -> Sequence[str]:
+        """Return nothing: whoever has the shared key is the party."""
+        return ()
+
     async def rivals(self) -> Sequence[str]:
         """Return nothing: there are no certificates."""
         return ()

@@ -153,6 +153,7 @@ class Telephone:
         else:
             flow = Flow.agreed(taken.described)
             session.begin(taken.agreed)
+            await self._pin(result)
             changes = self._setup.call.changes if self._setup.call else ()
             await self._converse(call, media, flow, result, session, changes)
             if flow.is_held:  # the offer asked for both ways, and anybody on the path can change the answer
@@ -167,6 +168,7 @@ class Telephone:
             return await self._agree(host, body, sdp, offer, "callee")
 
         def replace(taken: Taken) -> None:
+            result.remarks.clear()  # they are about a telephone that has not answered
             self._begin(media.change, taken, result)
             media.leave()
 
@@ -231,6 +233,7 @@ class Telephone:
             await call.bye(reasons(str(error)))
             return
         session.begin(taken.agreed)
+        await self._pin(result)
         await self._converse(call, media, Flow.agreed(taken.described), result, session)
 
     async def _agree(
@@ -284,6 +287,8 @@ class Telephone:
             result.reason = str(error)
             return
         result.status = 200
+        if call.established.is_set():
+            await self._pin(result)
         await self._converse(call, media, Flow.agreed(described), result, session)
 
     async def _pick_up(self, call: IncomingCall, media: MediaSession, body: bytes, result: Result) -> None:
@@ -295,6 +300,10 @@ class Telephone:
             await first_of(call.established.wait(), call.ended.wait())
 
     # Both sides.
+
+    async def _pin(self, result: Result) -> None:
+        """Pin the other side's key, if that is due, now that the call is answered."""
+        result.remarks += await self._keying.keep_key() if self._keying else ()
 
     async def _converse(
         self,

@@ -4,19 +4,33 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
 
+from sip_testbed.credentials import Credentials
+from sip_testbed.keying import Keying
 from sip_testbed.likeness import likeness_of
+from sip_testbed.pin_store import Pin, PinStore
 from sip_testbed.telephone import Telephone
+from tests.recorded import recorded
 from tests.sip_testbed.test_early_media import EARLY_S, HEARD_S, SPOKEN_S
-from tests.sip_testbed.test_phones import CALLEE, TIMEOUT_S, Domain
+from tests.sip_testbed.test_keying import CLOCK, RANDOM, party
+from tests.sip_testbed.test_phones import CALLEE, CALLER, TIMEOUT_S, Domain
 from tests.sip_testbed.test_phones import domain as domain  # a fixture
 from tests.sip_testbed.test_session import End, end_of
+from voice_dpki.ledger.answers import InquiryCode, InquiryError
+from voice_dpki.ledger.signatures import key_id_of
+from voice_dpki.mikey.policy import SrtpProfile
+from voice_dpki.names import CertDigest, Tn
 from voice_dpki.wire.media import MediaSession
 from voice_dpki.wire.sip.user_agent import IncomingCall
+from voice_dpki.x509.allotment import Allotment
+from voice_dpki.x509.profile import digest_of, read_profile
+from voice_dpki.x509.recorded import CertStatus
+from voice_dpki.x509.tnauthlist import TnRange
 
 SRTP = "AES_CM_128_HMAC_SHA1_80"
 
@@ -121,4 +135,93 @@ async def test_telephones_that_answer_with_the_same_keys_are_not_talked_to(forks
     forks.until = {forks.early.folder: over.wait, forks.other.folder: forks.heard}
     result = await forks.place()
     assert (result["established"], result["refused_by"]) == (False, "MIKEY fork")
+    over.set()
+
+
+class Ledger:
+    """A ledger node that knows the certificates of these telephones, each with a key of its own."""
+
+    def __init__(self) -> None:
+        self.held: dict[bytes, bytes] = {}
+
+    def client(self, clock: object) -> "Ledger":
+        return self
+
+    async def aclose(self) -> None:
+        pass
+
+    async def listed(self, keys: Any) -> Any:
+        raise InquiryError(InquiryCode.UNREACHABLE, "this node gives no lists")
+
+    async def resolve(self, digest: Any, **_: object) -> Any:
+        der = self.held[digest]
+        said = recorded(der, Allotment(("a.example",), (TnRange(Tn("493023125000"), 1000),)), "Operator")
+        record = SimpleNamespace(
+            key_id=key_id_of(read_profile(der).public_key_der), replaces=None, organization="Operator"
+        )
+        return SimpleNamespace(digest=digest, recorded=said, status=CertStatus.VALID, height=2, record=record)
+
+    def keyed(self, end: End, number: str, pins: PinStore | None = None, *, tells: bool = False) -> bytes:
+        """Give a telephone a certificate and keys by DH-SIGN; returns H(CERT)."""
+        own = party(f"sip:+{number}@a.example")
+        self.held[digest_of(own.certificate)] = own.certificate
+        credentials = Credentials(own, SrtpProfile(SRTP), cast(Any, self), pins, tells)
+        telephone = end.telephone
+        telephone._keying = telephone._keyings = Keying(credentials, telephone._tracer, CLOCK, RANDOM)
+        return digest_of(own.certificate)
+
+
+async def test_the_key_of_who_answers_is_pinned_and_not_that_of_who_is_heard_before(forks: Forks) -> None:
+    """One user's telephones have keys of their own; whoever is merely heard may be anybody that was rung."""
+    await forks.start("dhhmac")
+    ledger, pins = Ledger(), PinStore(forks.folder / "pins.sqlite")
+    ledger.keyed(forks.caller, CALLER, pins)
+    ledger.keyed(forks.early, CALLEE)
+    digest = ledger.keyed(forks.other, CALLEE)
+    over = asyncio.Event()
+
+    async def heard() -> None:
+        await forks.heard()
+        assert pins.all() == [], "nobody has answered"
+
+    forks.until = {forks.early.folder: over.wait, forks.other.folder: heard}
+    result = await forks.place()
+    assert (result["refused_by"], result["established"], result["peer_key"]) == (None, True, "first")
+    assert [pin.digest for pin in pins.all()] == [digest]
+    over.set()
+
+
+async def test_nobody_is_pinned_in_a_call_that_nobody_answers(
+    forks: Forks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await forks.start("dhhmac")
+    ledger, pins = Ledger(), PinStore(forks.folder / "pins.sqlite")
+    ledger.keyed(forks.caller, CALLER, pins)
+    ledger.keyed(forks.early, CALLEE)
+    ledger.keyed(forks.other, CALLEE)
+
+    async def refuse(call: IncomingCall, sdp: bytes, headers: Any = ()) -> None:
+        await forks.heard()
+        await call.reject(486)
+
+    monkeypatch.setattr(IncomingCall, "answer", refuse)
+    result = await forks.place()
+    assert (result["status"], result["peer_key"]) == (486, "first")
+    assert pins.all() == []
+
+
+async def test_the_report_is_about_who_answers(forks: Forks) -> None:
+    """The telephone that is heard first has another key than the pinned one, which is told, and does not answer."""
+    await forks.start("dhhmac")
+    ledger, pins = Ledger(), PinStore(forks.folder / "pins.sqlite")
+    ledger.keyed(forks.caller, CALLER, pins, tells=True)
+    ledger.keyed(forks.early, CALLEE)
+    digest = ledger.keyed(forks.other, CALLEE)
+    key_id = key_id_of(read_profile(ledger.held[digest]).public_key_der)
+    pins.keep(Pin(Tn(CALLEE), f"sip:+{CALLEE}@a.example", CertDigest(digest), key_id, "Operator", 1))
+    over = asyncio.Event()
+    forks.until = {forks.early.folder: over.wait, forks.other.folder: forks.heard}
+    result = await forks.place()
+    assert (result["established"], result["peer_key"]) == (True, "known")
+    assert not [remark for remark in result["remarks"] if "key is not the one" in remark]
     over.set()

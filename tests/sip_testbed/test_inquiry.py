@@ -77,6 +77,7 @@ async def having_called(ledger: Listing, inquiry: Inquiry) -> Inquiry:
     der = ledger.record(key("own"))
     inquiry.begin_call("callee")
     await inquiry.compare(claim(der), ledger.found(der))
+    await inquiry.keep_key()
     assert inquiry.peer_key is not None
     assert inquiry.peer_key.standing is Standing.FIRST
     inquiry.begin_call("callee")  # the next call

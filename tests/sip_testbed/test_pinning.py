@@ -374,7 +374,40 @@ class TestCall:
         der, is_pinned = ledger.record(), file.exists()
         inquiry.begin_call("caller")
         await inquiry.compare(claim(der, "Responder"), ledger.found(der))
+        assert await inquiry.keep_key() == ()
         assert not (is_pinned and PinStore(file).all())
         inquiry.begin_call("callee")
         await inquiry.compare(claim(der, "Initiator"), ledger.found(der))
+        assert not (is_pinned and PinStore(file).all()), "nobody has answered"
+        assert await inquiry.keep_key() == ()
         assert not is_pinned or [pin.digest for pin in PinStore(file).all()] == [digest_of(der)]
+
+    async def test_pins_who_agreed_on_keys_last(self, inquiry: Inquiry, ledger: Ledger, file: Path) -> None:
+        """Several telephones ring, and one answers; after a refused agreement there is nobody to pin."""
+        first, second, is_pinned = ledger.record(), ledger.record(), file.exists()
+        for der in (first, second):
+            inquiry.begin_call("callee")
+            await inquiry.compare(claim(der), ledger.found(der))
+        with pytest.raises(MikeyError):
+            await inquiry.compare(claim(first), ledger.found(first))
+        await inquiry.keep_key()
+        assert not (is_pinned and PinStore(file).all())
+        await inquiry.compare(claim(second), ledger.found(second))
+        await inquiry.keep_key()
+        assert not is_pinned or [pin.digest for pin in PinStore(file).all()] == [digest_of(second)]
+
+    async def test_leaves_the_pin_that_another_call_has_written_meanwhile(
+        self, inquiry: Inquiry, ledger: Ledger, file: Path
+    ) -> None:
+        """Two lines ring at once; the key that was answered first stays."""
+        if not file.exists():
+            return
+        first, second = ledger.record(), ledger.record()
+        beside = inquiry.of_call()
+        for each, der in ((inquiry, first), (beside, second)):
+            each.begin_call("callee")
+            await each.compare(claim(der), ledger.found(der))
+        assert await beside.keep_key() == ()
+        (told,) = await inquiry.keep_key()
+        assert "could not be pinned" in told
+        assert [pin.digest for pin in PinStore(file).all()] == [digest_of(second)]
