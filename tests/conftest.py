@@ -34,6 +34,7 @@ PACKAGES = {
     "chromium": "chromium",
     "ip": "iproute2",
     "nft": "nftables",
+    "libgstsdp-1.0.so.0": "libgstreamer-plugins-base1.0-0",
     "charon": "strongswan-charon",
     "swanctl": "strongswan-swanctl",
     "openssl": "openssl",
@@ -53,10 +54,13 @@ PACKAGES = {
     "prometheus": "prometheus",
     "systemd-analyze": "systemd",
 }
-"""Debian package that holds each peer program."""
+"""Debian package that holds each peer: a program, or a library."""
 
 PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/lib/ipsec"))
 """Where peers are looked for; strongSwan's daemon is not on the PATH."""
+
+LIBRARIES = Path("/usr/lib")
+"""Where Debian has shared libraries, in a folder for each architecture."""
 
 
 @functools.cache
@@ -75,10 +79,17 @@ def no_namespaces() -> str:
     return ""
 
 
+def _is_installed(peer: str) -> bool:
+    """Tell whether a program or a library is here."""
+    if ".so." in peer:
+        return any(LIBRARIES.glob(f"*/{peer}"))
+    return shutil.which(peer, path=PATH) is not None
+
+
 def _missing(item: pytest.Item) -> Iterator[str]:
     for mark in item.iter_markers("peer"):
         program = mark.args[0]
-        if shutil.which(program, path=PATH) is None:
+        if not _is_installed(program):
             yield f"{program} is missing; install it: apt-get install {PACKAGES[program]}"
     if item.get_closest_marker("netns") and (reason := no_namespaces()):
         yield reason
