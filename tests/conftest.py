@@ -34,6 +34,7 @@ PACKAGES = {
     "chromium": "chromium",
     "ip": "iproute2",
     "nft": "nftables",
+    "conntrack": "conntrack",
     "libgstsdp-1.0.so.0": "libgstreamer-plugins-base1.0-0",
     "charon": "strongswan-charon",
     "swanctl": "strongswan-swanctl",
