@@ -108,7 +108,7 @@ class AuthnService:
         except SigningRefused as refusal:
             raise self._refused(refusal, began_s) from None
         except KeyUnavailableError as error:
-            raise self._refused(SigningRefused("key-unavailable", str(error)), began_s) from None
+            raise self._refused(SigningRefused("key-unavailable", error.told), began_s) from None
         return self._told(call, identity, signing, began_s, rule)
 
     def _told(

@@ -124,7 +124,7 @@ class Submission:
         try:
             return await self._threads.run(self._signer, lambda: endorse(body, [self._signer]))
         except KeyUnavailableError as error:
-            raise UnavailableError(f"this node cannot use its endorsing key: {error}") from None
+            raise UnavailableError(f"this node cannot use its endorsing key: {error.told}") from None
 
     async def _recorded_meanwhile(self, digest: CertDigest, verdict: TxOutcome) -> Recorded:
         """Answer for a certificate that the ledger holds but this node did not know, once its store has caught up.

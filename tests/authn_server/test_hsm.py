@@ -131,9 +131,12 @@ def _goes_and_comes_back(domain: Domain, authn: httpx.Client, signing_request: M
     domain.hsm.take_away()
     refused = authn.post("/stir/v1/signing", json=signing_request())
     assert (refused.status_code, "POL5031" in refused.text) == (503, True)
-    assert domain.hsm.pin not in refused.text
     health = authn.get("/healthz")
-    assert (health.status_code, "key 'sti' of token 'calls'" in health.json()["reason"]) == (503, True)
+    assert (health.status_code, "a key in a token cannot be used" in health.json()["reason"]) == (503, True)
+    ready = authn.get("/readyz")
+    assert (ready.status_code, ready.json()["checks"]["key"]["state"]) == (503, "failed")
+    for told in (refused.text, health.text, ready.text):
+        assert [word for word in (domain.hsm.pin, "calls", "'sti'", str(domain.folder)) if word in told] == []
     assert _metric(authn, "voice_dpki_token_keys_usable") == 0
     domain.hsm.bring_back()
     until(lambda: authn.get("/healthz").status_code == 200)  # without a call: the token is asked for the key
@@ -164,7 +167,29 @@ async def test_the_service_signs_in_threads_and_says_when_it_cannot(
         await sign()
     assert (refused.value.message_id, refused.value.status, refused.value.bypass) == ("POL5031", 503, "a-token")
     health = service.health()
-    assert (health.ok, "key 'sti' of token 'calls' cannot be used" in health.facts["reason"]) == (False, True)
+    assert (health.ok, health.facts["reason"]) == (
+        False,
+        "a key in a token cannot be used: the token's module does not work",
+    )
+
+
+async def test_a_pin_that_cannot_be_read_is_refused_without_its_place(
+    hsm: SoftHsm, tmp_path: Path, signing_request: MakeRequest
+) -> None:
+    """As on a disk that fails while the token is restarted."""
+    site = Site(tmp_path).write(signer=read_signer(key_place(hsm.uri("sti"))))
+    site.config.write_text(site.config.read_text().replace("authn.pem", hsm.uri("sti")))
+    switch = Switch(load_setup(site.config, SystemClock()).credential, Unfollowed())
+    service = AuthnService(switch, 60.0, SystemClock(), Tracer(None, "a"))
+    hsm.pin_file.unlink()
+    hsm.end_module()
+    answer = service.sign(json.dumps(signing_request()).encode())
+    assert not isinstance(answer, bytes)
+    with pytest.raises(RequestError) as refused:
+        await answer
+    assert refused.value.message_id == "POL5031"
+    assert "the PIN cannot be read" in refused.value.sentence
+    assert str(tmp_path) not in refused.value.body().decode()
 
 
 def test_readiness_asks_no_token_in_the_event_loop(

@@ -60,7 +60,7 @@ def test_a_full_disk_is_said_and_leaves_no_part_of_a_line(disk: Disk) -> None:
     for _ in range(8):
         file.append(line)
     assert lost() > before
-    assert file.shortfall() == "a cannot be written, and its lines are lost"
+    assert file.shortfall() == "an export cannot be written, and its lines are lost"
     assert set((folder / "a").read_bytes().splitlines(keepends=True)) == {line}
     (folder / "ballast").unlink()
     file.append(line)

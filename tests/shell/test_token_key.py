@@ -4,6 +4,7 @@ import asyncio
 import re
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -127,7 +128,7 @@ def test_a_token_that_is_gone_is_told_and_comes_back(hsm: SoftHsm, caplog: pytes
     with pytest.raises(KeyUnavailableError):
         key.probe()
     assert SHORTFALLS.notes() == [key.shortfall()]
-    assert "key 'sti' of token 'calls' cannot be used" in key.shortfall()
+    assert key.shortfall() == "a key in a token cannot be used: the token's module does not work"
     hsm.bring_back()
     with pytest.raises(KeyUnavailableError):  # nobody asks the token again before RETRY_S
         check_signs(key)
@@ -138,6 +139,47 @@ def test_a_token_that_is_gone_is_told_and_comes_back(hsm: SoftHsm, caplog: pytes
         "a key cannot be used",
         "a key can be used again",
     ]
+
+
+def refuse_pin(hsm: SoftHsm) -> None:
+    hsm.write_pin("0817")  # tokens of other tests, which have the same name, have refused others
+    hsm.end_module()
+
+
+def hide_pin(hsm: SoftHsm) -> None:
+    hsm.pin_file.unlink()
+    hsm.end_module()
+
+
+def open_pin(hsm: SoftHsm) -> None:
+    hsm.pin_file.chmod(0o644)
+    hsm.end_module()
+
+
+FAULTS = (
+    ("the token refuses the PIN", refuse_pin),
+    ("the PIN cannot be read", hide_pin),
+    ("the PIN cannot be read", open_pin),
+    ("the token's module does not work", SoftHsm.take_away),
+)
+"""What strangers are told, by what happens to the token of a process that runs."""
+
+
+@pytest.mark.parametrize(("told", "happen"), FAULTS)
+def test_strangers_are_told_what_fails_and_the_log_where(
+    hsm: SoftHsm, told: str, happen: Callable[[SoftHsm], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    key = key_with(hsm, SettableClock(0))
+    happen(hsm)
+    for _ in range(2):  # the second time by what is remembered
+        with pytest.raises(KeyUnavailableError) as refused:
+            check_signs(key)
+        assert refused.value.told == told
+    assert SHORTFALLS.notes() == [f"a key in a token cannot be used: {told}"]
+    (said,) = (vars(record)["fields"] for record in caplog.records if record.message == "a key cannot be used")
+    assert said["key"] == "key 'sti' of token 'calls'"
+    if "PIN" in told:
+        assert str(hsm.pin_file) in said["reason"]
 
 
 def test_metrics_tell_signatures_and_faults(hsm: SoftHsm) -> None:

@@ -51,7 +51,7 @@ class RotatingFile:
 
     def shortfall(self) -> str:
         """Return what people should know if the last line could not be written; otherwise an empty string."""
-        return f"{self._path.name} cannot be written, and its lines are lost" if self._loses else ""
+        return "an export cannot be written, and its lines are lost" if self._loses else ""
 
     def close(self) -> None:
         """Close the file."""

@@ -84,6 +84,6 @@ class SigningThreads:
                 try:
                     await self.wait_for(now.private_key.probe)
                 except LateError as error:
-                    now.private_key.fail(str(error))
+                    now.private_key.fail(error)
                 except KeyUnavailableError:
                     pass  # the key knows it

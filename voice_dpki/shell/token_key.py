@@ -30,7 +30,7 @@ from pkcs11.exceptions import (
 from pkcs11.util.ec import encode_ec_public_key
 
 from voice_dpki.effects import Clock, SystemClock
-from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.errors import HarmfulAgainError, LocalError, PeerError
 from voice_dpki.metrics import counters, follow, gauge
 from voice_dpki.shell.token_module import TokenModule, close_quietly, module_at
 from voice_dpki.shell.token_uri import TokenUri
@@ -55,7 +55,9 @@ _MEANINGS: Final[Mapping[type[PKCS11Error], str]] = {
     MultipleTokensReturned: "there are several such tokens",
     NoSuchKey: "the token has no such key, or no public key beside it, or needs a PIN (pin-source=) to show it",
     MultipleObjectsReturned: "the token has several such keys",
+    PKCS11Error: "the token's module does not work",
 }
+"""What each error means for anybody; the last is one that has no class of its own, as of C_Initialize."""
 
 _NOT_LOST: Final = (NoSuchKey, MultipleObjectsReturned, KeySizeRange, KeyTypeInconsistent, MechanismInvalid)
 """Errors of a token that is there: initialising the module anew would take the sessions of its other keys."""
@@ -79,7 +81,8 @@ class TokenKey:
         self._module: TokenModule = module_at(uri.module)
         self._clock = clock or SystemClock()
         self._idle: deque[_Opened] = deque()
-        self._fault, self._retry_at_s = "", 0.0
+        self._fault: KeyUnavailableError | None = None
+        self._retry_at_s = 0.0
         self.public_key = self._use(_public_key)
         SHORTFALLS.watch(self)
 
@@ -100,8 +103,11 @@ class TokenKey:
         self._use(lambda opened: opened.key[Attribute.LABEL])
 
     def shortfall(self) -> str:
-        """Return why the key cannot be used now; empty if it can, as far as is known."""
-        return f"the {self.uri} cannot be used: {self._fault}" if self._fault else ""
+        """Return why the key cannot be used now; empty if it can, as far as is known.
+
+        Anybody may read it, so it names no key: which one it is, and where its PIN is, the log says.
+        """
+        return f"a key in a token cannot be used: {self._fault.told}" if self._fault else ""
 
     def close(self) -> None:
         """Close the sessions that nobody uses."""
@@ -117,16 +123,16 @@ class TokenKey:
 
     def _use(self, work: Callable[[_Opened], Any]) -> Any:
         """Work with the key: in an idle session, else in a new one, else after the module was initialised anew."""
-        if self._fault and self._clock.steady_s() < self._retry_at_s:
-            raise KeyUnavailableError(self._fault)
+        if (known := self._fault) and self._clock.steady_s() < self._retry_at_s:
+            raise KeyUnavailableError(known.told, known.detail)
         try:
             result = self._attempts(work)
         except KeyUnavailableError as error:
-            self.fail(str(error))
+            self.fail(error)
             raise
         except PKCS11Error as error:
-            self.fail(_meaning(error))
-            raise KeyUnavailableError(self._fault) from None
+            self.fail(fault := _meaning(error))
+            raise fault from None
         self._recover()
         return result
 
@@ -177,16 +183,17 @@ class TokenKey:
             raise
         return _Opened(session, key, generation)
 
-    def fail(self, why: str) -> None:
+    def fail(self, why: KeyUnavailableError) -> None:
         """Note that the key cannot be used; it is tried again after a pause."""
-        if why != self._fault:
-            log.error("a key cannot be used", extra={"fields": {"key": str(self.uri), "reason": why}})
-        self._fault, self._retry_at_s = why, self._clock.steady_s() + RETRY_S
+        if self._fault is None or str(why) != str(self._fault):
+            log.error("a key cannot be used", extra={"fields": {"key": str(self.uri), "reason": str(why)}})
+        self._retry_at_s = self._clock.steady_s() + RETRY_S
+        self._fault = KeyUnavailableError(why.told, why.detail)  # without the traceback, and what that refers to
 
     def _recover(self) -> None:
         if self._fault:
             log.info("a key can be used again", extra={"fields": {"key": str(self.uri)}})
-            self._fault = ""
+            self._fault = None
 
 
 class _Unexportable(KeyElsewhere):
@@ -203,7 +210,7 @@ class _Unexportable(KeyElsewhere):
         """Ask the token for the key; raises KeyUnavailableError."""
         self.token_key.probe()
 
-    def fail(self, why: str) -> None:
+    def fail(self, why: KeyUnavailableError) -> None:
         """Note that the key cannot be used."""
         self.token_key.fail(why)
 
@@ -282,7 +289,7 @@ class TokenRsaKey(_Unexportable, rsa.RSAPrivateKey):
 def signer_in_token(uri: TokenUri) -> LocalSigner:
     """Return the signer whose key is in a token; the same URI gives the same sessions.
 
-    Raises LocalError that names the key and says why it cannot be used; PinRefusedError if that is its PIN.
+    Raises LocalError that names the key and says why it cannot be used; HarmfulAgainError if that is its PIN.
     """
     try:
         token_key = _KEYS.get(uri) or TokenKey(uri)
@@ -290,7 +297,7 @@ def signer_in_token(uri: TokenUri) -> LocalSigner:
         key: Any = TokenEcKey if isinstance(token_key.public_key, ec.EllipticCurvePublicKey) else TokenRsaKey
         return LocalSigner(key(token_key))
     except PinRefusedError as error:
-        raise PinRefusedError(f"{uri}: {error}") from None
+        raise HarmfulAgainError(f"{uri}: {error}") from None
     except (LocalError, PeerError) as error:
         raise LocalError(f"{uri}: {error}") from None
 
@@ -331,5 +338,6 @@ def _octets(data: object) -> bytes:
     return bytes(memoryview(data))  # type: ignore[arg-type]  # `cryptography` gives what has a buffer
 
 
-def _meaning(error: PKCS11Error) -> str:
-    return _MEANINGS.get(type(error)) or f"the token answers {type(error).__name__} {error}".rstrip()
+def _meaning(error: PKCS11Error) -> KeyUnavailableError:
+    told = _MEANINGS.get(type(error)) or f"the token answers {type(error).__name__}"
+    return KeyUnavailableError(told, str(error))

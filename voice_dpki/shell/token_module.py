@@ -9,7 +9,7 @@ import ctypes
 import fcntl
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Condition, Lock
@@ -22,7 +22,7 @@ from pkcs11.exceptions import PinExpired, PinIncorrect, PinInvalid, PinLenRange,
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import read_private_secret
 from voice_dpki.shell.token_uri import TokenUri
-from voice_dpki.x509.keys import PinRefusedError
+from voice_dpki.x509.keys import KeyUnavailableError, PinRefusedError
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ _USER_STATES: Final = frozenset({1, 3})
 
 _REFUSALS: Final = (PinExpired, PinIncorrect, PinInvalid, PinLenRange, PinLocked, UserPinNotInitialized)
 """What a token answers to a PIN that must not be tried again."""
+
+_UNREAD: Final = "the PIN cannot be read"
 
 
 class _Arguments(ctypes.Structure):
@@ -144,7 +146,7 @@ class TokenModule:
                 self._changed.notify_all()
 
     def open(self, uri: TokenUri) -> Session:
-        """Open a session in which the user is logged in; raises PKCS11Error and PinRefusedError."""
+        """Open a session in which the user is logged in; raises PKCS11Error and KeyUnavailableError."""
         serial = None if uri.serial is None else uri.serial.encode("utf-8")
         with self._opening:  # two threads must not log in at once
             token: Token = self._library.get_token(token_label=uri.token, token_serial=serial)
@@ -158,31 +160,42 @@ class TokenModule:
         return session
 
     def _log_in(self, token: Token, pin_file: Path) -> None:
-        pin, name = read_private_secret(pin_file), (token.label, token.serial)
+        pin, name = _read_pin(pin_file), (token.label, token.serial)
         if self._refused.get(name) == pin:
-            raise PinRefusedError(f"the token has refused the PIN of {pin_file}, which is not tried again")
+            raise PinRefusedError("the token has refused the PIN, which is not tried again", str(pin_file))
         with _one_process(pin_file):
             _check_tries_left(token.slot.get_token().flags, pin_file)
             try:
                 self._logins[name] = token.open(user_pin=pin)
             except _REFUSALS as error:
                 self._refused[name] = pin
-                raise PinRefusedError(f"the token refuses the PIN of {pin_file}: {type(error).__name__}") from None
+                raise PinRefusedError("the token refuses the PIN", f"{pin_file}, {type(error).__name__}") from None
+
+
+def _read_pin(pin_file: Path) -> str:
+    """Read the PIN; raises KeyUnavailableError, for a disk that fails may come back."""
+    try:
+        return read_private_secret(pin_file)
+    except LocalError as error:
+        raise KeyUnavailableError(_UNREAD, str(error)) from None
 
 
 def _check_tries_left(flags: TokenFlag, pin_file: Path) -> None:
     """Raise PinRefusedError if one more refused PIN would lock the token: a person is to log in first."""
     if flags & TokenFlag.USER_PIN_LOCKED:
-        raise PinRefusedError(f"the token is locked, so the PIN of {pin_file} is not tried")
+        raise PinRefusedError("the token is locked, so the PIN is not tried", str(pin_file))
     if flags & TokenFlag.USER_PIN_FINAL_TRY:
-        raise PinRefusedError(f"the token has one try left, so the PIN of {pin_file} is not tried: log in by hand")
+        raise PinRefusedError("the token has one try left, so the PIN is not tried", f"{pin_file}; log in by hand")
 
 
 @contextmanager
 def _one_process(pin_file: Path) -> Iterator[None]:
     """Let one process at a time try a PIN: several workers that start together would spend all tries."""
-    with pin_file.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as opened:
+        try:
+            fcntl.flock(opened.enter_context(pin_file.open("rb")), fcntl.LOCK_EX)
+        except OSError as error:
+            raise KeyUnavailableError(_UNREAD, f"{pin_file}: {error.strerror}") from None
         yield
 
 

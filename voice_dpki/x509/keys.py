@@ -52,7 +52,15 @@ class KeyKindError(PeerError):
 
 
 class KeyUnavailableError(LocalError):
-    """A private key that is elsewhere cannot be used now; it may come back."""
+    """A private key that is elsewhere cannot be used now; it may come back.
+
+    `told` is for anybody who asks: it says what fails, and names no file, token or key. The message goes on with
+    `detail`, for log and terminal.
+    """
+
+    def __init__(self, told: str, detail: str = "") -> None:
+        super().__init__(f"{told}: {detail}" if detail else told)
+        self.told, self.detail = told, detail
 
 
 class PinRefusedError(KeyUnavailableError, HarmfulAgainError):
@@ -64,14 +72,14 @@ class KeyElsewhere(ABC):
 
     @abstractmethod
     def fault(self) -> str:
-        """Return in a sentence why the key cannot be used now; empty if it can, as far as is known."""
+        """Return, for anybody who asks, why the key cannot be used now; empty if it can, as far as is known."""
 
     @abstractmethod
     def probe(self) -> None:
         """Ask the device whether the key is still there; raises KeyUnavailableError."""
 
     @abstractmethod
-    def fail(self, why: str) -> None:
+    def fail(self, why: KeyUnavailableError) -> None:
         """Note that the key cannot be used, for instance as the device does not answer, until it is used again."""
 
 
@@ -111,7 +119,10 @@ def is_elsewhere(signer: Signer) -> bool:
 
 
 def fault_of(signer: Signer) -> str:
-    """Return why a signer's key cannot be used now; empty if it can, and for every key in this process."""
+    """Return, for anybody who asks, why a signer's key cannot be used now.
+
+    Empty if it can, and for every key in this process.
+    """
     key = signer.private_key if isinstance(signer, LocalSigner) else None
     return key.fault() if isinstance(key, KeyElsewhere) else ""
 
