@@ -20,6 +20,7 @@ from voice_dpki.shell.log import set_level
 from voice_dpki.shell.reload import RELOADABLE, Live, Options
 from voice_dpki.shell.rule_file import check_clients
 from voice_dpki.shell.signing import HsmConfig
+from voice_dpki.shell.sip_tls import live_peer_side
 from voice_dpki.shell.stir_service import Namespace, StirConfig
 from voice_dpki.shell.stir_sip import Peers, SipPeer, SipSection, SipSetup, peer_names, sip_setup
 from voice_dpki.shell.tls import ClientTls, ServerSide, live_server_side
@@ -216,7 +217,7 @@ def load_setup(path: Path, clock: Clock) -> AuthnSetup:
     ledger = _ledger(path, config.ledger)
     tokens = options.live(lambda config: config.read_tokens(path))
     rules = options.live(lambda config: config.read_rules(path))
-    sip = _sip(path, config.sip)
+    sip = _sip(path, options)
     config.check_workers(path)
     trace = config.trace.read(path)
     bypass = options.live(lambda config: config.read_bypass(path))
@@ -237,13 +238,15 @@ def _oob(path: Path, config: AuthnConfig) -> OobSetup | None:
     return OobSetup.configured(path, config.oob)
 
 
-def _sip(path: Path, section: AuthnSip | None) -> SipSetup[SigningPeer] | None:
+def _sip(path: Path, options: Options[AuthnConfig]) -> SipSetup[SigningPeer] | None:
+    section = options.config.sip
     if section is None:
         return None
     for peer in section.peers:
         if peer.attest is None and not peer.attest_by_header:
             raise LocalError(f"{path}: sip.peers: {peer.address} has neither attest nor attest_by_header = true")
-    return sip_setup(path, section, section.peers)
+    tls = live_peer_side(path, options, lambda config: config.sip.tls if config.sip else None)
+    return sip_setup(path, section, section.peers, tls)
 
 
 def _ledger(path: Path, follow: FollowConfig | None) -> LedgerAccess | None:

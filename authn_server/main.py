@@ -29,7 +29,7 @@ from voice_dpki.shell.readiness import Readiness
 from voice_dpki.shell.result import print_result, text_or_null
 from voice_dpki.shell.signing import SigningThreads
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
-from voice_dpki.shell.stir_sip import StirSip
+from voice_dpki.shell.stir_sip import StirSip, sip_checks
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.shell.worker import is_first, is_worker
 from voice_dpki.shell.workers import supervise
@@ -219,7 +219,11 @@ async def _serve(setup: AuthnSetup, stop: asyncio.Event) -> None:
                 service.sign,
                 health=health,
                 perform_text=invites.sign_text,
-                readiness=Readiness(checks(switch, service, expiry, clock) | tls_checks(setup.tls, clock)),
+                readiness=Readiness(
+                    checks(switch, service, expiry, clock)
+                    | tls_checks(setup.tls, clock)
+                    | sip_checks(setup.sip, clock)
+                ),
             )
             certificate = profile.digest.hex()
             asked_over_sip = setup.sip if is_first() else None

@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -13,14 +14,15 @@ from sipmessage import URI
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.names import Tn, ascii_lower
 from voice_dpki.shell.config import AdvertisedListen, Config, Listen, load_config, read_secret, resolve
-from voice_dpki.shell.tls import ClientTls, PeerTls, client_context, optional_client_context, server_context
+from voice_dpki.shell.reload import Live, Options
+from voice_dpki.shell.sip_tls import PeerSide, live_peer_side
+from voice_dpki.shell.tls import ClientTls, PeerTls, optional_client_context
 from voice_dpki.shell.trace import CallTraceConfig, TraceTo
 from voice_dpki.sip.digest import MD5, SHA_256, Secret
 from voice_dpki.sip.location import DEFAULT_EXPIRES_S, MAX_EXPIRES_S, MIN_EXPIRES_S
 from voice_dpki.sip.message import Hop
 from voice_dpki.sip.transaction import UDP_MAX_BYTES
 from voice_dpki.stir.tn import canonical_tn
-from voice_dpki.wire.sip.transport import Tls
 
 EXAMPLE = """\
 domain = "a.example"
@@ -258,13 +260,14 @@ class ProxySetup:
     signing: Access | None
     verification: Access | None
     trace: TraceTo
-    tls: Tls | None = None
+    tls: Live[PeerSide] | None = None
     """SIP over TLS; None if it is not configured."""
 
 
 def load_setup(path: Path) -> ProxySetup:
     """Read the configuration at `path` and the files that it names; raises LocalError that says what to correct."""
-    config = load_config(path, ProxyConfig)
+    options = Options(partial(load_config, path, ProxyConfig))
+    config = options.config
     config.listen.check(path)
     for route in config.routes:
         if route.next_hop.startswith("tls:") and config.tls is None:
@@ -280,14 +283,8 @@ def load_setup(path: Path) -> ProxySetup:
         _access(path, config.signing),
         _access(path, config.verification),
         config.trace.read(path),
-        _tls(path, config.tls),
+        live_peer_side(path, options, lambda config: config.tls),
     )
-
-
-def _tls(path: Path, section: PeerTls | None) -> Tls | None:
-    if section is None:
-        return None
-    return Tls(client_context(path, section.client), server_context(path, section.server), section.port)
 
 
 def _access(path: Path, config: ServiceConfig | None) -> Access | None:

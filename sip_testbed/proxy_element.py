@@ -128,6 +128,10 @@ class ProxyElement:
         """Return the transaction layer's time, in seconds of a monotonic clock."""
         return self._endpoint.now_s()
 
+    def renew_tls(self, tls: Tls) -> None:
+        """Use other certificates from the next handshake on (see `Endpoint.renew_tls`)."""
+        self._endpoint.renew_tls(tls)
+
     def vouch(self, arrival: Arrival) -> None:
         """Note that the sender of a request has authenticated (see `Endpoint.vouch`)."""
         self._endpoint.vouch(arrival.source.host)

@@ -85,9 +85,11 @@ class ProxyService:
             on_answer=_count,
             own_names=(config.domain,),
             advertise=config.listen.advertise,
-            tls=setup.tls,
+            tls=setup.tls.value.tls if setup.tls else None,
             known=setup.routes.hosts,
         )
+        if setup.tls is not None:
+            setup.tls.follow(lambda side: self._element.renew_tls(side.tls))
         TRANSACTIONS.set_function(lambda: len(self._element.layer))
         for cause in (field.name for field in fields(Counters)):
             IGNORED.labels(cause).set_function(partial(getattr, self._element.layer.counters, cause))

@@ -22,6 +22,7 @@ from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.log import set_level
 from voice_dpki.shell.reload import RELOADABLE, Live, Options
 from voice_dpki.shell.rule_file import MAX_LISTED, check_clients
+from voice_dpki.shell.sip_tls import live_peer_side
 from voice_dpki.shell.stir_service import Namespace, StirConfig
 from voice_dpki.shell.stir_sip import Peers, SipPeer, SipSection, SipSetup, peer_names, sip_setup
 from voice_dpki.shell.tls import ClientTls, ServerSide, live_server_side
@@ -268,7 +269,7 @@ def load_setup(path: Path) -> VerifySetup:
     _check_exports(path, config)
     handling = options.live(lambda config: config.read_rules(path))
     check_clients(path, "replay.b2bua", config.replay.b2bua, config.names(path))
-    sip = sip_setup(path, config.sip, config.sip.peers) if config.sip else None
+    sip = _sip(path, options)
     config.check_workers(path)
     trace, store = config.trace.read(path), config.replay.store
     link = store.link(path, config.domain, SystemClock()) if store else None
@@ -281,6 +282,14 @@ def load_setup(path: Path) -> VerifySetup:
     return VerifySetup(
         config, ledger, tokens, tls, trace, handling, path, sip, link, outside, bypasses, oob, country
     )
+
+
+def _sip(path: Path, options: Options[VerifyConfig]) -> SipSetup[SipPeer] | None:
+    section = options.config.sip
+    if section is None:
+        return None
+    tls = live_peer_side(path, options, lambda config: config.sip.tls if config.sip else None)
+    return sip_setup(path, section, section.peers, tls)
 
 
 def _oob(path: Path, config: VerifyConfig) -> OobSetup | None:

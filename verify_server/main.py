@@ -21,7 +21,7 @@ from voice_dpki.shell.program import ServiceParser, indented, spare_the_collecto
 from voice_dpki.shell.readiness import Check, Readiness, failed_if
 from voice_dpki.shell.result import print_result, text_or_null
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
-from voice_dpki.shell.stir_sip import StirSip
+from voice_dpki.shell.stir_sip import StirSip, sip_checks
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.shell.worker import is_first, is_worker
 from voice_dpki.shell.workers import supervise
@@ -195,7 +195,9 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
             setup.tokens,
             service.verify,
             perform_text=invites.verify_text,
-            readiness=Readiness(_checks(subscription, replays) | tls_checks(setup.tls, clock)),
+            readiness=Readiness(
+                _checks(subscription, replays) | tls_checks(setup.tls, clock) | sip_checks(setup.sip, clock)
+            ),
         )
         asked_over_sip = setup.sip if is_first() else None
         sip = (

@@ -93,9 +93,9 @@ def gauge(name: str, what: str, together: Together = "livemax") -> Gauge:
     return Gauge(PREFIX + name, what, multiprocess_mode=together)
 
 
-def gauges(name: str, what: str, **labels: Values) -> Family[Gauge]:
-    """Declare a gauge with labels, as `counters` does; in several processes, the largest value counts."""
-    return Family(Gauge(PREFIX + name, what, tuple(labels), multiprocess_mode="livemax"), labels)
+def gauges(name: str, what: str, together: Together = "livemax", **labels: Values) -> Family[Gauge]:
+    """Declare a gauge with labels, as `counters` does."""
+    return Family(Gauge(PREFIX + name, what, tuple(labels), multiprocess_mode=together), labels)
 
 
 def follow(metric: Gauge, value: Callable[[], float]) -> None:

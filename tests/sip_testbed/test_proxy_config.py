@@ -11,6 +11,7 @@ from sip_testbed.proxy_stir import StirService
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import load_config
+from voice_dpki.shell.reload import reload_all
 from voice_dpki.shell.tls import make_certificate
 from voice_dpki.sip.digest import MD5, SHA_256
 
@@ -72,9 +73,15 @@ def test_tls_for_sip_is_read_whole(folder: Path) -> None:
     (folder / "peers" / "b-key.pem").unlink()
     tls = load_setup(folder / "proxy.toml").tls
     assert tls is not None
-    assert tls.server is not None
-    assert tls.port == 5061
+    assert tls.value.tls.server is not None
+    assert tls.value.tls.port == 5061
     assert load_setup(folder / "proxy.toml").config.listen.port == 5060
+    before = tls.value.server
+    (folder / "proxy.pem").unlink()
+    (folder / "proxy-key.pem").unlink()
+    make_certificate(folder, "proxy", "Operator A", 60)
+    assert reload_all()
+    assert tls.value.server.not_after_s > before.not_after_s
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.names import Tn
 from voice_dpki.shell.config import AdvertisedListen
-from voice_dpki.shell.tls import ClientTls, PeerTls, client_context, make_certificate, server_context
+from voice_dpki.shell.reload import Live
+from voice_dpki.shell.sip_tls import PeerSide, peer_side
+from voice_dpki.shell.tls import ClientTls, PeerTls, client_context, make_certificate
 from voice_dpki.shell.trace import Tracer, TraceTo
 from voice_dpki.sip.digest import Secret
 from voice_dpki.sip.message import Hop, header_values
@@ -35,18 +37,17 @@ class Operators:
         for name in ("proxy-a", "proxy-b", "caller", "callee", "stranger"):
             make_certificate(folder, name, name, 30)
 
-    def tls(self, name: str, *peers: str) -> Tls:
+    def tls(self, name: str, *peers: str) -> Live[PeerSide]:
         section = PeerTls(
             port=0, certificate=f"{name}.pem", key=f"{name}-key.pem", peers=tuple(f"{p}.pem" for p in peers)
         )
-        at = self.folder / "x.toml"
-        return Tls(client_context(at, section.client), server_context(at, section.server), 0)
+        return Live(peer_side(self.folder / "x.toml", section))
 
     def client(self, name: str, server: str) -> ssl.SSLContext:
         section = ClientTls(certificate=f"{name}.pem", key=f"{name}-key.pem", servers=(f"{server}.pem",))
         return client_context(self.folder / "x.toml", section)
 
-    async def proxy(self, letter: str, number: Tn, tls: Tls, *routes: Route) -> ProxyService:
+    async def proxy(self, letter: str, number: Tn, tls: Live[PeerSide], *routes: Route) -> ProxyService:
         config = ProxyConfig(listen=AdvertisedListen(port=0), domain=f"{letter}.example", users="")
         users = Users({number: Secret("right")})
         tracer = Tracer(self.folder / f"{letter}.jsonl", f"proxy-{letter}")
@@ -71,7 +72,8 @@ class Operators:
         await call.answer(b"v=0\r\n")
 
     async def start(self, *, between: str = "tls", callee: str = "tls") -> None:
-        self.b = await self.proxy("b", CALLEE, self.tls("proxy-b", "proxy-a", "callee"))
+        self.tls_b = self.tls("proxy-b", "proxy-a", "callee")
+        self.b = await self.proxy("b", CALLEE, self.tls_b)
         next_hop = (
             f"tls:127.0.0.1:{tls_port(self.b)}" if between == "tls" else f"{between}:{self.b.address.address}"
         )
@@ -175,13 +177,25 @@ async def test_who_is_not_listed_does_not_get_in(operators: Operators) -> None:
 async def test_a_proxy_that_is_not_the_listed_one_is_not_talked_to(operators: Operators) -> None:
     await operators.start()
     fake = await asyncio.start_server(
-        lambda r, w: w.close(), "127.0.0.1", 0, ssl=operators.tls("stranger", "proxy-a").server
+        lambda r, w: w.close(), "127.0.0.1", 0, ssl=operators.tls("stranger", "proxy-a").value.tls.server
     )
     port = fake.sockets[0].getsockname()[1]
     operators.a._routes = Routes([Route(domain="b.example", next_hop=f"tls:127.0.0.1:{port}")])
     assert (await operators.call(f"sips:+{CALLEE}@b.example")).status == 500
     fake.close()
     await fake.wait_closed()
+
+
+async def test_a_proxy_renews_its_certificate_while_telephones_stay_registered(operators: Operators) -> None:
+    """Calls go over the connections that stand; who is taken off the list has none any more."""
+    shown, lists = operators.tls("stranger", "proxy-a", "callee"), operators.tls("stranger", "proxy-a")
+    await operators.start()
+    for side in (operators.tls_b.value, shown.value):
+        operators.tls_b.replace(side)
+        assert (await operators.call(f"sips:+{CALLEE}@b.example")).status == 200
+    operators.tls_b.replace(lists.value)
+    assert (await operators.call(f"sips:+{CALLEE}@b.example")).status == 480
+    assert len(operators.incoming) == 2
 
 
 async def test_handshakes_that_nobody_goes_on_with_keep_nobody_out(operators: Operators) -> None:

@@ -28,10 +28,11 @@ def time_told(seconds: float) -> str:
 
 def tls_checks(side: Live[ServerSide] | None, clock: Clock) -> dict[str, Check]:
     """Return the check of a server's own TLS certificate, none without TLS. It warns in time."""
-    return {} if side is None else {"tls": lambda: _tls(side.value, clock.now_s())}
+    return {} if side is None else {"tls": lambda: tls_finding(side.value, clock.now_s())}
 
 
-def _tls(side: ServerSide, now_s: float) -> Finding:
+def tls_finding(side: ServerSide, now_s: float) -> Finding:
+    """Judge a server's own TLS certificate."""
     if now_s > side.not_after_s:
         return failed_if("the TLS certificate of this server has expired: make a new one, and reload")
     left = time_told(side.not_after_s - now_s)

@@ -43,6 +43,17 @@ class Live(Generic[V]):
         """Hold a first value; `owner` is what replaces it, and lives as long."""
         self.value = value
         self._owner = owner
+        self._acts: list[Callable[[V], None]] = []
+
+    def follow(self, act: Callable[[V], None]) -> None:
+        """Have `act`, which cannot fail, called with each value that takes this one's place."""
+        self._acts.append(act)
+
+    def replace(self, value: V) -> None:
+        """Hold another value, and tell those that follow."""
+        self.value = value
+        for act in self._acts:
+            act(value)
 
 
 class Options(Generic[C]):
@@ -83,7 +94,7 @@ class Options(Generic[C]):
             return
         self._refused, self.config = False, merged.config
         for (held, _), value in zip(self._live, values, strict=True):
-            held.value = value
+            held.replace(value)
         for act in self._acts if merged.taken else ():
             act(self.config)
         RELOADS.labels("taken").inc()

@@ -18,15 +18,19 @@ import msgspec
 from sipmessage import Request, Response
 
 from voice_dpki.clock_health import HEALTH
-from voice_dpki.effects import Random, SystemRandom
+from voice_dpki.effects import Clock, Random, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.metrics import OTHER, counters, follow, gauges
 from voice_dpki.shell.config import AdvertisedListen, Config
 from voice_dpki.shell.current import work_on
+from voice_dpki.shell.expiring import tls_finding
 from voice_dpki.shell.hep import HepTarget
 from voice_dpki.shell.metrics import Health
+from voice_dpki.shell.readiness import Check
+from voice_dpki.shell.reload import Live
+from voice_dpki.shell.sip_tls import PeerSide
 from voice_dpki.shell.stir_service import OPERATIONS, REQUESTS, SECONDS
-from voice_dpki.shell.tls import PeerTls, client_context, server_context
+from voice_dpki.shell.tls import PeerTls
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.events import Counters, Event, RequestReceived, TransactionKey
 from voice_dpki.sip.hop import Hop
@@ -37,7 +41,6 @@ from voice_dpki.stir.faults import RequestError
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.sip.asked import BYPASS_HEADER
 from voice_dpki.wire.sip.endpoint import Endpoint
-from voice_dpki.wire.sip.transport import Tls
 from voice_dpki.wire.tasks import Background
 
 log = logging.getLogger(__name__)
@@ -112,7 +115,7 @@ class SipSetup(Generic[P]):
     listen: AdvertisedListen
     peers: Mapping[str, P]
     """By address in canonical form."""
-    tls: Tls | None
+    tls: Live[PeerSide] | None
 
     def peer_of(self, source: Hop) -> P | None:
         """Return the peer that a message from `source` is of, or None for a stranger."""
@@ -122,13 +125,15 @@ class SipSetup(Generic[P]):
         return peer
 
     def __str__(self) -> str:
-        tls = f", TLS at {self.tls.port}" if self.tls else ""
+        tls = f", TLS at {self.tls.value.tls.port}" if self.tls else ""
         peers = f"{len(self.peers)} peer{'s' if len(self.peers) > 1 else ''}"
         return f"{self.listen.host}:{self.listen.port}{tls}, {peers}"
 
 
-def sip_setup(path: Path, section: SipSection, peers: Sequence[P]) -> SipSetup[P]:
-    """Check `[sip]` of the configuration at `path`, and read the files that it names; raises LocalError."""
+def sip_setup(
+    path: Path, section: SipSection, peers: Sequence[P], tls: Live[PeerSide] | None = None
+) -> SipSetup[P]:
+    """Check `[sip]` of the configuration at `path`, whose `[sip.tls]` gave `tls`; raises LocalError."""
     section.listen.check(path)
     listed: dict[str, P] = {}
     for peer in peers:
@@ -140,13 +145,14 @@ def sip_setup(path: Path, section: SipSection, peers: Sequence[P]) -> SipSetup[P
             raise LocalError(f"{path}: sip.peers: {peer.address} is listed twice")
         if peer.transport == "tls" and section.tls is None:
             raise LocalError(f"{path}: sip.peers: {peer.address} uses TLS, and [sip.tls] is missing")
-    return SipSetup(section.listen, listed, _tls(path, section.tls))
+    return SipSetup(section.listen, listed, tls)
 
 
-def _tls(path: Path, section: PeerTls | None) -> Tls | None:
-    if section is None:
-        return None
-    return Tls(client_context(path, section.client), server_context(path, section.server), section.port)
+def sip_checks(setup: SipSetup[P] | None, clock: Clock) -> dict[str, Check]:
+    """Return the check of the TLS certificate that is shown over SIP, none without one. It warns in time."""
+    if setup is None or (side := setup.tls) is None:
+        return {}
+    return {"sip_tls": lambda: tls_finding(side.value.server, clock.now_s())}
 
 
 def _canonical(host: str) -> str:
@@ -196,9 +202,11 @@ class StirSip(Generic[P]):
             random=random,
             tracer=Tracer(None, operation, hep=hep),  # no file: messages hold numbers, which that must not
             advertise=setup.listen.advertise,
-            tls=setup.tls,
+            tls=setup.tls.value.tls if setup.tls else None,
             known=setup.peers,
         )
+        if setup.tls is not None:
+            setup.tls.follow(lambda side: self._endpoint.renew_tls(side.tls))
         self._layer = self._endpoint.layer
 
     @property

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from cryptography.x509 import BasicConstraints, ExtensionNotFound, load_der_x509_certificate
@@ -22,11 +22,11 @@ from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.certificate_names import check_host
 from voice_dpki.ledger.refusals import Refused
-from voice_dpki.metrics import counters, gauge
+from voice_dpki.metrics import counters, gauges
 from voice_dpki.shell.config import Config, Port, load_config, read_file, resolve
 from voice_dpki.shell.credentials import passphrase_of, read_certificate, read_signer
 from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, make_folder, write_all_new
-from voice_dpki.shell.reload import Live, Options
+from voice_dpki.shell.reload import RELOADABLE, Live, Options
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, build_certificate
@@ -57,10 +57,11 @@ REFUSED = counters(
     ),
 )
 
-NOT_AFTER = gauge(
+NOT_AFTER = gauges(
     "tls_certificate_not_after",
-    "When this server's TLS certificate expires, in Unix time; 0 without TLS.",
+    "When this server's TLS certificate expires, in Unix time.",
     "livemin",
+    interface=("http", "sip"),
 )
 
 _EXPIRED, _NOT_YET_VALID = 10, 9
@@ -93,9 +94,9 @@ class PeerTls(Config, frozen=True, kw_only=True):
     """`[tls]` of an element that is both server and client, with one list of its peers."""
 
     port: Port
-    certificate: str
-    key: str
-    peers: _Listed
+    certificate: Annotated[str, RELOADABLE]
+    key: Annotated[str, RELOADABLE]
+    peers: Annotated[_Listed, RELOADABLE]
     """As `ServerTls.clients`."""
 
     @property
@@ -121,13 +122,13 @@ class ServerSide:
     """Validity of the server's own certificate, in Unix time."""
 
 
-def server_side(config_path: Path, section: ServerTls) -> ServerSide:
+def server_side(config_path: Path, section: ServerTls, interface: Literal["http", "sip"] = "http") -> ServerSide:
     """Read a server's section; raises LocalError that names the file that cannot be used."""
     context, own = _context(ssl.PROTOCOL_TLS_SERVER, config_path, section.certificate, section.key)
     listed = frozenset(sha256(each.der).digest() for each in _trust(context, config_path, section.clients))
     context.num_tickets = 0  # a resumed session does not show the certificate again, which may have expired
     context.sslobject_class = _Watched
-    NOT_AFTER.set(own.not_after_s)
+    NOT_AFTER.labels(interface).set(own.not_after_s)
     return ServerSide(context, listed, own.not_before_s, own.not_after_s)
 
 
@@ -154,11 +155,6 @@ def live_server_side(
         options.live(check_none)
         return None
     return options.live(read)
-
-
-def server_context(config_path: Path, section: ServerTls) -> ssl.SSLContext:
-    """Make a server's TLS context; raises LocalError that names the file that cannot be used."""
-    return server_side(config_path, section).context
 
 
 def client_context(config_path: Path, section: ClientTls) -> ssl.SSLContext:

@@ -2,9 +2,11 @@
 
 import asyncio
 import resource
+import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Final, Protocol, cast
 
 from voice_dpki.errors import MalformedError
@@ -102,8 +104,8 @@ class Connection(asyncio.Protocol):
         """The source in whose share the connection counts."""
         self.has_spoken = False
         """Whether a message that can be understood has come."""
-        self.is_certified = False
-        """Whether the peer has proven a certificate that is trusted here."""
+        self.certificate = b""
+        """SHA-256 of the certificate that the peer has proven, and that is trusted here; empty without one."""
         self._owner = owner
         self._framer = StreamFramer()
         self._has_turn = False
@@ -127,7 +129,7 @@ class Connection(asyncio.Protocol):
         numbered = Hop(self.peer.transport, host, port, flow=next(self._owner.numbers))
         self.peer, self.source = numbered, source_of(host)
         self._local = Hop("tcp", *transport.get_extra_info("sockname")[:2]).address
-        self.is_certified = bool(transport.get_extra_info("peercert"))
+        self.certificate = _certificate_of(transport)
         self._touch()
         if not self._owner.opened(self):
             self._transport.abort()
@@ -246,6 +248,12 @@ class Connection(asyncio.Protocol):
             self._active_s = asyncio.get_running_loop().time()
 
 
+def _certificate_of(transport: asyncio.BaseTransport) -> bytes:
+    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    shown = tls.getpeercert(binary_form=True) if tls is not None else None
+    return sha256(shown).digest() if shown else b""
+
+
 def _can_be_understood(message: bytes) -> bool:
     """Whether a message is SIP: anything else is worth no more than silence."""
     try:
@@ -322,7 +330,7 @@ class Pool:
         return True
 
     def _is_stranger(self, connection: Connection) -> bool:
-        return not connection.is_certified and not self._is_known(connection.source)
+        return not connection.certificate and not self._is_known(connection.source)
 
     def speaks(self, connection: Connection) -> None:
         """Note that a connection has brought a message."""

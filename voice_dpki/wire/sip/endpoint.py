@@ -97,6 +97,10 @@ class Endpoint:
             self._timer.cancel()
         await self._transport.close()
 
+    def renew_tls(self, tls: Tls) -> None:
+        """Use other certificates from the next handshake on (see `Transport.renew_tls`)."""
+        self._transport.renew_tls(tls)
+
     def now_s(self) -> float:
         """Return the transaction layer's time, in seconds of the event loop's monotonic clock."""
         assert self._loop is not None

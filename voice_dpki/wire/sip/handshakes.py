@@ -28,12 +28,13 @@ class TlsListener:
 
     If too many handshakes are under way, the oldest one is cancelled, or the source's own oldest one if the source
     has used up its share. Silent clients thus cannot keep others out. `on_refused(source)` is called for each.
+    `context` is asked at each handshake, for certificates may be replaced.
     """
 
     def __init__(
         self,
         limits: Limits,
-        context: ssl.SSLContext,
+        context: Callable[[], ssl.SSLContext | None],
         make: Callable[[], Connection],
         on_refused: Callable[[str], None],
     ) -> None:
@@ -88,7 +89,7 @@ class TlsListener:
     async def _shake(self, accepted: socket.socket) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                self._make, accepted, ssl=self._context, ssl_handshake_timeout=self.limits.connect_s
+                self._make, accepted, ssl=self._context(), ssl_handshake_timeout=self.limits.connect_s
             )
         except (OSError, TimeoutError) as error:  # the context has counted and logged why
             log.debug("no TLS", extra={"fields": {"error": type(error).__name__}})

@@ -38,6 +38,12 @@ class Tls:
     client: ssl.SSLContext
     server: ssl.SSLContext | None = None
     port: int = 0
+    listed: frozenset[bytes] | None = None
+    """SHA-256 of the peers' certificates; None where the contexts alone decide."""
+
+    def admits(self, certificate: bytes) -> bool:
+        """Tell whether connections to a peer with the certificate of that SHA-256 may stay."""
+        return self.listed is None or certificate in self.listed
 
 
 class SipTracer(Protocol):
@@ -134,7 +140,7 @@ class Transport:
         host, port = self.address.host, self._tls.port
         self._tls_listener = TlsListener(
             self.limits,
-            self._tls.server,
+            lambda: self._tls.server if self._tls else None,
             lambda: Connection(self, incoming=True, transport="tls"),
             self._on_refused,
         )
@@ -179,6 +185,23 @@ class Transport:
             self._server.close()
             await self._server.wait_closed()
         await asyncio.sleep(0)  # lets the loop finish closing the sockets
+
+    def renew_tls(self, tls: Tls) -> None:
+        """Shake hands by `tls` from now on, at the port as before, and close connections to whom it does not list.
+
+        A transport without TLS gets none.
+        """
+        if self._tls is None:
+            return
+        self._tls = tls
+        for connection in self._pool.all:
+            if not self._admits(connection):
+                log.warning("a SIP peer is no longer listed", extra={"fields": {"peer": str(connection.peer)}})
+                connection.close()
+
+    def _admits(self, connection: Connection) -> bool:
+        is_tls = connection.peer.transport == "tls"
+        return not is_tls or (self._tls is not None and self._tls.admits(connection.certificate))
 
     def send(self, outgoing: Outgoing) -> None:
         """Send one message; over TCP and TLS, on an open connection or a new one."""
@@ -301,8 +324,8 @@ class Transport:
         self._on_unreachable(data, Hop("udp", host, port))
 
     def opened(self, connection: Connection) -> bool:
-        """Register a connection; return False if there is no room for it."""
-        return not self._closed and self._pool.add(connection)
+        """Register a connection; return False if there is no room for it, or if its peer was taken off the list."""
+        return not self._closed and self._admits(connection) and self._pool.add(connection)
 
     def heard(self, connection: Connection) -> None:
         """Note that a connection has brought its first message."""
