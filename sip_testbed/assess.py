@@ -147,7 +147,7 @@ def _direction(evidence: Evidence, speaker: str, listener: str) -> Direction:
     likeness = likeness_of(said, heard, parts) if said and heard else None
     return Direction(
         packets=media.get("received", 0),
-        lost=media.get("lost", 0) + media.get("late", 0),
+        lost=sum(media.get(name, 0) for name in ("lost", "late", "overflow")),
         correlation=None if likeness is None else round(likeness, 5),
         mos=_rounded(media.get("mos"), 2),
         jitter_ms=_rounded(media.get("jitter_ms"), 2),

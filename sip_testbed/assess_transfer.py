@@ -47,7 +47,7 @@ def _direction(evidence: Evidence, said: str, heard_: str, result: Mapping[str, 
     likeness = likeness_of(spoken, other) if spoken and other else None
     return Direction(
         packets=media.get("received", 0),
-        lost=media.get("lost", 0) + media.get("late", 0),
+        lost=sum(media.get(name, 0) for name in ("lost", "late", "overflow")),
         correlation=None if likeness is None else round(likeness, 5),
         mos=media.get("mos"),
         jitter_ms=media.get("jitter_ms"),

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from voice_dpki.codec.ntp import ntp_time
 from voice_dpki.errors import MalformedError
-from voice_dpki.media.playout import PlayoutStatistics, unwrap
+from voice_dpki.media.playout_statistics import PlayoutStatistics
 from voice_dpki.media.rtcp import (
     Goodbye,
     PictureLoss,
@@ -15,6 +15,7 @@ from voice_dpki.media.rtcp import (
     SourceDescription,
     parse_compound,
 )
+from voice_dpki.media.sequence import unwrap
 from voice_dpki.media.srtp import Protection, SrtpError
 
 

@@ -16,6 +16,12 @@ MEMORY = 100
 COVERED = 0.95
 """Share of the intervals whose slowest packet must be in time. Speech bears the loss in the rest."""
 
+STALL_PROOF_S = 0.1
+"""How much faster than the first packet after a stall others must be, to show that the network held it up."""
+
+STALL_KNOWN_S = 2.0
+"""How long others are awaited that show it."""
+
 
 class Transits:
     """Record of one stream's transits, and the offset from timestamp to playout that they ask for."""
@@ -25,7 +31,8 @@ class Transits:
         self._least_delay_s = least_delay_s
         self._fast: deque[float] = deque(maxlen=MEMORY)
         self._slow: deque[float] = deque(maxlen=MEMORY)
-        self._fastest = self._slowest = transit_s
+        self.fastest_s = self._slowest = transit_s
+        """Transit of the interval's fastest packet."""
         self._until_s = now_s + INTERVAL_S
         self.usual_s = transit_s
         """Transit of packets that nothing delayed: the median of the intervals' fastest."""
@@ -36,14 +43,51 @@ class Transits:
         """Count a packet that arrived at `now_s`."""
         if now_s >= self._until_s:
             self._end_interval()
-            self._fastest = self._slowest = transit_s
+            self.fastest_s = self._slowest = transit_s
             self._until_s = now_s + INTERVAL_S
-        self._fastest = min(self._fastest, transit_s)
+        self.fastest_s = min(self.fastest_s, transit_s)
         self._slowest = max(self._slowest, transit_s)
 
     def _end_interval(self) -> None:
-        self._fast.append(self._fastest)
+        self._fast.append(self.fastest_s)
         self._slow.append(self._slowest)
         self.usual_s = sorted(self._fast)[len(self._fast) // 2]
         slow = sorted(self._slow)[int(COVERED * (len(self._slow) - 1))]
         self.wanted_s = max(self.usual_s + self._least_delay_s, slow)
+
+
+class Stall:
+    """A packet that came later than any delay covers: the network held it up, or its sender's clock stood still.
+
+    A sender may stop its clock on hold; then the next packets take as long as this one, and nothing was missing.
+    """
+
+    def __init__(self, late_s: float, transit_s: float, now_s: float) -> None:
+        self._late_s = late_s
+        self._transit_s = transit_s
+        self._until_s = now_s + STALL_KNOWN_S
+
+    def paused_s(self, transit_s: float, now_s: float) -> float | None:
+        """Return the pause that it has made, by a packet that came after it; None while it is not known."""
+        if now_s >= self._until_s:
+            return 0.0
+        return self._late_s if self._transit_s - transit_s > STALL_PROOF_S else None
+
+
+class Jitter:
+    """Interarrival jitter of one stream in ticks (RFC 3550 §6.4.1, appendix A.8)."""
+
+    def __init__(self, clock_rate: int) -> None:
+        self.ticks = 0.0
+        self._rate = clock_rate
+        self._last_s: float | None = None
+
+    def add(self, transit_s: float) -> None:
+        """Count a packet by its transit."""
+        if self._last_s is not None:
+            self.ticks += (self._rate * abs(transit_s - self._last_s) - self.ticks) / 16
+        self._last_s = transit_s
+
+    def forget(self) -> None:
+        """Compare the next packet with none before: it is of another clock."""
+        self._last_s = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from voice_dpki.media.codecs import FRAME_S
 from voice_dpki.media.mos import MIN_PACKETS, mos, r_factor
-from voice_dpki.media.playout import PlayoutStatistics
+from voice_dpki.media.playout_statistics import PlayoutStatistics
 from voice_dpki.media.stream import Dropped
 from voice_dpki.media.streams import Streams
 
@@ -23,6 +23,8 @@ class MediaStatistics:
     received: int
     lost: int
     late: int
+    overflow: int
+    """Packets that came in one go after a stall, and were thrown away so that the newest could be played."""
     duplicate: int
     concealed: int
     unauthentic: int
@@ -33,7 +35,7 @@ class MediaStatistics:
     """Packets of another payload type or SSRC than was agreed, as comfort noise is."""
     malformed: int
     loss: float | None
-    """Fraction of the peer's packets that could not be played: lost or late."""
+    """Fraction of the peer's packets that could not be played: lost, late or thrown away."""
     jitter_ms: float | None
     playout_delay_ms: float | None
     """Mean time from a packet's arrival until it was played."""
@@ -93,6 +95,7 @@ def figures(streams: Streams, counted: Counted, foreign_from: str | None) -> Med
         received=playout.received,
         lost=lost,
         late=playout.late,
+        overflow=playout.overflow,
         duplicate=playout.duplicate + dropped[Dropped.REPLAYED],
         concealed=playout.concealed,
         unauthentic=dropped[Dropped.UNAUTHENTIC],

@@ -7,14 +7,22 @@ empty, playout waits, and the offset grows by the lateness of the next packet: a
 From frame to frame the offset moves towards the one that the packets' transits ask for (`voice_dpki.media.delay`),
 by at most a tenth of the frame. A phone plays such frames that much shorter or longer. A pause of the sender takes
 any change at once.
+
+Timestamps that do not go on from those before, because the sender's clock was set or another sender has taken its
+place, continue the schedule where it ends: what waits is played, and nothing is played twice. Packets that a stall
+of the network has held up come in one go; of these the newest are kept. So every packet that comes is played, or
+counted as late or as overflow.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
+from typing import NamedTuple
 
-from voice_dpki.media.delay import Transits
+from voice_dpki.media.delay import Jitter, Stall, Transits
+from voice_dpki.media.playout_statistics import PlayoutStatistics
 from voice_dpki.media.rtp import RtpPacket
+from voice_dpki.media.sequence import SequenceCounter, unwrap
 
 DELAY_S = 0.060
 """Delay at the start, and least delay behind the fast packets: three frames of 20 ms may arrive out of order."""
@@ -23,10 +31,13 @@ MAX_PACKETS = 250
 """Most packets in the buffer: five seconds of frames of 20 ms."""
 
 MAX_JUMP_S = 2.0
-"""A timestamp further than this from its time, plus the delay, is a restart of the sender's clock.
+"""A timestamp further from its time than this, plus the delay, begins a new schedule.
 
 RFC 3550 §6.3 gives no limit.
 """
+
+MAX_KEPT_S = 2.0
+"""Most speech in the buffer: after a longer stall, nobody wants to be that far behind the other side."""
 
 MAX_CONCEALED_FRAMES = 5
 """Longest gap, in frames, that is filled; in a longer one playout waits in silence, for the sender may pause."""
@@ -36,9 +47,6 @@ MAX_CHANGE = 0.1
 
 MAX_SILENCES = 8
 """Most times of the sender's silence that are remembered until they are played."""
-
-_SEQUENCE_WINDOW = 1024
-"""How far back duplicates are recognised, in packets."""
 
 
 class Arrival(StrEnum):
@@ -54,96 +62,23 @@ class Arrival(StrEnum):
 class Frame:
     """A frame to play at `position` (ticks from the first frame), `duration` ticks long.
 
-    If `payload` is None, the frame is to be concealed; if it is empty, the sender wants silence.
+    If `payload` is None, the frame is to be concealed; if it is empty, the sender wants silence. If `is_noise`, it
+    is that of comfort noise, which sounds on from the frame before if both are of the same.
     """
 
     position: int
     duration: int
     payload: bytes | None
+    is_noise: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PlayoutStatistics:
-    """What a receiver knows about its stream (RFC 3550 §6.4.1, appendix A.3 and A.8)."""
+class _Packet(NamedTuple):
+    """A packet that waits for its time; comfort noise has no duration of its own."""
 
-    received: int = 0
-    """Different packets that arrived, late ones included."""
-    expected: int = 0
-    """Packets that the sequence numbers say were sent."""
-    late: int = 0
-    duplicate: int = 0
-    overflow: int = 0
-    concealed: int = 0
-    jitter: float = 0.0
-    """Interarrival jitter in ticks."""
-    delay_s: float = 0.0
-    """Mean time from a packet's arrival until it was played."""
-    paused_s: float = 0.0
-    """Time in which playout waited at an empty buffer, once it had begun."""
-    highest_sequence: int = 0
-    """Extended highest sequence number: cycles ‖ number."""
-
-    @property
-    def lost(self) -> int:
-        """Packets that were sent and never came."""
-        return max(0, self.expected - self.received)
-
-    @property
-    def missing(self) -> float:
-        """Fraction of the packets that could not be played when they were due: lost, late or dropped."""
-        return (self.lost + self.late + self.overflow) / self.expected if self.expected else 0.0
-
-    def plus(self, later: "PlayoutStatistics") -> "PlayoutStatistics":
-        """Return the counts of this stream and one that follows it; jitter and number are the later's."""
-        if not later.received:
-            return self
-        received = self.received + later.received
-        return PlayoutStatistics(
-            received=received,
-            expected=self.expected + later.expected,
-            late=self.late + later.late,
-            duplicate=self.duplicate + later.duplicate,
-            overflow=self.overflow + later.overflow,
-            concealed=self.concealed + later.concealed,
-            jitter=later.jitter,
-            delay_s=(self.delay_s * self.received + later.delay_s * later.received) / received,
-            paused_s=self.paused_s + later.paused_s,
-            highest_sequence=later.highest_sequence,
-        )
-
-
-def unwrap(value: int, near: int, bits: int) -> int:
-    """Return the number that ends in the `bits` of `value` and is nearest to `near`."""
-    half = 1 << (bits - 1)
-    return near + (value - near + half) % (1 << bits) - half
-
-
-class SequenceCounter:
-    """Counter of one source's packets, by their sequence numbers."""
-
-    def __init__(self, first: int) -> None:
-        self.base = self.highest = first
-        self.received = 1
-        self._seen = 1
-        """One bit for each packet seen; bit 0 is the highest number's."""
-
-    def count(self, sequence: int) -> int | None:
-        """Count a packet and return how far it is ahead of the highest one before it.
-
-        Returns None for a packet that was seen before, or is too old to tell.
-        """
-        number = unwrap(sequence, self.highest, 16)
-        ahead = number - self.highest
-        if ahead > 0:
-            self._seen = (self._seen << min(ahead, _SEQUENCE_WINDOW) | 1) & ((1 << _SEQUENCE_WINDOW) - 1)
-            self.highest = number
-        elif ahead <= -_SEQUENCE_WINDOW or self._seen >> -ahead & 1:
-            return None
-        else:
-            self._seen |= 1 << -ahead
-            self.base = min(self.base, number)
-        self.received += 1
-        return ahead
+    payload: bytes
+    duration: int
+    arrived_s: float
+    is_noise: bool = False
 
 
 class PlayoutBuffer:
@@ -153,37 +88,58 @@ class PlayoutBuffer:
         self._rate = clock_rate
         self._frame_ticks = frame_ticks
         self._delay_s = delay_s
-        self._waiting: dict[int, tuple[bytes, int, float]] = {}
-        """Payload, duration and time of arrival by timestamp."""
+        self._waiting: dict[int, _Packet] = {}
+        """Packets by timestamp, which in all of this class are those of the schedule."""
         self._silences: dict[int, int] = {}
         """Ends of the sender's silences by their beginnings, both timestamps."""
+        self._noise: bytes | None = None
+        """The comfort noise that sounds until speech comes."""
+        self._noise_since = 0
+        """Timestamp from which nothing but noise has been played, while there is `_noise`."""
         self._sequence: SequenceCounter | None = None
         self._received_before = self._expected_before = 0
         """Counts of the sources before the one of now."""
-        self._newest = 0
+        self._newest: int | None = None
+        """Timestamp of the packet with the highest sequence number."""
+        self._shift = 0
+        """What is added to the sender's timestamps to get those of the schedule."""
         self._zero = 0
         """Timestamp from which transits and offsets are counted."""
         self._transits = Transits(0.0, 0.0, delay_s)
         self._offset_s = 0.0
         """When a frame with timestamp `_zero` would be due now."""
+        self._stall: Stall | None = None
         self._next: int | None = None
         """Timestamp to play next, once playout has begun."""
         self._origin = 0
         """Timestamp of position 0."""
-        self._last_transit: float | None = None
-        self._jitter = 0.0
+        self._jitter = Jitter(clock_rate)
         self._late = self._duplicate = self._overflow = self._concealed = self._played = 0
         self._waited_s = self._paused_s = 0.0
 
     def receive(self, packet: RtpPacket, duration: int, now_s: float) -> Arrival:
         """Take a packet whose payload lasts `duration` ticks (more than 0)."""
+        return self._receive(packet, _Packet(packet.payload, duration, now_s))
+
+    def receive_noise(self, packet: RtpPacket, now_s: float) -> Arrival:
+        """Take a packet of comfort noise, which sounds from its timestamp on until speech comes (RFC 3389 §4)."""
+        return self._receive(packet, _Packet(packet.payload, 0, now_s, is_noise=True))
+
+    def _receive(self, packet: RtpPacket, waiting: _Packet) -> Arrival:
+        now_s = waiting.arrived_s
         ahead = self._count(packet.sequence, packet.timestamp, now_s)
         if ahead is None:
             return Arrival.DUPLICATE
-        timestamp = unwrap(packet.timestamp, self._newest, 32)
-        self._measure_jitter(timestamp, now_s)
-        self._follow_clock(timestamp, now_s, newest=ahead > 0)
-        return self._place(timestamp, packet.payload, duration, now_s)
+        timestamp = self._scheduled(packet.timestamp)
+        if ahead > 0:
+            timestamp = self._newest = self._follow_clock(timestamp, now_s)
+        elif abs(self._due_s(timestamp) - now_s) > self._limit_s:
+            self._late += 1  # of before a jump of the sender's clock
+            return Arrival.LATE
+        self._measure(now_s - self._seconds(timestamp), now_s)
+        arrival = self._place(timestamp, waiting)
+        self._shed(now_s)
+        return arrival
 
     def pass_by(self, packet: RtpPacket, duration: int, now_s: float) -> Arrival:
         """Take a packet that plays nothing: its sender is silent for `duration` ticks from its timestamp on.
@@ -194,17 +150,19 @@ class PlayoutBuffer:
         ahead = self._count(packet.sequence, packet.timestamp + duration & 0xFFFFFFFF, now_s)
         if ahead is None:
             return Arrival.DUPLICATE
-        begin = unwrap(packet.timestamp, self._newest, 32)
+        begin = self._scheduled(packet.timestamp)
         self._silences[begin] = max(begin + duration, self._silences.pop(begin, begin))
         if len(self._silences) > MAX_SILENCES:
             del self._silences[next(iter(self._silences))]
         return Arrival.PLAYABLE if ahead > 0 else Arrival.LATE
 
     def _count(self, sequence: int, timestamp: int, now_s: float) -> int | None:
-        """Count a packet as `SequenceCounter.count` does; the first begins the schedule at its `timestamp`."""
+        """Count a packet as `SequenceCounter.count` does; a source's first is scheduled by its `timestamp`."""
+        if self._sequence is not None and self._sequence.begins_anew(sequence):
+            self.change_source()
         if self._sequence is None:
             self._sequence = SequenceCounter(sequence)
-            self._restart(timestamp, now_s)
+            self._begin(timestamp, now_s)
             return 1
         ahead = self._sequence.count(sequence)
         self._duplicate += ahead is None
@@ -220,20 +178,20 @@ class PlayoutBuffer:
     def due(self, now_s: float) -> list[Frame]:
         """Return the frames whose time has come, in order."""
         frames: list[Frame] = []
-        while self._waiting and (frame := self._frame_due(now_s)):
+        while frame := self._frame_due(now_s):
             frames.append(frame)
         return frames
 
     def flush(self) -> list[Frame]:
         """Return everything in the buffer, in order: for the end of a call, when no more packets are expected."""
-        return self.due(float("inf"))
+        return self.due(inf)
 
     def due_s(self, timestamp: int) -> float | None:
         """Return when what was sampled at an RTP timestamp is played, by the clock of `receive`.
 
         Returns None before the first packet.
         """
-        return None if self._sequence is None else self._due_s(unwrap(timestamp, self._newest, 32))
+        return None if self._sequence is None else self._due_s(self._scheduled(timestamp))
 
     @property
     def highest_sequence(self) -> int | None:
@@ -252,55 +210,126 @@ class PlayoutBuffer:
             duplicate=self._duplicate,
             overflow=self._overflow,
             concealed=self._concealed,
-            jitter=self._jitter,
+            jitter=self._jitter.ticks,
             delay_s=self._waited_s / self._played if self._played else 0.0,
             paused_s=self._paused_s,
             highest_sequence=sequence.highest & 0xFFFFFFFF,
         )
 
-    def _restart(self, timestamp: int, now_s: float) -> None:
-        """Schedule `timestamp` one delay from now, at the position that playout has reached."""
-        position = 0 if self._next is None else self._next - self._origin
-        self._waiting.clear()
-        self._silences.clear()
-        self._newest = timestamp
-        self._zero = timestamp
-        self._transits = Transits(now_s, now_s, self._delay_s)
-        self._offset_s = now_s + self._delay_s
-        if self._next is not None:
-            self._next = timestamp
-        self._origin = timestamp - position
+    # The schedule.
 
-    def _follow_clock(self, timestamp: int, now_s: float, *, newest: bool) -> None:
-        """Adapt to a sender whose clock jumps, and to packets that arrive late at an empty buffer."""
-        ahead_s = self._due_s(timestamp) - now_s
-        if newest and abs(ahead_s) > MAX_JUMP_S + self._offset_s - self._transits.usual_s:
+    def _scheduled(self, timestamp: int) -> int:
+        """Return the timestamp in the schedule of one in a packet, which is the nearest to the newest."""
+        assert self._newest is not None
+        return unwrap(timestamp + self._shift, self._newest, 32)
+
+    def _begin(self, timestamp: int, now_s: float) -> None:
+        """Schedule the first packet of a source, whose `timestamp` is as the packet has it."""
+        if self._newest is None:
+            self._newest = self._zero = timestamp
             self._restart(timestamp, now_s)
-            return
-        self._transits.add(now_s - self._seconds(timestamp), now_s)
-        if newest and ahead_s < 0 and not self._waiting:
+        else:
+            self._newest = self._jump(self._scheduled(timestamp), now_s)
+
+    def _jump(self, timestamp: int, now_s: float) -> int:
+        """Continue the schedule with a timestamp that does not go on from those before; return its new place."""
+        waiting_until = max((at + packet.duration for at, packet in self._waiting.items()), default=None)
+        end = self._next if waiting_until is None else waiting_until
+        end = timestamp if end is None else end
+        self._shift += end - timestamp
+        self._jitter.forget()
+        self._restart(end, now_s)
+        return end
+
+    def _restart(self, timestamp: int, now_s: float) -> None:
+        """Schedule `timestamp` one delay from now, but nothing sooner than it was, and measure transits anew."""
+        transit_s = now_s - self._seconds(timestamp)
+        self._transits = Transits(transit_s, now_s, self._delay_s)
+        wanted_s = transit_s + self._delay_s
+        self._offset_s = max(self._offset_s, wanted_s) if self._waiting else wanted_s
+
+    def _follow_clock(self, timestamp: int, now_s: float) -> int:
+        """Adapt the schedule to the newest packet, and return its place there.
+
+        A timestamp behind the one before, or far ahead of both that one and its time, is of another clock.
+        """
+        assert self._newest is not None
+        ahead_s, step = self._due_s(timestamp) - now_s, timestamp - self._newest
+        limit_s = self._limit_s
+        if step < 0 or (ahead_s > limit_s and step > MAX_JUMP_S * self._rate):
+            return self._jump(timestamp, now_s)
+        if ahead_s < -limit_s:
+            self._stall = Stall(-ahead_s, now_s - self._seconds(timestamp), now_s)
+            self._restart(timestamp, now_s)
+        elif ahead_s < 0 and not self._waiting:
             self._offset_s -= ahead_s
             self._paused_s -= ahead_s if self._next is not None else 0.0
+        return timestamp
 
-    def _place(self, timestamp: int, payload: bytes, duration: int, now_s: float) -> Arrival:
-        if self._next is not None and timestamp < self._next:
+    @property
+    def _limit_s(self) -> float:
+        """How far a timestamp may be from its time: what the delay has grown by counts for it."""
+        return MAX_JUMP_S + max(0.0, self._offset_s - min(self._transits.usual_s, self._transits.fastest_s))
+
+    def _measure(self, transit_s: float, now_s: float) -> None:
+        """Measure transit, jitter, and the pause that a stall has made once it is known for one."""
+        self._transits.add(transit_s, now_s)
+        self._jitter.add(transit_s)
+        if self._stall is not None and (paused_s := self._stall.paused_s(transit_s, now_s)) is not None:
+            self._paused_s += paused_s
+            self._stall = None
+
+    def _place(self, timestamp: int, packet: _Packet) -> Arrival:
+        if self._next is not None and timestamp < self._next and not self._takes_back(timestamp):
             self._late += 1
             return Arrival.LATE
         if len(self._waiting) >= MAX_PACKETS:
             self._overflow += 1
             return Arrival.OVERFLOW
-        self._newest = max(self._newest, timestamp)
-        self._waiting.setdefault(timestamp, (payload, duration, now_s))
+        other = self._waiting.get(timestamp)
+        if other is not None and not other.is_noise:
+            self._late += 1  # a faulty sender's, as where frames overlap
+            return Arrival.LATE
+        self._waiting[timestamp] = packet
         return Arrival.PLAYABLE
 
+    def _takes_back(self, timestamp: int) -> bool:
+        """Play on from an earlier timestamp if only noise was played since, which then has lasted longer."""
+        if self._noise is None or timestamp < self._noise_since:
+            return False
+        assert self._next is not None
+        self._origin -= self._next - timestamp
+        self._next = timestamp
+        return True
+
+    def _shed(self, now_s: float) -> None:
+        """Throw the oldest packets away where there are more to play than MAX_KEPT_S."""
+        assert self._newest is not None
+        excess_s = self._due_s(self._newest) - now_s - MAX_KEPT_S
+        if excess_s <= 0:
+            return
+        self._offset_s -= excess_s
+        overdue = [at for at, packet in self._waiting.items() if self._due_s(at + packet.duration) < now_s]
+        for timestamp in overdue:
+            self._overflow += not self._waiting.pop(timestamp).is_noise
+        if overdue and self._next is not None:
+            self._next = min(self._waiting, default=self._next)
+            self._noise_since = self._next
+
+    # The frames.
+
     def _frame_due(self, now_s: float) -> Frame | None:
-        """Take the next frame, or its concealment, if its time has come."""
-        earliest = min(self._waiting)
+        """Take the next frame, its concealment or comfort noise, if its time has come."""
+        earliest = min(self._waiting, default=None)
+        if earliest is None:
+            return self._sound_noise(self._frame_ticks, now_s) if now_s < inf else None
         if self._next is None:
             if self._due_s(earliest) > now_s:
                 return None
             self._next = self._origin = earliest
         gap = earliest - self._next
+        if gap > 0 and self._noise is not None:
+            return self._sound_noise(min(gap, self._frame_ticks), now_s)
         if 0 < gap <= self._frame_ticks * MAX_CONCEALED_FRAMES:
             return self._conceal(min(gap, self._frame_ticks), now_s)
         if gap:
@@ -309,15 +338,30 @@ class PlayoutBuffer:
             return None
         return self._play(earliest, now_s)
 
-    def _play(self, timestamp: int, now_s: float) -> Frame:
-        payload, duration, arrived_s = self._waiting.pop(timestamp)
-        self._next = timestamp + duration
-        self._drop_overlapping()
+    def _play(self, timestamp: int, now_s: float) -> Frame | None:
+        packet = self._waiting.pop(timestamp)
+        self._next = timestamp
         if now_s < inf:
-            self._waited_s += now_s - arrived_s
+            self._waited_s += now_s - packet.arrived_s
             self._played += 1
+        if packet.is_noise:
+            self._noise_since = timestamp if self._noise is None else self._noise_since
+            self._noise = packet.payload
+            following = min(self._waiting, default=timestamp + self._frame_ticks) - timestamp
+            return self._sound_noise(min(following, self._frame_ticks), now_s)
+        self._noise = None
+        self._next += packet.duration
+        self._drop_overlapping()
+        self._move_offset(packet.duration)
+        return Frame(timestamp - self._origin, packet.duration, packet.payload)
+
+    def _sound_noise(self, duration: int, now_s: float) -> Frame | None:
+        if self._noise is None or self._next is None or self._due_s(self._next) > now_s:
+            return None
+        frame = Frame(self._next - self._origin, duration, self._noise, is_noise=True)
+        self._next += duration
         self._move_offset(duration)
-        return Frame(timestamp - self._origin, duration, payload)
+        return frame
 
     def _conceal(self, duration: int, now_s: float) -> Frame | None:
         assert self._next is not None
@@ -333,24 +377,17 @@ class PlayoutBuffer:
     def _move_offset(self, duration: int) -> None:
         """Move the offset towards the wanted one, by what one frame may be shorter or longer."""
         most_s = MAX_CHANGE * duration / self._rate
-        self._offset_s += min(most_s, max(-most_s, self._transits.wanted_s - self._offset_s))
+        wanted_s = min(self._transits.wanted_s, self._transits.fastest_s + MAX_KEPT_S)
+        self._offset_s += min(most_s, max(-most_s, wanted_s - self._offset_s))
 
     def _drop_overlapping(self) -> None:
         """Drop packets that begin before the last frame's end, as a faulty sender's may; they count as late."""
         assert self._next is not None
         for timestamp in [timestamp for timestamp in self._waiting if timestamp < self._next]:
-            del self._waiting[timestamp]
-            self._late += 1
+            self._late += not self._waiting.pop(timestamp).is_noise
 
     def _due_s(self, timestamp: int) -> float:
         return self._offset_s + self._seconds(timestamp)
 
     def _seconds(self, timestamp: int) -> float:
         return (timestamp - self._zero) / self._rate
-
-    def _measure_jitter(self, timestamp: int, now_s: float) -> None:
-        """Estimate the jitter as RFC 3550 §6.4.1 and appendix A.8 do."""
-        transit = now_s * self._rate - timestamp
-        if self._last_transit is not None:
-            self._jitter += (abs(transit - self._last_transit) - self._jitter) / 16
-        self._last_transit = transit

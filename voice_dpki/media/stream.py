@@ -11,7 +11,8 @@ from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError
 from voice_dpki.media.codecs import Codec, SpeechDecoder, SpeechEncoder
 from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
-from voice_dpki.media.playout import Arrival, Frame, PlayoutBuffer, PlayoutStatistics
+from voice_dpki.media.playout import Arrival, Frame, PlayoutBuffer
+from voice_dpki.media.playout_statistics import PlayoutStatistics
 from voice_dpki.media.recording import Recorder
 from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.media.srtp import Protection, SrtpError

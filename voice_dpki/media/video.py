@@ -10,8 +10,9 @@ from typing import Final
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError
 from voice_dpki.media.pictures import CLOCK_RATE, NUMBERS, Descriptor, PictureDecoder, PictureEncoder, is_key
-from voice_dpki.media.playout import PlayoutStatistics, SequenceCounter, unwrap
+from voice_dpki.media.playout_statistics import PlayoutStatistics
 from voice_dpki.media.rtp import RtpPacket
+from voice_dpki.media.sequence import SequenceCounter, unwrap
 from voice_dpki.media.srtp import Protection, SrtpError
 from voice_dpki.media.stream import Dropped
 
