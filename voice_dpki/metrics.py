@@ -7,13 +7,19 @@ Each value of a label makes a time series that lasts as long as the process, so 
 never from a network.
 """
 
+import logging  # noqa: TID251 (no core imports this module)
+import os  # noqa: TID251
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Generic, Literal, TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram  # noqa: TID251 (programs count through this module)
+from prometheus_client import values as library_values  # noqa: TID251
 from prometheus_client.metrics import MetricWrapperBase  # noqa: TID251
-from prometheus_client.values import MutexValue, ValueClass  # noqa: TID251
+from prometheus_client.mmap_dict import MmapedDict  # noqa: TID251
+from prometheus_client.values import MultiProcessValue, MutexValue  # noqa: TID251
+
+log = logging.getLogger(__name__)
 
 PREFIX = "voice_dpki_"
 """How all names begin; the library adds `_total` to those of counters."""
@@ -21,8 +27,59 @@ PREFIX = "voice_dpki_"
 OTHER = "other"
 """What a value counts as that is not among the declared ones."""
 
-COUNTS_TOGETHER: Final = ValueClass is not MutexValue
+COUNTS_TOGETHER: Final = library_values.ValueClass is not MutexValue
 """Whether several processes of one service count together: their environment told the library so at its start."""
+COUNTS_AS: Final = "VOICE_DPKI_COUNTS_AS"
+"""The environment variable by which such a process is told under which name it counts."""
+_FIRST_BYTES, _NUMBERS_BYTES = 4, 16
+"""Of an entry of a file: the length of its key before that, and two numbers after it."""
+
+
+class _ReservedFile(MmapedDict):
+    """The library's file of one process, in memory that is there: it grows where the system has the room.
+
+    Otherwise the next write into the file would end the process by SIGBUS. What finds no room is counted in this
+    process alone.
+    """
+
+    def read_value(self, key: str) -> tuple[float, float]:
+        """Return a number and its time, and make an entry for it if there is none."""
+        if key not in self._positions and not self._reserve(key):
+            return 0.0, 0.0
+        found: tuple[float, float] = super().read_value(key)  # type: ignore[no-untyped-call]
+        return found
+
+    def write_value(self, key: str, value: float, timestamp: float) -> None:
+        """Write a number that has an entry."""
+        if key in self._positions:
+            super().write_value(key, value, timestamp)  # type: ignore[no-untyped-call]
+
+    def _reserve(self, key: str) -> bool:
+        """Have room for an entry; tell whether there is."""
+        size = len(key.encode())
+        needed = self._used + _FIRST_BYTES + size + (8 - (size + _FIRST_BYTES) % 8) + _NUMBERS_BYTES
+        capacity = self._capacity
+        while capacity < needed:
+            capacity *= 2
+        try:
+            if capacity > self._capacity:
+                os.posix_fallocate(self._f.fileno(), 0, capacity)
+        except OSError as error:
+            if not UNSHARED:
+                log.error("metrics count in one process alone", extra={"fields": {"reason": error.strerror}})
+            UNSHARED.add(key)
+            return False
+        return True
+
+
+UNSHARED: Final[set[str]] = set()
+"""What counts in this process alone, for the memory of all was full when it was first counted."""
+
+if COUNTS_TOGETHER:
+    library_values.MmapedDict = _ReservedFile  # type: ignore[attr-defined]
+    # Not for programs that this process starts: two must not count under one name.
+    if (_name := os.environ.pop(COUNTS_AS, None)) is not None:
+        library_values.ValueClass = MultiProcessValue(lambda: _name)  # type: ignore[no-untyped-call]
 
 Together = Literal["livemax", "livemin"]
 """Which value of a gauge counts of those that the running processes of one service have: largest or smallest."""

@@ -167,8 +167,20 @@ def test_workers_are_replaced_while_they_serve(pool: Pool, signing_request: Make
     assert len(pool.pids) == 3
     assert not set(pool.pids) & set(before)
     assert accepted(pool.pids, pool.port) == 3
-    assert pool.service.log_path.read_text().count("all workers are replaced") == 1
     assert '"event": "a worker has ended"' not in pool.service.log_path.read_text().partition("are replaced")[2]
+
+
+def test_files_of_metrics_do_not_grow_with_replacements(pool: Pool, signing_request: MakeRequest) -> None:
+    """What ended processes have counted is in the files of those that took their places."""
+    assert pool.ask(signing_request()) == 200
+    (folder,), counted, files = metrics_folders(pool.pids), pool.metric(ANSWERED), []
+    for _ in range(3):
+        done = pool.service.log_path.read_text().count("all workers are replaced")
+        os.kill(pool.service.pid, signal.SIGUSR2)
+        until(lambda done=done: pool.service.log_path.read_text().count("all workers are replaced") > done)  # type: ignore[misc]
+        files.append(sorted(path.name for path in folder.glob("counter_*")))
+    assert files == [[f"counter_{number}-{turn}.db" for number in range(3) for turn in range(2)]] * 3
+    assert pool.metric(ANSWERED) == counted
 
 
 def test_a_worker_that_cannot_be_replaced_goes_on(pool: Pool, signing_request: MakeRequest) -> None:

@@ -3,14 +3,27 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from voice_dpki.clock_health import HEALTH
-from voice_dpki.metrics import COUNTS_TOGETHER, refresh
+from voice_dpki.metrics import COUNTS_TOGETHER, UNSHARED, refresh
 from voice_dpki.shell.http import Request, Response, Route, json_response
 from voice_dpki.shortfalls import SHORTFALLS
+
+
+class _Sharing:
+    """Whether all that this process counts is counted together with the other workers."""
+
+    def shortfall(self) -> str:
+        """Return what people should know if it is not; otherwise an empty string."""
+        return "the memory of the workers is full, and some metrics count in one of them alone" if UNSHARED else ""
+
+
+_SHARING: Final = _Sharing()
+SHORTFALLS.watch(_SHARING)
 
 
 async def _metrics(_request: Request) -> Response:
@@ -23,9 +36,9 @@ async def _metrics(_request: Request) -> Response:
     return Response(200, generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 
-def forget_process(pid: int, folder: Path) -> None:
-    """Forget the gauges of a process that has ended; what it has counted still counts."""
-    mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+def forget_process(name: str, folder: Path) -> None:
+    """Forget the gauges of a process that has ended, by the name under which it counted."""
+    mark_process_dead(name, str(folder))  # type: ignore[no-untyped-call]
 
 
 def _answer(status: int, facts: dict[str, str]) -> Response:

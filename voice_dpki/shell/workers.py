@@ -14,12 +14,10 @@ process alone may do, such as writing a file that all read, worker 0 does.
 import asyncio
 import logging
 import os
-import shutil
 import signal
 import socket
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
@@ -29,18 +27,16 @@ from voice_dpki.shell.config import Listen
 from voice_dpki.shell.ending import EXIT_HARMFUL_AGAIN, EXIT_USAGE
 from voice_dpki.shell.http import bind
 from voice_dpki.shell.log import LogConfig, setup_logging
-from voice_dpki.shell.metrics import forget_process
 from voice_dpki.shell.notify import reloading
 from voice_dpki.shell.program import run
 from voice_dpki.shell.tether import tied_module
 from voice_dpki.shell.worker import SOCKET, SUCCESSOR, WORKER
+from voice_dpki.shell.worker_counts import WorkerCounts, metrics_folder
 from voice_dpki.shell.worker_signs import WorkerSigns
 from voice_dpki.wire.tasks import running
 
 log = logging.getLogger(__name__)
 
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable that names the folder in which the workers count, for prometheus_client."""
 AGAIN_S = (0.1, 1.0, 5.0, 30.0)
 """Pauses before a worker is replaced: the first after one that has lasted, the next ones where they end at once."""
 LASTED_S = 60.0
@@ -79,7 +75,7 @@ def supervise(name: str, config: Shared, module: str, path: Path) -> int:
     """
     setup_logging(name, config.log)
     check_free(config.listen)
-    with _metrics_folder() as folder:
+    with metrics_folder() as folder:
         command = tied_module(module, ["start", "--config", str(path)])
         workers = _Workers(command, folder, config.listen, config.workers)
         return run(workers.run, lives=workers.serves)
@@ -94,18 +90,6 @@ def check_free(listen: Listen) -> None:
             probe.bind((listen.host, listen.port))
         except OSError as error:
             raise LocalError(f"cannot listen on {listen.host}:{listen.port}: {error.strerror}") from None
-
-
-@contextmanager
-def _metrics_folder() -> Iterator[Path]:
-    """Make a folder in memory, if there is such a one, where all workers count; remove it at the end."""
-    memory = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
-    within = memory if os.access(memory, os.W_OK | os.X_OK) else None
-    folder = Path(tempfile.mkdtemp(prefix="voice-dpki-metrics-", dir=within))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Slot:
@@ -152,8 +136,11 @@ class _Workers:
     """The workers of one service."""
 
     def __init__(self, command: Sequence[str], folder: Path, listen: Listen, count: int) -> None:
-        """Bind a socket for each of `count` workers; raises LocalError."""
+        """Reserve memory and bind a socket for each of `count` workers; raises LocalError."""
         self._command, self._folder = command, folder
+        self._counts = WorkerCounts(folder, count)
+        self._names: dict[Process, str] = {}
+        """Under which names those processes count that have not been forgotten."""
         self._slots = [_Slot(number, listen) for number in range(count)]
         self._others: set[Process] = set()
         """Processes that begin in the place of another, or end because of one."""
@@ -240,7 +227,6 @@ class _Workers:
         assert status is not None
         signs.forget(slot.number)
         slot.vacate()
-        forget_process(process.pid, self._folder)
         return status
 
     async def _begin(self, slot: _Slot, signs: WorkerSigns, pipe: int | None = None) -> Process:
@@ -249,15 +235,21 @@ class _Workers:
         Raises LocalError or OSError.
         """
         slot.hold()
-        told = {WORKER: slot.number, METRICS_FOLDER: self._folder, SOCKET: slot.descriptor}
-        told |= {} if pipe is None else {SUCCESSOR: pipe}
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            env={**signs.environment(slot.number), **{name: str(value) for name, value in told.items()}},
-            stdin=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-            pass_fds=[slot.descriptor, *(() if pipe is None else (pipe,))],
-        )
+        told = {WORKER: slot.number, SOCKET: slot.descriptor} | ({} if pipe is None else {SUCCESSOR: pipe})
+        environment = {**signs.environment(slot.number), **{name: str(value) for name, value in told.items()}}
+        counts_as = self._counts.take(slot.number)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                env={**environment, **self._counts.environment(counts_as)},
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=[slot.descriptor, *(() if pipe is None else (pipe,))],
+            )
+        except BaseException:
+            self._counts.give_back(counts_as)
+            raise
+        self._names[process] = counts_as
         if self._stops:
             process.terminate()
         return process
@@ -319,7 +311,6 @@ class _Workers:
         finally:
             if all(slot.process is not process for slot in self._slots):
                 await process.wait()
-                forget_process(process.pid, self._folder)
                 self._forget(process)
             self._others.discard(process)
 
@@ -337,6 +328,9 @@ class _Workers:
             _send(process, signal.SIGHUP)
 
     def _forget(self, process: Process) -> None:
+        """Take back what a process had that has ended."""
+        if (name := self._names.pop(process, None)) is not None:
+            self._counts.give_back(name)
         self._ready.discard(process)
         self._unread.discard(process)
 
