@@ -10,13 +10,18 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from sip_testbed import remarks
-from sip_testbed.media_policy import Refusal
-from sip_testbed.session import REFUSED, Agreed
+from sip_testbed.keying import AnyOffer, KeyAgreement
+from sip_testbed.media_policy import FAILED, Refusal, check_protected, payload_type_of
+from sip_testbed.rivals import Party
+from sip_testbed.session import Agreed
 from voice_dpki.errors import PeerError
+from voice_dpki.media.codecs import Codec
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.sip.offer_answer import check_answer
 from voice_dpki.sip.sdp import SessionDescription
 from voice_dpki.wire.sip.early_dialogs import EarlyAnswer
 from voice_dpki.wire.sip.user_agent import Call, FinalAnswer
@@ -25,6 +30,9 @@ log = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_S = 60.0
 """A call that is not answered within this time is cancelled."""
+
+UNANSWERED = "nobody answered in time, so we cancelled the call"
+"""Why such a call is not established, also if an answer crosses the CANCEL: that one is ended at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,7 @@ class Answers:
     """The answers to one call.
 
     `verify` checks an answer, given the host of its sender and the description, and agrees on keys; it raises one
-    of REFUSED. `start` starts the media of the first answer, and `replace` puts those of another in their place.
+    of FAILED. `start` starts the media of the first answer, and `replace` puts those of another in their place.
     """
 
     def __init__(
@@ -80,7 +88,7 @@ class Answers:
             try:
                 taken = await self._verify(answer.host, answer.sdp)
                 self._start(taken)
-            except REFUSED as error:
+            except FAILED as error:
                 self._tracer.note(f"early media not played: {error}", step="early media", ok=False)
                 log.info("early answer refused", extra={"fields": {"reason": str(error)}})
             else:
@@ -88,7 +96,7 @@ class Answers:
                 self._tracer.note("early media: heard before the call is answered", step="early media", ok=True)
 
     async def final(self, tag: str, host: str, sdp: bytes) -> Taken:
-        """Take the final answer, by the telephone of this `tag`; raises one of REFUSED.
+        """Take the final answer, by the telephone of this `tag`; raises one of FAILED.
 
         If that is the one that is heard, its media go on.
         """
@@ -113,6 +121,29 @@ class Answers:
         if self._listening is not None:
             with suppress(PeerError):
                 await self._listening
+
+
+async def agree(
+    keying: KeyAgreement[Any] | None,
+    codec: Codec,
+    answer: tuple[str, bytes],
+    offered: tuple[SessionDescription, AnyOffer | None],
+    party: Party,
+) -> Taken:
+    """Check an `answer` by the `party`, given its host and body, to what we `offered`, and agree on keys.
+
+    Raises one of FAILED.
+    """
+    (host, body), (sdp, offer) = answer, offered
+    answered = SessionDescription.parse(body)
+    check_answer(sdp, answered)
+    described = answered.narrowed(0)
+    check_protected(described, keyed=keying is not None)
+    payload_type_of(described, codec)  # refuses before keys are agreed
+    values = described.audio_key_mgmt
+    keys = await keying.confirm(offer, values) if keying and offer else None
+    elsewhere = remarks.media_elsewhere(party, described.audio_address, host)
+    return Taken(described, Agreed(sdp, 0, codec, sdp.key_mgmt, values), keys, answered, tuple(elsewhere))
 
 
 async def final_answer(call: Call) -> FinalAnswer:

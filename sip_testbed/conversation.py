@@ -66,10 +66,10 @@ class Ending:
 
     @property
     def early(self) -> str:
-        """A clause about a call that the other side ended too early."""
+        """When a call was ended, if that was too early: the end of a clause about it."""
         early = [] if self.spoken else ["before the speech was over"]
         early += ["before any media had come"] if self.unheard else []
-        return f"the other side hung up {' and '.join(early)}"
+        return f" {' and '.join(early)}" if early else ""
 
 
 async def converse(

@@ -9,7 +9,7 @@ from typing import Any
 from sip_testbed.keying import KeyAgreement
 from sip_testbed.user_agent_config import TelephoneSetup
 from voice_dpki.effects import Random
-from voice_dpki.errors import MalformedError, PeerError
+from voice_dpki.errors import MalformedError, VoiceDpkiError
 from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.mikey.refusal import error_message, read_error
 from voice_dpki.mikey.sdp import key_mgmt_value, mikey_message
@@ -17,7 +17,7 @@ from voice_dpki.sip.sdp import RtpMap, SessionDescription, audio_description
 
 
 def refusal_body(
-    offer: bytes, error: PeerError, keying: KeyAgreement[Any] | None, setup: TelephoneSetup, random: Random
+    offer: bytes, error: VoiceDpkiError, keying: KeyAgreement[Any] | None, setup: TelephoneSetup, random: Random
 ) -> bytes:
     """Return the body of the 488 to an `offer` whose key management `error` refused: it has the error message.
 

@@ -1,8 +1,9 @@
 """What a telephone takes of the other side's media: protocol, key management and codec."""
 
+import logging
 from collections.abc import Iterable, Sequence
 
-from voice_dpki.errors import PeerError
+from voice_dpki.errors import LocalError, MalformedError, PeerError, VoiceDpkiError
 from voice_dpki.media.codecs import CODECS, Codec
 from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
@@ -18,6 +19,12 @@ from voice_dpki.sip.sdp import (
 NOT_ACCEPTABLE = 488
 """Status for an offer whose media or keys are refused (RFC 3261 §21.4.26, RFC 4567 §4.1.2)."""
 
+LOCAL = "local"
+"""The step of a failure of our own."""
+
+SERVER_ERROR = 500
+"""Status for an offer that we cannot answer by a failure of our own (RFC 3261 §21.5.1)."""
+
 
 class Refusal(PeerError):
     """Our refusal of a call or of its change: `step` is the check that failed, the message says why."""
@@ -25,6 +32,11 @@ class Refusal(PeerError):
     def __init__(self, step: str, sentence: str) -> None:
         super().__init__(sentence)
         self.step = step
+
+
+FAILED = (Refusal, MikeyError, MalformedError, LocalError)
+"""What ends the keying of a call or of a change: the other side did wrong, or we have failed ourselves, for example
+because a token is out of reach. In either case the other side gets its answer."""
 
 
 def protocols(*, keyed: bool) -> tuple[str, ...]:
@@ -72,11 +84,28 @@ def codec_of(described: SessionDescription, preferred: Codec) -> Codec:
     raise Refusal("SDP codec", f"the SDP has none of {', '.join(codec.rtpmap for codec in CODECS.values())}")
 
 
-def reasons(sentence: str) -> list[tuple[str, str]]:
+def severity_of(error: VoiceDpkiError) -> int:
+    """Return the level at which the log tells of an error, which is one of FAILED."""
+    return logging.ERROR if isinstance(error, LocalError) else logging.INFO
+
+
+def status_of(error: VoiceDpkiError) -> int:
+    """Return the status of our refusal because of an error, which is one of FAILED."""
+    return NOT_ACCEPTABLE if isinstance(error, PeerError) else SERVER_ERROR
+
+
+def reasons_for(error: VoiceDpkiError) -> list[tuple[str, str]]:
+    """Return the header fields of our refusal; one of our own failures is told in the log alone."""
+    if isinstance(error, PeerError):
+        return reasons(str(error))
+    return reasons("this telephone has failed", SERVER_ERROR)
+
+
+def reasons(sentence: str, status: int = NOT_ACCEPTABLE) -> list[tuple[str, str]]:
     """Return the Reason (RFC 3326) and Warning (RFC 3261 §20.43) header fields of our refusal."""
     text = sentence.replace("\\", "").replace('"', "'")
     return [
-        ("Reason", f'SIP;cause={NOT_ACCEPTABLE};text="{text}"'),
+        ("Reason", f'SIP;cause={status};text="{text}"'),
         ("Warning", f'399 user-agent "{text}"'),
     ]
 
@@ -85,8 +114,10 @@ def _in_order(encodings: Sequence[str]) -> Iterable[Codec]:
     return (codec for name in encodings for codec in CODECS.values() if same_encoding(name, codec.rtpmap))
 
 
-def step_of(error: PeerError) -> str:
-    """Return the name of the step that refused, for results and reports."""
+def step_of(error: VoiceDpkiError) -> str:
+    """Return the name of the step that refused, for results and reports; LOCAL for a failure of our own."""
+    if isinstance(error, LocalError):
+        return LOCAL
     if isinstance(error, MikeyError):
         return f"MIKEY {error.step}"
     return error.step if isinstance(error, Refusal) else "SDP"

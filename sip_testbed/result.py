@@ -29,7 +29,8 @@ class Result:
     status: int | None = None
     """SIP status of the call's answer."""
     refused_by: str | None = None
-    """Our own step that refused the call, for instance "MIKEY SIGN"; None if the other side did, or nobody."""
+    """Our own step that refused the call, such as "MIKEY SIGN", or "local" for a failure of our own; None if the
+    other side did, or nobody."""
     reason: str | None = None
     """Why the call was refused or ended early: our sentence, or the received Reason or Warning."""
     verstat: str | None = None

@@ -16,6 +16,7 @@ from sip_testbed.digits import event_maps, take_answered, take_offered
 from sip_testbed.key_errors import refusal_body, told_error
 from sip_testbed.keying import AnyOffer, KeyAgreement, offer_to
 from sip_testbed.media_policy import (
+    FAILED,
     NOT_ACCEPTABLE,
     Refusal,
     check_protected,
@@ -24,11 +25,14 @@ from sip_testbed.media_policy import (
     payload_type_of,
     protocols,
     reasons,
+    reasons_for,
+    severity_of,
+    status_of,
 )
 from sip_testbed.user_agent_config import TelephoneSetup
 from sip_testbed.video_call import Video
 from voice_dpki.effects import Random
-from voice_dpki.errors import LocalError, MalformedError, PeerError
+from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.media.codecs import Codec
 from voice_dpki.mikey.certified import KeyingAnswer
 from voice_dpki.mikey.failures import MikeyError
@@ -47,7 +51,6 @@ from voice_dpki.wire.sip.user_agent import Leg
 from voice_dpki.wire.tasks import first_of
 
 log = logging.getLogger(__name__)
-REFUSED = (Refusal, MikeyError, MalformedError)
 
 REFRESH = "refresh"
 """A change that is none: it shows that the other side is still there."""
@@ -219,11 +222,11 @@ class Session:
                     raise UpdateRefusedError("the other side refused an update of the keys")
                 ends = offer is not None and answer.status == NOT_ACCEPTABLE
                 why = f"{answer.status} {answer.reason}{told_error(answer.sdp, offer.message if offer else None)}"
-                await self._not_changed(name, why, ends=ends)
+                await self._not_changed(name, why, bye=reasons(why) if ends else None)
             try:
                 await self._take_answer(offered, answer.sdp, offer)
-            except REFUSED as error:
-                await self._not_changed(name, str(error), ends=True)
+            except FAILED as error:
+                await self._not_changed(name, str(error), bye=reasons_for(error))
         finally:
             if self._keying and offer and not isinstance(offer, UpdateOffer):
                 self._keying.end(offer)
@@ -235,19 +238,19 @@ class Session:
         """Return an offer of new keys, unless media are in clear; raises ChangeRefusedError."""
         try:
             return await offer_to(self._keying, self.peer_uri, 1 + len(self.video.sections(self._now.offer)))
-        except MikeyError as error:
-            await self._not_changed(name, str(error), ends=False)
+        except (MikeyError, LocalError) as error:
+            await self._not_changed(name, str(error))
 
-    async def _not_changed(self, name: str, why: str, *, ends: bool) -> NoReturn:
-        """Record that a change of ours did not come about, and end the call if it cannot go on without."""
+    async def _not_changed(self, name: str, why: str, *, bye: Sequence[tuple[str, str]] | None = None) -> NoReturn:
+        """Record that a change of ours did not come about; end the call if `bye`, its header fields, are given."""
         self._tracer.note(f"not changed ({name}): {why}", step="change", ok=False)
-        if ends:
+        if bye is not None:
             assert self._leg is not None
-            await self._leg.bye(reasons(why))
+            await self._leg.bye(bye)
         raise ChangeRefusedError(f"the change of the call ({name}) was refused: {why}")
 
     async def _take_answer(self, offered: Agreed, body: bytes, offer: AnyOffer | UpdateOffer | None) -> None:
-        """Take the answer to what we `offered`, with new keys if `offer` asked for them; raises one of REFUSED."""
+        """Take the answer to what we `offered`, with new keys if `offer` asked for them; raises one of FAILED."""
         answered = SessionDescription.parse(body)
         check_answer(offered.offer, answered)
         described = answered.narrowed(offered.taken)
@@ -284,14 +287,14 @@ class Session:
             return  # the call ended before it was agreed
         try:
             await (self._answer(change) if change.sdp else self._offer_late(change))
-        except REFUSED as error:
+        except FAILED as error:
             self._tracer.note(f"change refused: {error}", step="change", ok=False)
-            log.info("change refused", extra={"fields": {"reason": str(error)}})
+            log.log(severity_of(error), "change refused", extra={"fields": {"reason": str(error)}})
             body = refusal_body(change.sdp, error, self._keying, self._setup, self._random)
-            change.refuse(NOT_ACCEPTABLE, None, reasons(str(error)), body)
+            change.refuse(status_of(error), None, reasons_for(error), body)
 
     async def _answer(self, change: Reinvite) -> None:
-        """Answer an offer; raises one of REFUSED, and then leaves the session as it is."""
+        """Answer an offer; raises one of FAILED, and then leaves the session as it is."""
         now, offer = self._now, SessionDescription.parse(change.sdp)
         check_next_offer(now.offer, offer)
         taken = audio_to_take(offer, protocols(keyed=self._keying is not None), now.codec.rtpmap)
@@ -340,9 +343,9 @@ class Session:
         body = await change.accept(sdp.serialize())
         try:
             await self._take_answer(replace(now, offer=sdp), body, None)
-        except REFUSED as error:
+        except FAILED as error:
             assert self._leg is not None
-            await self._leg.bye(reasons(str(error)))
+            await self._leg.bye(reasons_for(error))
             raise UnchangedError(f"the answer in the ACK is refused: {error}") from None
         self._allow()
         self._tell(REFRESH if was_held == self._is_held else "hold" if self._is_held else "resume")

@@ -12,6 +12,7 @@ from sip_testbed.user_agent_config import SharedCredentials
 from voice_dpki.codec.telephone import is_same_party
 from voice_dpki.effects import Clock, Random
 from voice_dpki.mikey.certified import KeyingAnswer
+from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.sdp import mikey_message, protocol_ids
@@ -46,7 +47,9 @@ class SharedKeying:
         """Do nothing."""
 
     async def meet(self, responder_uri: str) -> None:
-        """Find nothing out."""
+        """Find out whether a key is shared with the Responder; raises MikeyError if not."""
+        if self._key_of(responder_uri) is None:
+            raise MikeyError(Failure.IDENTITY, "no key is shared with the Responder")
 
     def begin_call(self, party: Party) -> None:
         """Forget the call before; whoever has the shared key is the party."""
@@ -61,7 +64,7 @@ class SharedKeying:
     def offer(self, responder_uri: str, lines: int = 1) -> SharedOffer:
         """Return the offer of a call for `lines` m-lines.
 
-        Raises LocalError if no key is shared with the Responder.
+        Raises LocalError if no key is shared with the Responder, which `meet` finds out.
         """
         began_s = time.perf_counter()
         is_psk = self._credentials.mode == "psk"

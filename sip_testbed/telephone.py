@@ -1,51 +1,49 @@
 """A telephone: it places or answers calls, keys them, speaks and listens, and reports how they went."""
 
-import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from sip_testbed import remarks
-from sip_testbed.answers import Answers, Taken, final_answer, why
-from sip_testbed.conversation import HELD, SILENCE, SILENCE_REASON, Flow, converse
-from sip_testbed.digits import keep_digits, take_answered, take_offered
+from sip_testbed.answers import UNANSWERED, Answers, Taken, agree, final_answer, why
+from sip_testbed.call_report import CallReport
+from sip_testbed.conversation import HELD, SILENCE_REASON, Flow, converse
+from sip_testbed.digits import take_answered, take_offered
 from sip_testbed.early_media import early_media
 from sip_testbed.key_errors import refusal_body, told_error
 from sip_testbed.keying import AnyOffer, KeyAgreement, offer_to
 from sip_testbed.making_changes import make_changes
 from sip_testbed.media_policy import (
-    NOT_ACCEPTABLE,
+    FAILED,
     check_protected,
     keys_of,
     payload_type_of,
     protocols,
-    reasons,
-    step_of,
+    reasons_for,
+    status_of,
 )
 from sip_testbed.parties import caller_uri, host_of
-from sip_testbed.result import Purpose, Result, keep_recording, keep_result
+from sip_testbed.result import Purpose, Result
 from sip_testbed.rivals import Party
-from sip_testbed.session import REFUSED, Agreed, Session
+from sip_testbed.session import Agreed, Session
 from sip_testbed.transfer import OnUp, Transfers, setup_for
 from sip_testbed.user_agent_config import TelephoneSetup
 from sip_testbed.video_call import Video
 from voice_dpki.effects import Clock, Random
-from voice_dpki.errors import MalformedError, PeerError
+from voice_dpki.errors import LocalError, VoiceDpkiError
 from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.sdp import key_mgmt_value
 from voice_dpki.shell.current import work_on
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.keyed import keyed_with
-from voice_dpki.sip.offer_answer import answer_to, audio_to_take, check_answer
+from voice_dpki.sip.offer_answer import answer_to, audio_to_take
 from voice_dpki.sip.sdp import SessionDescription
 from voice_dpki.wire.media import MediaSession
 from voice_dpki.wire.sip.provisional import UnacknowledgedError
 from voice_dpki.wire.sip.user_agent import Call, IncomingCall, UserAgent
 from voice_dpki.wire.tasks import first_of
 
-log = logging.getLogger(__name__)
 BUSY = 486
 
 
@@ -74,12 +72,16 @@ class Telephone:
         self._busy = False
         self._on_up = on_up
         self._headers = headers
+        self._report = CallReport(setup, tracer)
         self._transfers = Transfers(setup, tracer, self._line_beside)
         self._video: Video
         """That of the call."""
 
     async def call(self, target: str) -> Result:
-        """Place a call, speak, and hang up once the other side has spoken, too."""
+        """Place a call, speak, and hang up once the other side has spoken, too.
+
+        Raises LocalError if it cannot be placed, by no fault of the other side.
+        """
         result = Result("caller", self._setup.purpose)
         self._take_keying("callee")
         media = await self._open_media()
@@ -87,7 +89,7 @@ class Telephone:
             await self._place(target, media, result)
         finally:
             await self._video.close()
-            self._report(result)
+            self._report.write(result)
         await self._transfers.finished()
         return result
 
@@ -109,15 +111,17 @@ class Telephone:
     # The caller.
 
     async def _place(self, target: str, media: MediaSession, result: Result) -> None:
+        offer: AnyOffer | None = None
         try:
             if self._keying:
                 self._keying.begin_call("callee")  # before the offer, which may hang on the key of the call
             offer = await offer_to(self._keying, target, self._video.lines)
-        except MikeyError as error:
-            self._refused(result, error)
-            return
-        try:
             await self._dial(target, offer, media, result)
+        except MikeyError as error:
+            self._report.refused(result, error)
+        except LocalError as error:
+            self._report.refused(result, error)
+            raise
         finally:
             if self._keying and offer:
                 self._keying.end(offer)
@@ -128,6 +132,17 @@ class Telephone:
         sdp = self._video.offered(session.describe(codec, codec.payload_type, own_keys))
         answers = self._answers(sdp, offer, media, result)
         call = await self._agent.invite(target, sdp.serialize(), self._headers)
+        try:
+            await self._dialled(call, answers, offer, result, session)
+        except BaseException:
+            call.give_up()  # the other side is not to wait for us
+            raise
+
+    async def _dialled(
+        self, call: Call, answers: Answers, offer: AnyOffer | None, result: Result, session: Session
+    ) -> None:
+        """Wait for the answer to a call of ours, take it, and converse."""
+        media = self._video.media
         call.on_early(answers.early)
         work_on(call.call_id)
         session.await_changes(call)
@@ -138,18 +153,19 @@ class Telephone:
         result.early_s = round(media.heard.duration_s, 2) if answers.is_heard else 0.0
         result.status, result.setup_ms = answer.status, answer.setup_ms
         result.verstat, result.early_verstat = answer.verstat, call.connected
-        if not 200 <= answer.status < 300:
-            result.reason = why(answer) + told_error(answer.sdp, offer.message if offer else None)
+        if not 200 <= answer.status < 300 or call.is_cancelled:
+            told = told_error(answer.sdp, offer.message if offer else None)
+            result.reason = UNANSWERED if call.is_cancelled else f"{why(answer)}{told}"
             if answers.is_heard:
                 await media.finish()
-                self._keep(media, result)
+                self._report.keep(media, result)
             return
         try:
             taken = await answers.final(answer.tag, host_of(call), answer.sdp)
             result.remarks += self._video.answered(taken.answered, taken.keys)
-        except REFUSED as error:
-            self._refused(result, error)
-            await call.bye(reasons(str(error)))
+        except FAILED as error:
+            self._report.refused(result, error)
+            await call.bye(reasons_for(error))
         else:
             flow = Flow.agreed(taken.described)
             session.begin(taken.agreed)
@@ -165,7 +181,7 @@ class Telephone:
         async def verify(host: str, body: bytes) -> Taken:
             if self._keying:
                 self._keying.begin_call("callee")  # each telephone of a forked call has a key of its own
-            return await self._agree(host, body, sdp, offer, "callee")
+            return await agree(self._keying, self._setup.codec, (host, body), (sdp, offer), "callee")
 
         def replace(taken: Taken) -> None:
             result.remarks.clear()  # they are about a telephone that has not answered
@@ -179,12 +195,24 @@ class Telephone:
     async def _answer(self, call: IncomingCall) -> None:
         work_on(call.call_id)
         result = Result("callee", self._setup.purpose, verstat=call.verstat)
-        media = await self._open_media()
+        try:
+            media = await self._open_media()
+        except LocalError as error:
+            await self._refuse(call, result, error)
+            self._report.write(result)
+            return
         try:
             await (self._take if call.sdp else self._take_late)(call, media, result)
         finally:
             await self._video.close()
-            self._report(result)
+            self._report.write(result)
+
+    async def _refuse(self, call: IncomingCall, result: Result, error: VoiceDpkiError) -> None:
+        """Refuse a call because of an error, which is one of FAILED; its caller may find out more from the body."""
+        self._report.refused(result, error)
+        result.status = status_of(error)
+        body = refusal_body(call.sdp, error, self._keying, self._setup, self._random)
+        await call.reject(result.status, None, reasons_for(error), body)
 
     async def _take_late(self, call: IncomingCall, media: MediaSession, result: Result) -> None:
         """Take a call whose INVITE has no offer: the 200 has ours, and the ACK its answer (RFC 3261 §13.3.1.4).
@@ -194,10 +222,8 @@ class Telephone:
         try:
             session = self._session(media, caller_uri(call), "caller")
             offer = await offer_to(self._keying, session.peer_uri)
-        except (MalformedError, MikeyError) as error:
-            self._refused(result, error)
-            result.status = NOT_ACCEPTABLE
-            await call.reject(NOT_ACCEPTABLE, None, reasons(str(error)))
+        except FAILED as error:
+            await self._refuse(call, result, error)
             return
         session.await_changes(call)
         try:
@@ -205,12 +231,12 @@ class Telephone:
             own_keys = (key_mgmt_value(offer.message),) if offer else ()
             sdp = session.describe(self._setup.codec, self._setup.codec.payload_type, own_keys)
             await call.answer(sdp.serialize())
-            result.status = 200
             await first_of(call.established.wait(), call.ended.wait())
+            result.status = call.status
             if call.established.is_set():
                 await self._answered_late(call, session, sdp, offer, media, result)
             else:
-                result.reason = "the caller did not acknowledge our answer"
+                self._report.given_up(result, call)
         finally:
             if self._keying and offer:
                 self._keying.end(offer)
@@ -226,32 +252,16 @@ class Telephone:
     ) -> None:
         """Start the media by the answer in the ACK, or refuse it, which ends the call."""
         try:
-            taken = await self._agree(host_of(call), call.ack_sdp, sdp, offer, "caller")
+            answer = host_of(call), call.ack_sdp
+            taken = await agree(self._keying, self._setup.codec, answer, (sdp, offer), "caller")
             self._begin(media.start, taken, result)
-        except REFUSED as error:
-            self._refused(result, error)
-            await call.bye(reasons(str(error)))
+        except FAILED as error:
+            self._report.refused(result, error)
+            await call.bye(reasons_for(error))
             return
         session.begin(taken.agreed)
         await self._pin(result)
         await self._converse(call, media, Flow.agreed(taken.described), result, session)
-
-    async def _agree(
-        self, host: str, body: bytes, sdp: SessionDescription, offer: AnyOffer | None, party: Party
-    ) -> Taken:
-        """Check the answer `body` to our offer `sdp` by the `party` at `host`, and agree on keys.
-
-        Raises one of REFUSED.
-        """
-        codec, answered = self._setup.codec, SessionDescription.parse(body)
-        check_answer(sdp, answered)
-        described = answered.narrowed(0)
-        check_protected(described, keyed=self._keying is not None)
-        payload_type_of(described, codec)  # refuses before keys are agreed
-        values = described.audio_key_mgmt
-        keys = await self._keying.confirm(offer, values) if self._keying and offer else None
-        elsewhere = remarks.media_elsewhere(party, described.audio_address, host)
-        return Taken(described, Agreed(sdp, 0, codec, sdp.key_mgmt, values), keys, answered, tuple(elsewhere))
 
     async def _take(self, call: IncomingCall, media: MediaSession, result: Result) -> None:
         codec = self._setup.codec
@@ -271,11 +281,8 @@ class Telephone:
             take_offered(media.keypad, described, codec)
             self._start(media.start, described, keys, result, receives=payload_type)
             self._video.accepted(offer, taken, answer.keys if answer else None)
-        except REFUSED as error:
-            self._refused(result, error)
-            result.status = NOT_ACCEPTABLE
-            body = refusal_body(call.sdp, error, self._keying, self._setup, self._random)
-            await call.reject(NOT_ACCEPTABLE, None, reasons(str(error)), body)
+        except FAILED as error:
+            await self._refuse(call, result, error)
             return
         own_keys = (key_mgmt_value(answer.message),) if answer else ()
         own = session.describe(codec, payload_type, own_keys, described.audio_direction.answered)
@@ -284,11 +291,15 @@ class Telephone:
             sdp = answer_to(offer, taken, own, self._video.sections(offer, described.audio_direction.answered))
             await self._pick_up(call, media, sdp.serialize(), result)
         except UnacknowledgedError as error:
-            result.reason = str(error)
+            result.status, result.reason = call.status, str(error)
             return
-        result.status = 200
-        if call.established.is_set():
-            await self._pin(result)
+        result.status = call.status
+        if not call.established.is_set():
+            self._report.given_up(result, call)
+            await media.finish()
+            self._report.keep(media, result)
+            return
+        await self._pin(result)
         await self._converse(call, media, Flow.agreed(described), result, session)
 
     async def _pick_up(self, call: IncomingCall, media: MediaSession, body: bytes, result: Result) -> None:
@@ -327,13 +338,14 @@ class Telephone:
         await media.finish()
         await self._video.finish(result)
         if ending.silence is not None:
-            self._silent(result, ending.silence)
+            self._report.silent(result, ending.silence)
             await call.bye([SILENCE_REASON])
         else:
             await call.bye()
-        self._keep(media, result)
+        self._report.keep(media, result)
         if not result.established and ending.silence is None:
-            result.reason = f"{ending.early}{remarks.reasons_of(call.end_headers)}"
+            who = "the other side" if call.ended_by_peer else "this telephone"
+            result.reason = f"{who} hung up{ending.early}{remarks.reasons_of(call.end_headers)}"
         result.remarks += await self._keying.rivals() if self._keying else ()
 
     def _line_beside(self, purpose: Purpose, on_up: OnUp, headers: Sequence[tuple[str, str]]) -> "Telephone":
@@ -376,40 +388,4 @@ class Telephone:
             remote_control=described.audio_control_address,
             keys=keys,
         )
-        result.codec = self._setup.codec.name
-        result.srtp = str(keys.profile) if keys else None
-        result.mikey_ms = self._keying.ms if self._keying else None
-        if self._keying and self._keying.peer_key:
-            result.peer_key = self._keying.peer_key.standing
-            result.remarks += self._keying.peer_key.remarks
-        if self._keying:
-            party = "callee" if result.role == "caller" else "caller"
-            result.remarks += remarks.encryption_end(party, self._keying.elements)
-
-    def _keep(self, media: MediaSession, result: Result) -> None:
-        """Write the recordings, and put the media statistics into the result and the trace."""
-        result.media = counted = media.statistics()
-        keep_digits(media.keypad, result, self._tracer)
-        result.remarks += remarks.foreign_media("callee" if result.role == "caller" else "caller", counted)
-        note = remarks.media_note(counted)
-        self._tracer.note(note, step="media", ok=counted.received > 0 and not counted.unauthentic)
-        for path, pcm in ((self._setup.said, media.said), (self._setup.heard, media.heard)):
-            if path is not None:
-                keep_recording(path, pcm)
-
-    def _silent(self, result: Result, sentence: str) -> None:
-        """Record that we end the call because no media arrived."""
-        result.refused_by, result.reason = SILENCE, sentence
-        self._tracer.note(f"ended: {sentence}", step=SILENCE, ok=False)
-        log.warning("call ended", extra={"fields": {"step": SILENCE, "reason": sentence}})
-
-    def _refused(self, result: Result, error: PeerError) -> None:
-        step = step_of(error)
-        result.refused_by, result.reason = step, str(error)
-        self._tracer.note(f"refused: {error}", step=step, ok=False)
-        log.info("call refused", extra={"fields": {"step": step, "reason": str(error)}})
-
-    def _report(self, result: Result) -> None:
-        self._tracer.result(**asdict(result))
-        if self._setup.result is not None:
-            keep_result(self._setup.result, result)
+        self._report.agreed(result, self._keying, keys)

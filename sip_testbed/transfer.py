@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from sip_testbed.conversation import HANG_UP_TIMEOUT_S
-from sip_testbed.media_policy import NOT_ACCEPTABLE
+from sip_testbed.media_policy import NOT_ACCEPTABLE, SERVER_ERROR
 from sip_testbed.result import Purpose, Result
 from sip_testbed.session import ChangeRefusedError, Session
 from sip_testbed.user_agent_config import TelephoneSetup
@@ -159,10 +159,15 @@ class Transfers:
             telling.append(asyncio.ensure_future(asked.tell(200)))
 
         await asked.accept()
-        result = await self._open_line("transferred", up, _headers(asked)).call(asked.whom.target)
+        try:
+            result = await self._open_line("transferred", up, _headers(asked)).call(asked.whom.target)
+            failed = result.status is not None and result.status >= 300
+            status = (result.status if failed else None) or NOT_ACCEPTABLE
+        except Exception as error:
+            log.error("the call of a transfer failed", extra={"fields": {"reason": str(error)}})
+            status = SERVER_ERROR
         await asyncio.gather(*telling)
-        failed = result.status is not None and result.status >= 300
-        await asked.tell(result.status or NOT_ACCEPTABLE if failed else NOT_ACCEPTABLE)  # unless 200 was told
+        await asked.tell(status)  # unless 200 was told
 
     async def _replaced(self, leg: Leg, session: Session, call: IncomingCall) -> None:
         """Take a call that is to replace another, in which nobody rings again, and end that other one.

@@ -14,6 +14,7 @@ from sip_testbed.credentials import Credentials
 from sip_testbed.keying import Keying
 from sip_testbed.likeness import likeness_of
 from sip_testbed.pin_store import Pin, PinStore
+from sip_testbed.shared_keying import SharedKeying
 from sip_testbed.telephone import Telephone
 from tests.recorded import recorded
 from tests.sip_testbed.test_early_media import EARLY_S, HEARD_S, SPOKEN_S
@@ -81,6 +82,19 @@ class Forks:
     async def cancelled(self, end: End) -> None:
         await asyncio.wait_for(self.calls[end.folder].ended.wait(), TIMEOUT_S)
 
+    def keying_of(self, end: End) -> SharedKeying:
+        """The keying of all calls of a telephone."""
+        assert isinstance(end.telephone._keyings, SharedKeying)
+        return end.telephone._keyings
+
+    async def left(self, end: End) -> dict[str, Any]:
+        """What a telephone that was called reports, once it does."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while end.telephone._busy:
+                await asyncio.sleep(0.01)
+        result: dict[str, Any] = json.loads((end.folder / "callee.json").read_text())
+        return result
+
     async def place(self) -> dict[str, Any]:
         await asyncio.wait_for(self.caller.telephone.call(f"sip:+{CALLEE}@a.example"), TIMEOUT_S)
         result: dict[str, Any] = json.loads((self.folder / "caller.json").read_text())
@@ -101,6 +115,11 @@ async def test_the_telephone_that_answers_is_heard_and_the_other_one_is_a_strang
     assert (result["established"], result["status"]) == (True, 200)
     assert result["early_s"] >= HEARD_S
     assert forks.calls[forks.early.folder].ended_by_peer, "it was cancelled"
+    over.set()
+    left = await forks.left(forks.early)
+    assert (left["status"], left["established"]) == (487, False)
+    assert left["reason"] == "the caller gave up before the call was answered"
+    assert not forks.keying_of(forks.caller)._initiator._bundles._open, "the offer is forgotten"
     assert result["media"]["unauthentic"] > 0, "its packets do not verify under the other one's keys"
     assert forks.sessions[forks.early.telephone].statistics().received == 0
     likeness = likeness_of(forks.other.recording("said"), forks.caller.recording("heard"))
@@ -109,7 +128,36 @@ async def test_the_telephone_that_answers_is_heard_and_the_other_one_is_a_strang
     likeness = likeness_of(forks.caller.recording("said"), forks.other.recording("heard"))
     assert likeness is not None
     assert likeness >= 0.99
-    over.set()
+
+
+async def test_a_telephone_that_is_heard_and_then_refuses_leaves_nothing(forks: Forks) -> None:
+    """The proxy waits for the other one, so the caller hears nothing of the refusal."""
+    await forks.start("dhhmac")
+
+    async def refuse() -> None:
+        await forks.heard()
+        await forks.calls[forks.early.folder].reject(486)
+
+    async def refused() -> None:
+        async with asyncio.timeout(TIMEOUT_S):
+            while forks.early.folder not in forks.calls:
+                await asyncio.sleep(0.01)
+        await forks.cancelled(forks.early)
+
+    forks.until = {forks.early.folder: refuse, forks.other.folder: refused}
+    result = await forks.place()
+    assert (result["established"], result["status"]) == (True, 200)
+    assert result["early_s"] >= HEARD_S
+    likeness = likeness_of(forks.other.recording("said"), forks.caller.recording("heard"))
+    assert likeness is not None
+    assert likeness >= 0.99
+    left = await forks.left(forks.early)
+    assert (left["status"], left["established"]) == (486, False)
+    assert all(session._transports[0].is_closing() for session in forks.sessions.values()), "ports are free"
+    for end in (forks.caller, forks.early, forks.other):
+        assert forks.keying_of(end).updating._bundle is None
+        assert end.telephone._busy is False
+    assert not forks.keying_of(forks.caller)._initiator._bundles._open
 
 
 async def test_the_telephone_that_is_heard_goes_on_when_it_answers(forks: Forks) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,14 @@ class LateCaller:
             f"Content-Length: {len(body)}\r\n\r\n{body}"
         )
 
-    async def call(self) -> str:
-        """Call, and return the 200."""
+    async def call(self, answer: str = "SIP/2.0 200 ") -> str:
+        """Call, and return the final answer."""
         self.phone.send(self.request("INVITE", 1))
         challenge = await self.phone.receive("SIP/2.0 407 ")
         authorization = self.phone._authorization(challenge).replace("Authorization", "Proxy-Authorization")
         answered = re.sub(r'response="\w+"', f'response="{_response(challenge)}"', authorization)
         self.phone.send(self.request("INVITE", 2, extra=answered))
-        return await self.phone.receive("SIP/2.0 200 ")
+        return await self.phone.receive(answer)
 
     async def acknowledge(self, ok: str, change: Callable[[str], str] = lambda sdp: sdp) -> None:
         """Answer the offer in the 200, changed by `change`."""
@@ -113,6 +114,15 @@ async def test_a_call_without_an_offer_is_offered_media_and_keys(late: Any, srtp
     assert (result["established"], result["status"], result["reason"]) == (True, 200, None)
     assert correlate(said, read_wav(callee.recording("heard"))).coefficient >= 0.99
     assert correlate(read_wav(callee.recording("said")), caller.media.heard).coefficient >= 0.99
+
+
+async def test_a_caller_with_whom_no_key_is_shared_is_refused(late: Any) -> None:
+    caller, callee = await late("AES_CM_128_HMAC_SHA1_80")
+    callee.telephone._keyings._credentials = replace(callee.telephone._keyings._credentials, shared={})
+    refused = await caller.call("SIP/2.0 488 ")
+    assert "no key is shared" in refused
+    result = await result_of(callee)
+    assert (result["status"], result["refused_by"], result["media"]) == (488, "MIKEY ID", None)
 
 
 @pytest.mark.parametrize(

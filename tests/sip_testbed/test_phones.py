@@ -476,13 +476,15 @@ async def test_all_addresses_are_listened_at_and_one_is_told(domain: Domain) -> 
 # What the report of the project's own telephone says of them.
 
 
-async def reported(domain: Domain, folder: Path, answer: Callable[[str], Coroutine[Any, Any, None]]) -> Result:
+async def reported(
+    domain: Domain, folder: Path, answer: Callable[[str], Coroutine[Any, Any, None]], silence_s: float = 2.0
+) -> Result:
     """A call of the project's telephone in clear, which `answer` takes; returns what the telephone reports."""
     (folder / "say.wav").write_bytes(write_wav(Pcm(8000, b"\1\0" * 3200)))
     (folder / "password").write_text("right")
     (folder / "ua.toml").write_text(
         f'aor = "sip:+{CALLER}@a.example"\npassword_file = "password"\nproxy = "{domain.hop}"\nsay = "say.wav"\n'
-        'srtp = "none"\n[listen]\nhost = "127.0.0.1"\nport = 0\n'
+        f'srtp = "none"\nsilence_s = {silence_s}\n[listen]\nhost = "127.0.0.1"\nport = 0\n'
     )
     tracer = Tracer(folder / "ua.jsonl", "caller")
     domain.stack.callback(tracer.close)

@@ -205,6 +205,7 @@ def leg_of(session: Session) -> Leg:
 
 async def test_the_callee_changes_the_call_and_changes_cross(begin: Begin) -> None:
     talk = await begin()
+    await talk.flows("caller", "callee")
     await talk.callee.hold()
     await asyncio.sleep(0.1)
     silent = len(talk.sent("caller")), len(talk.sent("callee"))
@@ -219,6 +220,9 @@ async def test_the_callee_changes_the_call_and_changes_cross(begin: Begin) -> No
         counted = session._media.statistics()
         assert (counted.lost, counted.unauthentic, counted.foreign) == (0, 0, 0)
         assert sorted(session.done) == ["hold", "rekey", "rekey", "resume"]
+    async with asyncio.timeout(TIMEOUT_S):  # a busy machine sends what is late under the keys of before
+        while len({packet.ssrc for packet in talk.sent("caller")}) < 3:
+            await asyncio.sleep(0.02)
     assert len({packet.ssrc for packet in talk.sent("caller")}) == 3
 
 
@@ -306,6 +310,20 @@ async def test_an_answer_with_other_keys_than_were_offered_ends_the_call(begin: 
         await talk.caller.rekey()
     assert (await asyncio.wait_for(talk.call, TIMEOUT_S)).established is False
     assert all(event["wire"] != event["clear"] for event in talk.rtp)
+
+
+@pytest.mark.parametrize("more", ["m=audio 0 RTP/SAVP 0\r\n", "m=video 5002 RTP/SAVP 96\r\n"])
+async def test_a_change_that_is_answered_with_other_sections_ends_the_call(begin: Begin, more: str) -> None:
+    talk = await begin()
+
+    async def accept(change: Reinvite) -> None:
+        own = talk.callee.describe(talk.callee._now.codec, 0, talk.callee._now.own_keys)
+        await change.accept(own.serialize() + more.encode())
+
+    leg_of(talk.callee).on_reinvite(accept)
+    with pytest.raises(ChangeRefusedError, match="the media sections audio, "):
+        await talk.caller.hold()
+    assert (await asyncio.wait_for(talk.call, TIMEOUT_S)).established is False
 
 
 async def test_a_hold_that_is_answered_with_other_keys_ends_the_call(begin: Begin) -> None:

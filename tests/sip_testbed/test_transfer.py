@@ -57,7 +57,13 @@ class Three:
         self.telephones: dict[str, Telephone] = {}
 
     async def add(
-        self, name: str, *, changes: tuple[str, ...] = (), accepts: bool = True, key_of_third: str = KEY
+        self,
+        name: str,
+        *,
+        changes: tuple[str, ...] = (),
+        accepts: bool = True,
+        key_of_third: str = KEY,
+        scheme: str = "sip",
     ) -> Telephone:
         pcm = read_wav((SPEECH / f"{SPEAKERS[name]}.wav").read_bytes())
         data = pcm.data[: 2 * int(SPOKEN_S * pcm.rate)]
@@ -66,9 +72,10 @@ class Three:
         for other in NUMBERS:
             key = key_of_third if other == "third" else KEY
             (self.folder / f"{name}-{other}.key").write_text(key)
-        shared = "".join(f'"{uri(other)}" = "{name}-{other}.key"\n' for other in NUMBERS if other != name)
+        others = [other for other in NUMBERS if other != name and (key_of_third or other != "third")]
+        shared = "".join(f'"{uri(other)}" = "{name}-{other}.key"\n' for other in others)
         call = f'[call]\ntarget = "{uri("callee")}"\nchanges = {json.dumps(changes)}\n'
-        call += f'transfer_to = "{uri("third")}"\n'
+        call += f'transfer_to = "{uri("third").replace("sip:", f"{scheme}:")}"\n'
         (self.folder / f"{name}.toml").write_text(
             f'aor = "{uri(name)}"\npassword_file = "password"\nproxy = "{self.domain.hop}"\nsilence_s = 30\n'
             f'say = "{name}.say.wav"\nsaid = "{name}.said.wav"\nheard = "{name}.heard.wav"\n'
@@ -206,11 +213,12 @@ async def test_a_telephone_that_does_not_accept_it_is_not_passed_on(three: Three
     assert not (three.folder / "third.json").exists()
 
 
-@pytest.mark.parametrize("why", ["absent", "other key", "busy"])
+@pytest.mark.parametrize("why", ["absent", "other key", "no key", "busy", "no TLS"])
 async def test_a_transfer_that_fails_gives_the_call_back(three: Three, why: str) -> None:
-    """The third one has no telephone, or is not who has the key, or refuses: nobody is left alone."""
-    await three.add("caller", changes=("hold", "transfer"))
-    await three.add("callee", key_of_third="ff" * 16 if why == "other key" else KEY)
+    """The third one has no telephone, or is not who has the key, or refuses, or cannot be called by who is passed
+    on: nobody is left alone."""
+    await three.add("caller", changes=("hold", "transfer"), scheme="sips" if why == "no TLS" else "sip")
+    await three.add("callee", key_of_third={"other key": "ff" * 16, "no key": ""}.get(why, KEY))
     if why != "absent":
         telephone = await three.add("third")
         telephone._busy = why == "busy"
@@ -220,7 +228,8 @@ async def test_a_transfer_that_fails_gives_the_call_back(three: Three, why: str)
     assert (callee["established"], callee["changes"]) == (True, ["hold", "resume"])
     assert (transferred["established"], transferred["media"]) == (False, None)
     told = [data.rpartition(b"\r\n\r\n")[2] for data in three.sip("callee") if data.startswith(b"NOTIFY")]
-    status = {"absent": b"480", "other key": b"488", "busy": b"486"}[why]
+    statuses = {"absent": b"480", "other key": b"488", "no key": b"488", "busy": b"486", "no TLS": b"500"}
+    status = statuses[why]
     assert [each[:11] for each in told] == [b"SIP/2.0 100", b"SIP/2.0 " + status]
 
 

@@ -141,6 +141,21 @@ async def test_changes_that_cross_are_both_made(
     assert sorted(waits) == [False, True]
 
 
+async def test_a_change_that_the_other_side_finds_crossing_is_offered_again(
+    make: Make, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever always answers 491 gets three tries, and the call goes on."""
+    monkeypatch.setattr(changes, "glare_wait_s", lambda _random, owns_call_id: 0.0)
+    call = await placed(make, peer)
+    for statuses in ((491, 200), (491, 491, 491)):
+        change = asyncio.create_task(call.reinvite(lambda: b"hold"))
+        for status in statuses:
+            peer.answer(await peer.request("INVITE"), status)
+            await peer.request("ACK")
+        assert (await asyncio.wait_for(change, TIMEOUT_S)).status == statuses[-1]
+    assert call.is_up
+
+
 async def test_changes_of_one_side_follow_one_another(pair: tuple[UserAgent, UserAgent]) -> None:
     one, other = await connected(pair)
     seen: list[bytes] = []

@@ -40,7 +40,7 @@ class Leg:
         """Set once the call is over, also if it was never answered."""
         self.ended_by_peer = False
         self.end_headers = Headers()
-        """Header fields of the received BYE, such as Reason."""
+        """Header fields of the BYE that has ended the call, such as Reason, whoever sent it."""
         self._changes = Changes(line, self.ended, self.bye)
         self.on_replaced: Callable[[IncomingCall], Awaitable[None]] | None = None
         """Runs as a task for each call that is to take the place of this one (RFC 3891), and ends this one if it
@@ -147,6 +147,7 @@ class Leg:
         request.headers.set("Supported", session_timer.OPTION)
         for name, value in headers:
             request.headers.add(name, value)
+            self.end_headers.add(name, value)
         await self._line.exchange.ask(request, self.dialog.next_hop())
 
     async def ask(self, method: str, headers: Sequence[tuple[str, str]], body: bytes = b"") -> Response:
@@ -238,6 +239,15 @@ class Call(Leg):
     def is_answered(self) -> bool:
         """Whether the final answer has arrived."""
         return self._answer.done()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether we have cancelled the call, even if an answer has crossed that."""
+        return self._cancelled
+
+    def give_up(self) -> None:
+        """Cancel the call, or end it if it was answered, without waiting for an answer."""
+        (self.hang_up if self.is_answered else self.cancel)()
 
     def cancel(self) -> None:
         """Cancel the call while it is not answered (RFC 3261 §9.1); its answer is then usually 487.

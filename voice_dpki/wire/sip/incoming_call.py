@@ -48,6 +48,11 @@ class IncomingCall(Leg):
         return self.established.is_set() and super().is_up
 
     @property
+    def status(self) -> int | None:
+        """The status of our final response; None before that."""
+        return self._invitation.status
+
+    @property
     def ack_sdp(self) -> bytes:
         """What the ACK holds: the caller's answer, if the INVITE had no offer (RFC 3261 §13.2.1)."""
         return self._invitation.ack_body

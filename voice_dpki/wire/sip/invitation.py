@@ -16,19 +16,25 @@ class Invitation:
         self.key = event.key
         self.request = event.request
         self.sequence = event.envelope.sequence
-        self.is_answered = False
-        """Whether a final response was sent."""
+        self.status: int | None = None
+        """That of the final response, once it was sent."""
         self.acknowledged = asyncio.Event()
         """Set once the ACK of our 2xx has come."""
         self.ack_body = b""
         """What the ACK holds: the answer, if our 2xx held the offer."""
         self._exchange = exchange
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether a final response was sent."""
+        return self.status is not None
+
     def respond(self, response: Response) -> bool:
         """Send a response; return False, and send nothing, if a final one was sent before."""
         if self.is_answered:
             return False
-        self.is_answered = response.code >= 200
+        if response.code >= 200:
+            self.status = response.code
         self._exchange.respond(self.key, response)
         return True
 
