@@ -61,10 +61,10 @@ def make_ledger(folder: Path, *, port: int = 0, heartbeat_s: float = 0.5, more: 
 
 
 class Service:
-    """A service that runs, and traces into `trace`."""
+    """A service that runs, traces into `trace`, and logs into `log`, else beside it."""
 
-    def __init__(self, module: str, config: Path, trace: Path) -> None:
-        self.log_path = trace.with_suffix(".log")
+    def __init__(self, module: str, config: Path, trace: Path, log: Path | None = None) -> None:
+        self.log_path = log or trace.with_suffix(".log")
         for path in (trace, self.log_path):
             path.unlink(missing_ok=True)
         self._running = Running(
@@ -119,11 +119,11 @@ class Service:
 
 
 class OneOperator:
-    """Operator A's ledger, which runs."""
+    """Operator A's ledger, which runs, and logs into `log`, else beside its configuration."""
 
-    def __init__(self, folder: Path, *, heartbeat_s: float = 0.5) -> None:
+    def __init__(self, folder: Path, *, heartbeat_s: float = 0.5, log: Path | None = None) -> None:
         config = make_ledger(folder, heartbeat_s=heartbeat_s, more=TRACE)
-        self.node = Service("ledger_node", config, config.with_suffix(".jsonl"))
+        self.node = Service("ledger_node", config, config.with_suffix(".jsonl"), log)
         self.genesis = load_genesis(config.with_name("genesis.json").read_bytes())
         self.token = config.with_name("tokens-operator-a").read_text().strip()
 

@@ -17,10 +17,10 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger_node.abci.cometbft import find, node_id, node_key
+from ledger_node.abci.cometbft import find
 from ledger_node.command.config import read_validator_key
 from ledger_node.command.federation import Processes, agree, node_info
-from ledger_node.command.federation_folder import ADMITTED_FILE, OperatorNode, provision
+from ledger_node.command.federation_folder import OperatorNode, provision
 from ledger_node.command.sending import Sender
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
@@ -37,6 +37,8 @@ from voice_dpki.shell.http import HttpApp, Request, Response, Route, serve
 from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256
 from voice_dpki.x509.profile import build_certificate, digest_of
+
+from .twins import make_twin
 
 NETWORK = "127.0.7"
 DEADLINE_S = 60.0
@@ -56,25 +58,7 @@ class Federation:
         self.signer: LocalSigner = from_pem((folder / "keys" / "endorsing-operator-a.pem").read_bytes())
         key = read_validator_key(folder / "keys" / "validator-operator-d-1.pem")
         self.guilty = Validator(key.public_key().public_bytes_raw(), 1)
-        self.twin = self._twin(self.nodes[3])
-
-    def _twin(self, node: OperatorNode) -> OperatorNode:
-        text = node.config.read_text()
-        for old, new in (
-            (f'"{NETWORK}.4"', f'"{NETWORK}.9"'),
-            ('name = "operator-d"', 'name = "twin"'),
-            ('"data-operator-d"', '"data-twin"'),
-            ('"cometbft-operator-d"', '"cometbft-twin"'),
-        ):
-            assert old in text
-            text = text.replace(old, new)
-        config = self.folder / "twin.toml"
-        config.write_text(text)
-        home = self.folder / "cometbft-twin"
-        (home / "config").mkdir(parents=True)
-        with (self.folder / ADMITTED_FILE).open("a") as admitted:
-            admitted.write(f"{node_id(node_key(home))}@127.0.0.1\n")  # or the others would not listen to it
-        return replace(node, config=config, url=f"http://{NETWORK}.9:26680")
+        self.twin = make_twin(self.nodes[3])
 
     async def record(self, name: str) -> CertDigest:
         """Have a certificate of A's recorded."""
