@@ -198,6 +198,7 @@ async def _serve(setup: AuthnSetup, stop: asyncio.Event) -> None:
         with closing(Tracer.named_by(setup.trace, "authn-server")) as tracer:
             publisher = await opened.enter_async_context(_publishing(setup, clock))
             threads = SigningThreads(config.hsm)
+            opened.push_async_callback(threads.close)
             await opened.enter_async_context(running(threads.watch(lambda: switch.current.credential.signer)))
             service = AuthnService(
                 switch,

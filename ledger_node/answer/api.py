@@ -96,6 +96,7 @@ class Api:
         self._health = health
         self._readiness = Readiness(checks)
         self._blocks = Blocks(chain, feed, orderer, history)
+        self._submission = submission
         self._submissions = Submissions(submission, tokens, tracer) if submission else None
         self._clock = clock
         self._tracer = tracer
@@ -103,6 +104,11 @@ class Api:
         self._search: Callable[[str | None, str | None], dict[str, object]] | None = None
         self._searcher = ThreadPoolExecutor(1, thread_name_prefix="ledger-search")
         """Searches one at a time; a search that has not begun is dropped with its request."""
+
+    async def aclose(self) -> None:
+        """Endorse no more."""
+        if self._submission is not None:
+            await self._submission.close()
 
     def app(self) -> HttpApp:
         """Return the whole application."""

@@ -227,9 +227,11 @@ async def _serve(path: Path, options: _Options, genesis: Genesis, stop: asyncio.
             space = Space(configuration.folders(path, config))
             tls = _tls(path, options)
             checks |= {"disk": space.check} | tls_checks(tls, CLOCK)
-            api = _api(path, options, chain, orderer, feed, tracer, checks)
-            served = serve(api.app(), config.listen, tls=tls, limits=config.limits, tracer=tracer)
-            async with running(orderer.run(), feed.run(), space.run()) as work, served as port:
+            async with (
+                contextlib.aclosing(_api(path, options, chain, orderer, feed, tracer, checks)) as api,
+                running(orderer.run(), feed.run(), space.run()) as work,
+                serve(api.app(), config.listen, tls=tls, limits=config.limits, tracer=tracer) as port,
+            ):
                 await chain.wait_for(1, FIRST_BLOCK_WAIT_S)
                 address = f"{config.listen.host}:{port}"
                 tracer.ready(http=address)

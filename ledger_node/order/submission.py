@@ -57,6 +57,10 @@ class Submission:
         if lacking := self.shortfall():
             log.warning("endorses nothing yet", extra={"fields": {"reason": lacking}})
 
+    async def close(self) -> None:
+        """Endorse no more; a token that does not answer is waited for a moment."""
+        await self._threads.close()
+
     def shortfall(self) -> str:
         """Say so while this node's store does not list the signer's key as an endorsing key of the member."""
         if self._chain.closed:

@@ -1,15 +1,23 @@
 """docs/hsm.md, command by command: a call is signed by keys in a token, verified, and refused while it is gone."""
 
+import fcntl
 import json
+import os
 import re
+import select
 import shutil
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from authn_server.config import EXAMPLE, load_setup
 from authn_server.main import main
@@ -19,13 +27,15 @@ from authn_server.standing import Unfollowed
 from authn_server.switching import Switch
 from tests.guides import DOCS, Reader, steps_of
 from tests.one_operator import OneOperator, Service, until
-from tests.soft_hsm import SoftHsm
+from tests.soft_hsm import MODULE, SoftHsm
 from verify_server.config import EXAMPLE as VERIFY_EXAMPLE
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.credentials import read_signer
 from voice_dpki.shell.ending import EXIT_HARMFUL_AGAIN
+from voice_dpki.shell.entry import EXIT_INTERRUPTED
 from voice_dpki.shell.reload import Live
+from voice_dpki.shell.signing import LEFT_BEHIND
 from voice_dpki.shell.token_key import TokenKey
 from voice_dpki.shell.token_uri import key_place
 from voice_dpki.shell.trace import Tracer
@@ -49,8 +59,13 @@ class Domain:
         self.folder, self.hsm = folder, SoftHsm(folder)
         self.hsm.prepare()
         self.ledger = OneOperator(folder, heartbeat_s=0.2)
-        (folder / "keys").mkdir()
+        for name in ("keys", "private"):
+            (folder / name).mkdir()
         shutil.copy(folder / "net/keys/endorsing-operator-a.pem", folder / "keys/endorsing.pem")
+        public = read_signer(folder / "keys/endorsing.pem").private_key.public_key()
+        (folder / "keys/endorsing.pub.pem").write_bytes(
+            public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        )
         shutil.copy(folder / "net/genesis.json", folder)
         words = {"http://127.0.0.1:26680": self.ledger.url, "/etc/voice-dpki": str(folder)}
         self.reader = Reader(folder, words, dict(self.hsm.variables))
@@ -135,8 +150,9 @@ def _goes_and_comes_back(domain: Domain, authn: httpx.Client, signing_request: M
     assert (health.status_code, "a key in a token cannot be used" in health.json()["reason"]) == (503, True)
     ready = authn.get("/readyz")
     assert (ready.status_code, ready.json()["checks"]["key"]["state"]) == (503, "failed")
+    pin = domain.hsm.pin_file.read_text().strip()
     for told in (refused.text, health.text, ready.text):
-        assert [word for word in (domain.hsm.pin, "calls", "'sti'", str(domain.folder)) if word in told] == []
+        assert [word for word in (pin, "calls", "'sti'", str(domain.folder)) if word in told] == []
     assert _metric(authn, "voice_dpki_token_keys_usable") == 0
     domain.hsm.bring_back()
     until(lambda: authn.get("/healthz").status_code == 200)  # without a call: the token is asked for the key
@@ -207,6 +223,112 @@ def test_readiness_asks_no_token_in_the_event_loop(
     with pytest.raises(KeyUnavailableError):
         signer.private_key.probe()  # as a thread does
     assert (probe.check().state, asked) == ("failed", [])
+
+
+class Spied:
+    """SoftHSM2 behind OpenSC's pkcs11-spy, which writes each call to a pipe: while nobody reads, calls hang."""
+
+    def __init__(self, hsm: SoftHsm, folder: Path) -> None:
+        (self._spy,) = Path("/usr/lib").glob("*/pkcs11-spy.so")
+        self._hsm, self._pipe = hsm, folder / "spied"
+        os.mkfifo(self._pipe)
+        self._reading = os.open(self._pipe, os.O_RDWR | os.O_NONBLOCK)
+        fcntl.fcntl(self._reading, fcntl.F_SETPIPE_SZ, 4096)
+        self._hangs = threading.Event()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"PKCS11SPY": str(MODULE), "PKCS11SPY_OUTPUT": str(self._pipe)}
+
+    @property
+    def uri(self) -> str:
+        return self._hsm.uri("sti").replace(str(MODULE), str(self._spy))
+
+    def hang(self) -> None:
+        """Have no call come back from now on."""
+        self._hangs.set()
+        self._reader.join()
+        with suppress(BlockingIOError):
+            while True:
+                os.write(self._reading, bytes(4096))
+
+    def close(self) -> None:
+        self._hangs.set()
+        self._reader.join()
+        os.close(self._reading)
+
+    def _read(self) -> None:
+        while not self._hangs.is_set():
+            if select.select([self._reading], [], [], 0.01)[0]:
+                os.read(self._reading, 1 << 16)
+
+
+@pytest.fixture
+def spied(hsm: SoftHsm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spied]:
+    with closing(Spied(hsm, tmp_path)) as spied:
+        for name, value in spied.variables.items():
+            monkeypatch.setenv(name, value)
+        yield spied
+
+
+def test_a_server_ends_while_its_token_hangs_and_says_so(
+    hsm: SoftHsm, spied: Spied, tmp_path: Path, signing_request: MakeRequest
+) -> None:
+    site = Site(tmp_path).write(signer=read_signer(key_place(hsm.uri("sti"))))
+    text = site.config.read_text().replace("authn.pem", spied.uri)
+    site.config.write_text(f'{text}\n[hsm]\ntimeout_s = 0.2\n[trace]\nfile = "authn.jsonl"\n')
+    server = Service("authn_server.main", site.config, tmp_path / "authn.jsonl")
+    try:
+        with httpx.Client(
+            base_url=server.url, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False
+        ) as client:
+            assert client.post("/stir/v1/signing", json=signing_request()).status_code == 200
+            spied.hang()
+            assert client.post("/stir/v1/signing", json=signing_request()).status_code == 503
+    finally:
+        status = server.stop()
+    assert (status, LEFT_BEHIND in server.log_path.read_text()) == (0, True)
+
+
+COMMAND = """
+import sys
+from voice_dpki.shell.credentials import read_signer
+from voice_dpki.shell.ending import guarded
+from voice_dpki.shell.interrupts import interruptible
+from voice_dpki.shell.token_uri import key_place
+
+def work():
+    signer = read_signer(key_place(sys.argv[1]))
+    print("signing", flush=True)
+    while True:
+        signer.sign(b"data")
+
+with interruptible():
+    sys.exit(guarded(work))
+"""
+
+
+def _is_writing(pid: int) -> bool:
+    """Tell whether a thread of a process waits for room in a pipe."""
+    return any("pipe_write" in file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/wchan"))
+
+
+def test_a_command_is_interrupted_while_its_token_hangs(spied: Spied) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMAND, spied.uri], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as command:
+        try:
+            assert command.stdout is not None
+            assert command.stdout.readline() == "signing\n"
+            spied.hang()
+            until(lambda: _is_writing(command.pid))
+            command.terminate()
+            _, said = command.communicate(timeout=60)
+        finally:
+            command.kill()
+    assert (command.returncode, "interrupted" in said) == (EXIT_INTERRUPTED, True)
 
 
 def test_keys_in_tokens_are_not_rotated_by_the_command(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
-from pkcs11 import PKCS11Error, Session, Token, TokenFlag
+from pkcs11 import Attribute, PKCS11Error, Session, Token, TokenFlag
 from pkcs11.exceptions import PinExpired, PinIncorrect, PinInvalid, PinLenRange, PinLocked
 from prometheus_client import REGISTRY
 
@@ -301,6 +301,19 @@ def test_the_same_uri_is_the_same_key(hsm: SoftHsm) -> None:
     assert isinstance(one, TokenEcKey)
     assert isinstance(other, TokenEcKey)
     assert one.token_key is other.token_key
+
+
+def test_a_key_that_was_replaced_gives_its_sessions_back(hsm: SoftHsm) -> None:
+    """Not where it is dropped, which may be the event loop, but where the next session is opened."""
+    key = key_with(hsm, SettableClock(0))
+    module, (opened,) = key._module, list(key._idle)
+    del key
+    assert [session for session, _ in module._retired] == [opened.session]
+    other = key_with(hsm, SettableClock(0))
+    assert not module._retired
+    check_signs(other)
+    with pytest.raises(PKCS11Error):
+        opened.key[Attribute.LABEL]
 
 
 async def test_a_token_that_does_not_answer_holds_nobody_for_long(hsm: SoftHsm) -> None:

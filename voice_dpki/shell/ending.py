@@ -15,7 +15,7 @@ from typing import TextIO
 
 from voice_dpki.errors import HarmfulAgainError, VoiceDpkiError
 from voice_dpki.shell.entry import EXIT_INTERRUPTED, program_name
-from voice_dpki.shell.interrupts import lost_ones_repeated
+from voice_dpki.shell.interrupts import is_left_behind, lost_ones_repeated
 
 EXIT_USAGE = 2
 """Exit status when the configuration, the arguments or the system do not allow the program to start or go on."""
@@ -58,8 +58,16 @@ class _NoReaderError(Exception):
 def guarded(work: Callable[[], int]) -> int:
     """Run a program's `work` and return its exit status; an expected error is printed as one line.
 
-    SystemExit and unexpected exceptions pass through.
+    SystemExit and unexpected exceptions pass through. Where a thread was left behind (`leave_behind`), the process
+    ends here.
     """
+    status = _guarded(work)
+    if is_left_behind():
+        os._exit(status)
+    return status
+
+
+def _guarded(work: Callable[[], int]) -> int:
     _print_what_can_be_printed()
     try:
         with lost_ones_repeated():

@@ -7,8 +7,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 STOPS = (signal.SIGTERM, signal.SIGHUP)
 """Signals that end a command, beside SIGINT. SIGHUP comes when the terminal is closed, unless nohup ignores it."""
@@ -52,6 +56,45 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
     if held:
         raise KeyboardInterrupt
+
+
+def interruptibly(work: Callable[[], T]) -> T:
+    """Do work that may wait in a library, in a thread if this is the main one, which hears signals meanwhile.
+
+    Raises what the work raises, and KeyboardInterrupt; then the program ends without the work.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    done: Future[T] = Future()
+    threading.Thread(target=_do, args=(work, done), name="interruptible", daemon=True).start()
+    try:
+        return done.result()
+    except KeyboardInterrupt:
+        leave_behind(lambda: not done.done())
+        raise
+
+
+def _do(work: Callable[[], T], done: "Future[T]") -> None:
+    try:
+        done.set_result(work())
+    except BaseException as error:  # whoever waits raises it
+        done.set_exception(error)
+
+
+def leave_behind(is_busy: Callable[[], bool]) -> None:
+    """Have the program end without a thread that nobody can end, if `is_busy` says at the end that it still works.
+
+    Python joins its threads at exit, and the library that such a thread is in may wait for it in its destructors.
+    """
+    _LEFT_BEHIND.append(is_busy)
+
+
+def is_left_behind() -> bool:
+    """Tell whether a thread that the program is to end without still works."""
+    return any(is_busy() for is_busy in _LEFT_BEHIND)
+
+
+_LEFT_BEHIND: list[Callable[[], bool]] = []
 
 
 def _replaced(handler: "signal._HANDLER") -> dict[int, "signal._HANDLER"]:

@@ -5,16 +5,21 @@ what waits is bounded in number, and how long anybody waits is bounded in time.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import BoundedSemaphore
-from typing import Annotated, Final, TypeVar
+from time import monotonic
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
 from voice_dpki.effects import Signer
 from voice_dpki.shell.config import Config, PositiveSeconds
+from voice_dpki.shell.interrupts import leave_behind
 from voice_dpki.x509.keys import KeyElsewhere, KeyUnavailableError, LocalSigner, is_elsewhere
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -33,6 +38,14 @@ class HsmConfig(Config, frozen=True, kw_only=True):
 PROBE_S: Final = 5.0
 """How often a key in a token is asked for while nothing is signed with it."""
 
+ENDING_S: Final = 2.0
+"""How long the end of a program waits for a token: nobody waits for the signatures any more."""
+
+LEFT_BEHIND: Final = "a token does not answer, and the program ends without it"
+"""What the log says then."""
+
+_LOOK_S: Final = 0.02
+
 
 class LateError(KeyUnavailableError):
     """A key that is elsewhere has not signed in time."""
@@ -46,6 +59,8 @@ class SigningThreads:
         self._config = config
         self._room = BoundedSemaphore(config.threads + config.waiting)
         self._threads = ThreadPoolExecutor(config.threads, "signing")
+        self._asked: set[Future[Any]] = set()
+        """What waits for a thread, and what has one."""
 
     async def run(self, signer: Signer, work: Callable[[], T]) -> T:
         """Do work that signs with `signer`; raises what the work raises, and KeyUnavailableError."""
@@ -65,7 +80,8 @@ class SigningThreads:
             return work()
 
         future = self._threads.submit(unless_given_up)
-        future.add_done_callback(lambda _: self._room.release())
+        self._asked.add(future)
+        future.add_done_callback(self._answered)
         try:
             async with asyncio.timeout(self._config.timeout_s):
                 # Not cancelled with us: what waits for a thread keeps its place until it is taken.
@@ -74,6 +90,27 @@ class SigningThreads:
             raise LateError(f"the token has not signed within {self._config.timeout_s:g} s") from None
         finally:
             is_given_up = True
+
+    def _answered(self, future: "Future[T]") -> None:
+        self._asked.discard(future)
+        self._room.release()
+
+    def is_busy(self) -> bool:
+        """Tell whether something waits for a token, or is with it."""
+        return bool(self._asked)
+
+    async def close(self) -> None:
+        """Sign no more, and wait until the token has answered, for at most ENDING_S.
+
+        A thread that waits for it longer cannot be ended: log and exit of the program go without it.
+        """
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        leave_behind(self.is_busy)
+        end_s = monotonic() + ENDING_S
+        while self.is_busy() and monotonic() < end_s:  # noqa: ASYNC110 - threads set no asyncio.Event
+            await asyncio.sleep(_LOOK_S)
+        if self.is_busy():
+            log.error(LEFT_BEHIND, extra={"fields": {"signatures": len(self._asked), "waited_s": ENDING_S}})
 
     async def watch(self, signer: Callable[[], Signer]) -> None:
         """Ask a token now and then for the key of `signer`, until cancelled: health tells what it answers."""

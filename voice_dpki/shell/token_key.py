@@ -32,6 +32,7 @@ from pkcs11.util.ec import encode_ec_public_key
 from voice_dpki.effects import Clock, SystemClock
 from voice_dpki.errors import HarmfulAgainError, LocalError, PeerError
 from voice_dpki.metrics import counters, follow, gauge
+from voice_dpki.shell.interrupts import interruptibly
 from voice_dpki.shell.token_module import TokenModule, close_quietly, module_at
 from voice_dpki.shell.token_uri import TokenUri
 from voice_dpki.shortfalls import SHORTFALLS
@@ -117,11 +118,15 @@ class TokenKey:
                 close_quietly(opened.session)
 
     def __del__(self) -> None:
-        """A key that another has replaced gives its sessions back."""
-        if hasattr(self, "_idle"):
-            self.close()
+        """A key that another has replaced gives its sessions back; whoever drops it must not wait for the token."""
+        for opened in getattr(self, "_idle", ()):
+            self._module.retire(opened.session, opened.generation)
 
     def _use(self, work: Callable[[_Opened], Any]) -> Any:
+        """Work with the key; a command can be interrupted meanwhile. Raises KeyUnavailableError."""
+        return interruptibly(lambda: self._use_here(work))
+
+    def _use_here(self, work: Callable[[_Opened], Any]) -> Any:
         """Work with the key: in an idle session, else in a new one, else after the module was initialised anew."""
         if (known := self._fault) and self._clock.steady_s() < self._retry_at_s:
             raise KeyUnavailableError(known.told, known.detail)

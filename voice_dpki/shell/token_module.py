@@ -8,6 +8,7 @@ after an HSM was restarted, often finds it again only when it is initialised ane
 import ctypes
 import fcntl
 import logging
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
@@ -110,6 +111,8 @@ class TokenModule:
         self._logins: dict[tuple[str, bytes], Session] = {}
         self._refused: dict[tuple[str, bytes], str] = {}
         """PINs that tokens have refused: a token counts them, and locks itself after a few."""
+        self._retired: deque[tuple[Session, int]] = deque()
+        """Sessions that nobody uses any more, with their generation; whoever opens the next one closes them."""
         self.generation = 0
         """How often it was initialised anew."""
 
@@ -149,6 +152,7 @@ class TokenModule:
         """Open a session in which the user is logged in; raises PKCS11Error and KeyUnavailableError."""
         serial = None if uri.serial is None else uri.serial.encode("utf-8")
         with self._opening:  # two threads must not log in at once
+            self._close_retired()
             token: Token = self._library.get_token(token_label=uri.token, token_serial=serial)
             session = token.open()
             try:
@@ -158,6 +162,16 @@ class TokenModule:
                 close_quietly(session)
                 raise
         return session
+
+    def retire(self, session: Session, generation: int) -> None:
+        """Take a session of this generation that nobody uses any more; who may wait for the token closes it."""
+        self._retired.append((session, generation))
+
+    def _close_retired(self) -> None:
+        while self._retired:
+            session, generation = self._retired.popleft()
+            if generation == self.generation:
+                close_quietly(session)
 
     def _log_in(self, token: Token, pin_file: Path) -> None:
         pin, name = _read_pin(pin_file), (token.label, token.serial)
