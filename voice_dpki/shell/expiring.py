@@ -1,5 +1,6 @@
 """Certificates that expire soon: when operators are told, and in which words."""
 
+from datetime import UTC, datetime
 from typing import Final
 
 from voice_dpki.effects import Clock
@@ -32,9 +33,17 @@ def tls_checks(side: Live[ServerSide] | None, clock: Clock) -> dict[str, Check]:
 
 
 def tls_finding(side: ServerSide, now_s: float) -> Finding:
-    """Judge a server's own TLS certificate."""
+    """Judge the certificate. Peers list it byte for byte, so they must have the next one before it is used."""
+    begin, end = (datetime.fromtimestamp(at_s, UTC) for at_s in (side.not_before_s, side.not_after_s))
+    if now_s < side.not_before_s:
+        return failed_if(f"{_OWN} is valid from {begin:{_TIME}} on, so nobody accepts it: is the clock right?")
     if now_s > side.not_after_s:
-        return failed_if("the TLS certificate of this server has expired: make a new one, and reload")
-    left = time_told(side.not_after_s - now_s)
+        return failed_if(f"{_OWN} expired {end:{_TIME}}, so nobody accepts it: {_NEXT_ONE}")
     soon = expires_soon(side.not_before_s, side.not_after_s, now_s)
-    return warned_if(f"the TLS certificate of this server expires in {left}" if soon else "")
+    left = time_told(side.not_after_s - now_s)
+    return warned_if(f"{_OWN} expires in {left}, {end:{_TIME}}: {_NEXT_ONE}" if soon else "")
+
+
+_OWN: Final = "this server's own TLS certificate"
+_TIME: Final = "%Y-%m-%d %H:%M UTC"
+_NEXT_ONE: Final = "make another, have all peers list it beside this one, and only then configure it and reload"
