@@ -210,7 +210,7 @@ class Session:
             own_keys = (key_mgmt_value(offer.message),) if offer else now.own_keys
             direction = Direction.SENDONLY if holding else Direction.SENDRECV
             own = self.describe(codec or now.codec, (codec or now.codec).payload_type, own_keys, direction)
-            sdp = answer_to(now.offer, now.taken, own, self.video.sections(now.offer, direction))
+            sdp = answer_to(now.offer, now.taken, own, self.video.offered_again(direction))
             offered = replace(now, offer=sdp, codec=codec or now.codec, own_keys=own_keys)
             return sdp.serialize()
 
@@ -237,7 +237,7 @@ class Session:
     async def _new_keys(self, name: str) -> AnyOffer | None:
         """Return an offer of new keys, unless media are in clear; raises ChangeRefusedError."""
         try:
-            return await offer_to(self._keying, self.peer_uri, 1 + len(self.video.sections(self._now.offer)))
+            return await offer_to(self._keying, self.peer_uri, 1 + len(self.video.offered_again()))
         except (MikeyError, LocalError) as error:
             await self._not_changed(name, str(error))
 
@@ -257,14 +257,14 @@ class Session:
         check_protected(described, keyed=self._keying is not None)
         values = described.audio_key_mgmt
         keys = await self._confirmed(offer, values)
-        self.video.check_keyed(offered.offer, keys)
+        self.video.check(offered.offer, answered, keys)
         if keys is None and values != offered.their_keys:
             raise Refusal("SDP key-mgmt", "the answer has other key management, and no new keys were offered")
         payload_type = payload_type_of(described, offered.codec)
         take_answered(self._media.keypad, described, offered.codec)
         own_keys = keys_of(keys, offered.offer, offered.taken) if keys else None
         self._apply(described, offered.codec, payload_type, offered.codec.payload_type, own_keys)
-        self.video.follow(offered.offer, keys)
+        self.video.follow(offered.offer, answered, keys)
         self._agreed = replace(offered, their_keys=values)
         self.video.switch()
         self._is_held = Flow.agreed(described).sends is False
@@ -307,23 +307,23 @@ class Session:
         if self._keying and agreed.their_keys != now.their_keys:
             accepted = await self._accepted(self._keying, agreed.their_keys, len(keyed_with(offer, taken)))
             whole, keys = accepted.keys, keys_of(accepted.keys, offer, taken)
-            self.video.check_keyed(offer, whole)
             agreed = replace(agreed, own_keys=(key_mgmt_value(accepted.message),))
+        self.video.check(offer, offer, whole)
         direction = described.audio_direction.answered_by(self._wanted)
         take_offered(self._media.keypad, described, codec)
         own = self.describe(codec, payload_type, agreed.own_keys, direction)
 
         def apply() -> None:
             self._apply(described, codec, payload_type, payload_type, keys)
-            self.video.follow(offer, whole)
+            self.video.follow(offer, offer, whole)
             self._agreed = agreed
             was_held, self._is_held = self._is_held, not Flow.agreed(described).sends
             self._allow()
-            self._tell(
-                REFRESH if offer == now.offer else _name(now, agreed, keys is not None, was_held, self._is_held)
-            )
+            name = _name(now, agreed, keys is not None, was_held, self._is_held)
+            self._tell(REFRESH if offer == now.offer else name)
 
-        await change.accept(answer_to(offer, taken, own, self.video.sections(offer, direction)).serialize(), apply)
+        sections = self.video.sections(offer, self._wanted, whole)
+        await change.accept(answer_to(offer, taken, own, sections).serialize(), apply)
         self.video.switch()
 
     async def _accepted(self, keying: KeyAgreement[Any], values: Sequence[str], lines: int) -> KeyingAnswer:
@@ -339,7 +339,7 @@ class Session:
         """Offer the session as it is where a re-INVITE has no offer, and take the answer in the ACK."""
         now, was_held = self._now, self._is_held
         own = self.describe(now.codec, now.codec.payload_type, now.own_keys, self._wanted)
-        sdp = answer_to(now.offer, now.taken, own, self.video.sections(now.offer, self._wanted))
+        sdp = answer_to(now.offer, now.taken, own, self.video.offered_again(self._wanted))
         body = await change.accept(sdp.serialize())
         try:
             await self._take_answer(replace(now, offer=sdp), body, None)

@@ -39,7 +39,12 @@ class Video:
         self._at: int | None = None
         """Index of the section that is taken up."""
         self._goes_on = True
-        """Whether the newest offer still has it."""
+        """Whether the newest offer and its answer still have it."""
+        self._is_stale = False
+        """Whether newer keys of the call are not for it, so that it cannot go on under its own."""
+        self._flow = Direction.SENDRECV
+        """The direction in the other side's newest description of it."""
+        self._may_send = True
         self._type = PAYLOAD_TYPE
         """The payload type that we receive."""
 
@@ -87,8 +92,7 @@ class Video:
             return ()
         if not answer.media[1].port:
             return ("the answer takes no video, which the callee's telephone or somebody on the path has refused",)
-        if answer.media[1].protocol not in protocols(keyed=self._keyed) or vp8_type(answer.media[1]) is None:
-            raise Refusal("SDP video", "the answer takes up the video in another way than it was offered")
+        self._check_fits(answer.media[1])
         self._start(answer, 1, keys.lines[1] if keys else None)
         return ()
 
@@ -102,38 +106,102 @@ class Video:
         self._type = vp8_type(offer.media[at]) or PAYLOAD_TYPE
         self._start(offer, at, keys_of(keys, offer, at) if keys else None)
 
-    def sections(self, offer: SessionDescription, direction: Direction = Direction.SENDRECV) -> Mapping[int, Media]:
-        """Return our section for the video of an offer, by its index; nothing if it has none, or none any more."""
-        if self._session is None or self._at is None or self._at >= len(offer.media):
+    def sections(
+        self, offer: SessionDescription, direction: Direction = Direction.SENDRECV, keys: SrtpKeys | None = None
+    ) -> Mapping[int, Media]:
+        """Return our answer to the video of an offer, by its index; nothing if it has none, or none any more.
+
+        `direction` is the widest that we want, and `keys` are new ones that the offer asked for, if any.
+        """
+        if self._session is None or self._at is None or not self._is_in(offer, keys):
             return {}
-        if vp8_type(offer.media[self._at]) is None:
+        offered = offer.media[self._at]
+        agreed = offer.direction_of(offered).answered_by(direction)
+        return {self._at: self._section(vp8_type(offered) or self._type, agreed)}
+
+    def offered_again(self, direction: Direction = Direction.SENDRECV) -> Mapping[int, Media]:
+        """Return our section for a further offer of ours, by its index; nothing if the video is not on any more."""
+        if self._at is None or not self._goes_on:
             return {}
-        port, keyed = self._session.port, self._keyed
-        return {self._at: video_section(port, keyed=keyed, payload_type=self._type, direction=direction)}
+        return {self._at: self._section(self._type, direction)}
+
+    def _section(self, payload_type: int, direction: Direction) -> Media:
+        assert self._session is not None
+        return video_section(self._session.port, keyed=self._keyed, payload_type=payload_type, direction=direction)
 
     @property
     def is_on(self) -> bool:
         """Whether both sides have taken up the video."""
         return self._at is not None
 
-    def check_keyed(self, offer: SessionDescription, keys: SrtpKeys | None) -> None:
-        """Check that new keys of a call, if there are any, are for its video, too; raises Refusal."""
-        if keys is not None and self._at is not None and self._at in self.sections(offer):
+    def check(self, offer: SessionDescription, theirs: SessionDescription, keys: SrtpKeys | None) -> None:
+        """Check that a changed call can have its video; `theirs` is the offer or its answer, `keys` are new ones.
+
+        Raises Refusal, or MalformedError for an unusable address.
+        """
+        if self._session is None or self._at is None or not self._is_in(offer, keys):
+            return
+        section = theirs.media[self._at]
+        if not section.port:
+            return
+        self._check_fits(section)
+        self._session.check(theirs.address_of(section), theirs.control_address_of(section))
+        if keys is not None:
             keys_of(keys, offer, self._at)
 
-    def follow(self, offer: SessionDescription, keys: SrtpKeys | None) -> None:
-        """Take the new keys of a changed call, if there are any, and whether there still is video."""
+    def follow(self, offer: SessionDescription, theirs: SessionDescription, keys: SrtpKeys | None) -> None:
+        """Take what an offer and its answer say of the video, after `check`: where it goes, or that it is over."""
         if self._session is None or self._at is None:
             return
-        self._goes_on = self._at in self.sections(offer)
-        if keys is not None and self._goes_on:
-            self._session.rekey(keys_of(keys, offer, self._at))
+        section = theirs.media[self._at]
+        if not section.port or not self._is_in(offer, keys):
+            self._stop(rekeyed=keys is not None)
+            return
+        self._goes_on, self._is_stale = True, False
+        self._type = vp8_type(offer.media[self._at]) or self._type
+        self._session.change(
+            payload_type=vp8_type(section) or PAYLOAD_TYPE,
+            receive_type=self._type,
+            remote=theirs.address_of(section),
+            remote_control=theirs.control_address_of(section),
+            keys=keys_of(keys, offer, self._at) if keys else None,
+        )
+        self._take_direction(theirs)
+
+    def _stop(self, *, rekeyed: bool) -> None:
+        assert self._session is not None
+        if self._goes_on:
+            self._session.stop()
+        self._goes_on, self._is_stale = False, self._is_stale or rekeyed
+
+    def _is_in(self, offer: SessionDescription, keys: SrtpKeys | None) -> bool:
+        """Whether an offer has our video, under `keys` if they are new, or under those that it has."""
+        if self._at is None or self._at >= len(offer.media) or (self._is_stale and keys is None):
+            return False
+        return self._fits(offer.media[self._at])
+
+    def _fits(self, section: Media) -> bool:
+        return section.protocol in protocols(keyed=self._keyed) and vp8_type(section) is not None
+
+    def _check_fits(self, section: Media) -> None:
+        if not self._fits(section):
+            raise Refusal("SDP video", "the answer takes up the video in another way than it was offered")
+
+    def _take_direction(self, theirs: SessionDescription) -> None:
+        assert self._at is not None
+        self._flow = theirs.direction_of(theirs.media[self._at])
+        self._direct()
 
     def allow_sending(self, allowed: bool) -> None:
-        """Speak and send pictures, or neither, as on hold; no pictures where the newest offer has no video."""
+        """Speak and send pictures, or neither, as on hold; no pictures where the other side wants none."""
         self.media.allow_sending(allowed)
+        self._may_send = allowed
+        self._direct()
+
+    def _direct(self) -> None:
         if self._session is not None:
-            self._session.allow_sending(allowed and self._goes_on)
+            self._session.allow_sending(self._may_send and self._flow.receives)
+            self._session.expects_pictures = self._flow.sends
 
     def switch(self) -> None:
         """Send speech and pictures under the newest keys from now on."""
@@ -180,3 +248,4 @@ class Video:
             plays_at_s=self.media.plays_at_s,
         )
         self._at = at
+        self._take_direction(described)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from sip_testbed.events import KINDS, SipEvent
+from sip_testbed.events import KINDS, RtpEvent, SipEvent
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import write_wav
+from voice_dpki.media.rtcp import Goodbye, parse_compound
 from voice_dpki.stage.events import ResultEvent
 from voice_dpki.stage.processes import Program, Running, stop_all
 
@@ -203,22 +204,58 @@ def test_a_telephone_of_ours_acknowledges_what_sipp_answers_before_the_answer(wo
     assert (told["status"], told["codec"]) == (200, "PCMU")
 
 
+def test_a_telephone_of_ours_follows_the_video_of_sipps_answers(world: World) -> None:
+    """Three re-INVITEs of ours: the first answer moves the video to another port, the third ends it."""
+    called = world.sipp("callee_video", "callee", CALLEE, "b")
+    wait_until_bound(world.hosts["callee"], world.transport)
+    changes = ("hold", "resume", "hold")
+    try:
+        with telephone(
+            world, role="caller", call=f"sip:{CALLEE}@b.example", changes=changes, video=True, spoken_s=4
+        ) as (running, result):
+            running.wait_for(lambda event: isinstance(event, ResultEvent), "end", TIMEOUT_S)
+            sent = [event for event in running.trace.events if isinstance(event, RtpEvent)]
+        assert called.wait(TIMEOUT_S) == 0, world.errors("callee_video", "callee")
+    finally:
+        called.kill()
+        called.wait()
+    assert json.loads(result.read_text())["changes"] == list(changes)
+    assert list(dict.fromkeys(port_of(event) for event in sent if event.is_video)) == [6002, 6012]
+    reports = [event for event in sent if port_of(event) in (6003, 6013)]
+    assert port_of(reports[-1]) == 6013
+    assert any(isinstance(part, Goodbye) for part in parse_compound(reports[-1].clear))
+    ended = sent.index(reports[-1])
+    assert {port_of(event) for event in sent[ended + 1 :]} <= {6000, 6001}, "speech, and reports on it, go on"
+
+
+def port_of(event: RtpEvent) -> int:
+    """Where a packet of media goes to."""
+    return int(event.dst.rpartition(":")[2])
+
+
 @contextmanager
 def telephone(
-    world: World, role: str = "callee", early_s: float = 0.0, call: str | None = None
+    world: World,
+    role: str = "callee",
+    early_s: float = 0.0,
+    call: str | None = None,
+    changes: tuple[str, ...] = (),
+    *,
+    video: bool = False,
+    spoken_s: int = 10,
 ) -> Iterator[tuple[Running, Path]]:
     """The project's telephone in that role's place, media in clear, and the file with how its call went."""
     name = f"{role}-{next(_TELEPHONES)}"  # a trace of its own, where no telephone of before is ready
     folder, result = world.folder, world.folder / f"{role}.json"
     letter = {"callee": "b", "caller": "a"}[role]
-    (folder / "say.wav").write_bytes(write_wav(Pcm(8000, b"\1\0" * 80_000)))
+    (folder / "say.wav").write_bytes(write_wav(Pcm(8000, b"\1\0" * 8000 * spoken_s)))
     (folder / f"{role}.password").write_text("password of ours")
     (folder / f"{role}.toml").write_text(
         f'aor = "sip:{OURS}@{letter}.example"\npassword_file = "{role}.password"\nsrtp = "none"\nsilence_s = 60\n'
         f'proxy = "{world.transport}:{world.hosts[f"proxy-{letter}"]}:5060"\nsay = "say.wav"\n'
-        f'result = "{role}.json"\nearly_s = {early_s}\n'
+        f'result = "{role}.json"\nearly_s = {early_s}\nvideo = {json.dumps(video)}\n'
         f'[listen]\nhost = "{world.hosts[role]}"\nport = 5060\n[trace]\nfile = "{name}.jsonl"\n'
-        + (f'[call]\ntarget = "{call}"\n' if call else "")
+        + (f'[call]\ntarget = "{call}"\nchanges = {json.dumps(changes)}\n' if call else "")
     )
     arguments = ("user-agent", "--config", str(folder / f"{role}.toml"))
     program = Program(role, "sip_testbed.main", arguments, folder / f"{name}.jsonl", folder / f"{name}.log")

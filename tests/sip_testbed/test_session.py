@@ -184,9 +184,12 @@ async def begin(domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(telephone_module, "Session", Kept)
 
-    async def begin_one(srtp: str = "AES_CM_128_HMAC_SHA1_80", session_expires_s: int | None = None) -> Talk:
+    async def begin_one(
+        srtp: str = "AES_CM_128_HMAC_SHA1_80", session_expires_s: int | None = None, *, video: bool = False
+    ) -> Talk:
         domain.caller._session_s = session_expires_s
-        ends = [await end_of(domain, tmp_path, name, srtp=srtp, spoken_s=60) for name in ("caller", "callee")]
+        names = ("caller", "callee")
+        ends = [await end_of(domain, tmp_path, name, srtp=srtp, spoken_s=60, video=video) for name in names]
         call = asyncio.create_task(ends[0].telephone.call(f"sip:+{CALLEE}@a.example"))
         domain.stack.callback(call.cancel)
         async with asyncio.timeout(TIMEOUT_S):

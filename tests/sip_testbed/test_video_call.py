@@ -20,11 +20,13 @@ GCM = "AEAD_AES_128_GCM"
 SPOKEN_S = 2.0
 
 
-async def call(domain: Domain, folder: Path, srtp: str = GCM, *, both: bool = True, **options: Any) -> list[Any]:
+async def call(
+    domain: Domain, folder: Path, srtp: str = GCM, *, both: bool = True, spoken_s: float = SPOKEN_S, **options: Any
+) -> list[Any]:
     """A call of two telephones, of which the caller has video, and the callee, too, unless not `both`."""
-    caller = await end_of(domain, folder, "caller", srtp=srtp, spoken_s=SPOKEN_S, video=True, **options)
+    caller = await end_of(domain, folder, "caller", srtp=srtp, spoken_s=spoken_s, video=True, **options)
     options.pop("changes", None)
-    callee = await end_of(domain, folder, "callee", srtp=srtp, spoken_s=SPOKEN_S, video=both, **options)
+    callee = await end_of(domain, folder, "callee", srtp=srtp, spoken_s=spoken_s, video=both, **options)
     result = await asyncio.wait_for(caller.telephone.call(f"sip:+{CALLEE}@a.example"), TIMEOUT_S)
     async with asyncio.timeout(TIMEOUT_S):
         while not (folder / "callee.json").exists():
@@ -52,12 +54,14 @@ async def test_both_are_seen_and_heard(domain: Domain, tmp_path: Path, srtp: str
 
 
 async def test_hold_and_new_keys_go_for_both_media(domain: Domain, tmp_path: Path) -> None:
-    caller, callee, *_ = await call(domain, tmp_path, changes=("hold", "resume", "rekey"))
+    spoken_s = 6.0  # so that a busy machine, which answers late, has made the changes before the end
+    changes = ("hold", "resume", "rekey")
+    caller, callee, *_ = await call(domain, tmp_path, changes=changes, spoken_s=spoken_s)
     assert caller["changes"] == callee["changes"] == ["hold", "resume", "rekey"]
     for result in (caller, callee):
         told = result["video"]
         assert told["unauthentic"] == 0
-        assert 10 <= told["sent"] <= 18, "on hold nothing is sent"
+        assert 10 <= told["sent"] <= 10 * spoken_s - 2, "on hold nothing is sent"
     assert callee["video"]["shown"] >= caller["video"]["sent"] - 4
     assert caller["video"]["shown"] >= callee["video"]["sent"] - 4
 

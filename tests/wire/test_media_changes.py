@@ -18,7 +18,7 @@ from voice_dpki.media.rtcp import Goodbye, parse_compound
 from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.policy import SrtpProfile
-from voice_dpki.wire import media as media_module
+from voice_dpki.wire import rtp_session
 from voice_dpki.wire.media import MediaSession
 
 PCMU, PCMA, OPUS = CODECS["PCMU"], CODECS["PCMA"], CODECS["opus"]
@@ -198,7 +198,7 @@ async def test_a_peer_with_our_ssrc_has_us_take_another(speech: Speech) -> None:
 
 async def test_old_keys_are_good_for_nothing_after_a_while(speech: Speech, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was on its way is heard; whoever learns the old keys later can put no word into the call."""
-    monkeypatch.setattr(media_module, "OLD_STREAMS_S", 0.3)
+    monkeypatch.setattr(rtp_session, "OLD_STREAMS_S", 0.3)
     async with pair(PCMU, new_pair(0)) as (one, other, _):
         late = [one._started().say(bytes(320))[1] for _ in range(2)]
         change(one, other, keys=new_pair(1)[0])

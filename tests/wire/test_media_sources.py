@@ -9,11 +9,13 @@ from tests.wire.test_media import Trace, pair, talk, until
 from voice_dpki.effects import SystemRandom
 from voice_dpki.media.codecs import CODECS
 from voice_dpki.media.correlate import correlate
+from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.media.srtp import Srtp
 from voice_dpki.media.stream import SendStream
 from voice_dpki.mikey.policy import SrtpProfile
-from voice_dpki.wire.media import MAX_HELD, MAX_HELD_SOURCES, MediaSession
+from voice_dpki.wire.media import MediaSession
+from voice_dpki.wire.rtp_session import MAX_HELD, MAX_HELD_SOURCES
 
 OUTSIDE = "127.0.0.3"
 """Where the NAT's ports are."""
@@ -128,6 +130,33 @@ async def test_a_first_packet_of_a_stranger_takes_no_media_away(new_keys: Any, s
             f"{other.host}:{other.port + 1}",
         }
         assert correlate(other.said, one.heard).coefficient >= 0.99
+
+
+async def test_what_is_on_its_way_from_the_old_port_does_not_move_media_back() -> None:
+    """In clear, after the peer has moved to another port of its host; speech from both ports is heard."""
+    trace = Trace()
+    one = await MediaSession.open("127.0.0.1", tracer=trace)
+    ports = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+    with ports[0] as old, ports[1] as new:
+        for port in ports:
+            port.bind(("127.0.0.2", 0))
+
+        async def hear(port: socket.socket, number: int) -> None:
+            packet = RtpPacket(0, number, 160 * number, 99, bytes(160)).serialize()
+            port.sendto(packet, (one.host, one.port))
+            await until(lambda: one.statistics().received == number)
+
+        one.start(CODECS["PCMU"], payload_type=0, remote=old.getsockname())
+        await hear(old, 1)
+        one.change(CODECS["PCMU"], payload_type=0, remote=new.getsockname())
+        await hear(old, 2)
+        before = len(trace.packets)
+        await one.say(Pcm(8000, bytes(320)))
+        assert trace.packets[before][1] == "{}:{}".format(*new.getsockname())
+        await hear(new, 3)
+        await hear(old, 4)
+        assert one.statistics().foreign == 0
+    await one.close()
 
 
 async def test_an_old_packet_from_elsewhere_moves_no_media(new_keys: Any, speech: Any) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from tests.media.conftest import keys_for
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.media.codecs import CODECS
 from voice_dpki.media.pictures import number_in
+from voice_dpki.media.rtcp import Goodbye, parse_compound
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.wire.media import MediaSession
@@ -140,9 +141,9 @@ async def test_new_keys_in_the_middle(speech: Any) -> None:
 
         async def rekey() -> None:
             await asyncio.sleep(0.75)
-            other.video.rekey(news[1])  # the answerer takes both before its answer is there
+            rekey_one(other, one, news[1])  # the answerer takes both before its answer is there
             await asyncio.sleep(0.15)
-            one.video.rekey(news[0])
+            rekey_one(one, other, news[0])
             one.video.switch()
             await asyncio.sleep(0.15)
             other.video.switch()
@@ -151,7 +152,12 @@ async def test_new_keys_in_the_middle(speech: Any) -> None:
             await asyncio.gather(talk(one, other, speech, 1.5), rekey())
         for end in (one, other):
             told = end.video.statistics()
-            assert (told.shown, told.missed, told.unauthentic) == (15, 0, 0)
+            assert (told.shown, told.missed, told.unauthentic, told.lost) == (15, 0, 0, 0)
+            assert told.received >= 15, "those under the old keys count, too"
+
+
+def rekey_one(end: End, other: End, keys: SrtpKeys) -> None:
+    end.video.change(payload_type=100, remote=(other.video.host, other.video.port), keys=keys)
 
 
 def _renumbered(key: Any) -> Any:
@@ -167,6 +173,95 @@ async def test_nothing_is_sent_on_hold_and_numbers_go_on(speech: Any) -> None:
             await one.video.film(0.3)
         assert one.video.statistics().sent == 3
         assert one.video._filmed == 8
+
+
+class Trace:
+    """What a session sent: its own port, where to, and the packet in clear."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, str, bytes]] = []
+
+    def rtp(self, src: str, dst: str, wire: bytes, clear: bytes) -> None:
+        self.sent.append((int(src.rpartition(":")[2]), dst, clear))
+
+
+@contextlib.asynccontextmanager
+async def watched(keys: tuple[Any, Any]) -> AsyncIterator[tuple[VideoSession, VideoSession, Trace]]:
+    """Two sessions of pictures, and what the first sends."""
+    trace = Trace()
+    one, other = await VideoSession.open("127.0.0.1", tracer=trace), await VideoSession.open("127.0.0.2")
+    try:
+        one.start(payload_type=100, remote=(other.host, other.port), keys=keys[0])
+        other.start(payload_type=100, remote=(one.host, one.port), keys=keys[1])
+        yield one, other, trace
+    finally:
+        await one.close()
+        await other.close()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+async def test_a_stream_that_is_stopped_says_goodbye_and_is_silent_until_it_goes_on(keyed: bool) -> None:
+    async with watched(keys_for(PROFILE) if keyed else (None, None)) as (one, other, trace):
+        await one.film(0.3)
+        one.stop()
+        control, before = trace.sent[-1], len(trace.sent)
+        assert control[0] == one.port + 1
+        assert any(isinstance(part, Goodbye) for part in parse_compound(control[2]))
+        await asyncio.gather(one.film(0.2), other.film(0.2), asyncio.sleep(1.2))  # over a report's time
+        assert (len(trace.sent), one.statistics().received) == (before, 0)
+        one.change(payload_type=100, remote=(other.host, other.port))
+        await asyncio.gather(one.film(0.3), other.film(0.3))
+        await until(lambda: other.statistics().shown == 6)
+        assert one.statistics().received > 0
+
+
+async def test_pictures_go_where_the_new_description_says() -> None:
+    async with watched((None, None)) as (one, other, trace):
+        await asyncio.gather(one.film(0.2), other.film(0.2))
+        moved = await VideoSession.open("127.0.0.3")
+        moved.start(payload_type=100, remote=(one.host, one.port))
+        with pytest.raises(MalformedError):
+            one.change(payload_type=100, remote=("224.0.0.1", 4000))
+        one.change(payload_type=100, remote=(moved.host, moved.port))
+        before, shown = len(trace.sent), one.statistics().shown
+        await asyncio.gather(one.film(0.5), moved.film(0.5))
+        await until(lambda: moved.statistics().shown > 0)
+        assert {dst.rpartition(":")[0] for _, dst, _ in trace.sent[before:]} == {moved.host}
+        await until(lambda: one.statistics().shown > shown)  # another SSRC, and a whole picture that was asked for
+        await moved.close()
+
+
+async def test_an_old_packet_from_elsewhere_moves_no_pictures() -> None:
+    async with watched(keys_for(PROFILE)) as (one, other, _):
+        sender = other._started().sending
+        first, held_back, newest = (sender.send(number, 9000)[0][1] for number in range(3))
+        for packet, source in (
+            (first, (other.host, other.port)),
+            (newest, (other.host, other.port)),
+            (held_back, ("127.0.0.9", 4000)),
+        ):
+            one.take(packet, source, False)
+        assert one.statistics().received == 3
+        assert one._peer.source == (other.host, other.port)
+
+
+async def test_no_picture_is_asked_for_where_none_is_to_come() -> None:
+    """The peer's first picture is lost, and it says that it sends no more."""
+    async with watched(keys_for(PROFILE)) as (one, other, _):
+        one.expects_pictures = False
+        for _, wire in other._started().sending.send(0, 9000):
+            one.take(wire, (other.host, other.port), False)
+        one._started().receiving._lost_picture = True
+        await asyncio.sleep(0.5)
+        assert one.statistics().asked == 0
+        one.expects_pictures = True
+        await until(lambda: one.statistics().asked > 0)
 
 
 async def test_what_comes_before_the_keys_waits_for_them() -> None:

@@ -81,8 +81,8 @@ class Control:
         self.dropped = 0
         self.peer_packets: int | None = None
         """Number of RTP packets sent, according to the peer's last SR."""
-        self.peer_clock: PeerClock | None = None
-        """How the peer's timestamps belong to its clock, by its newest SR."""
+        self._peer_clock: tuple[int, PeerClock] | None = None
+        """The SSRC of the newest SR, and what it tells."""
         self.next_frame_s: float | None = None
         """When our next frame is due, so that our reports tell the timestamp of their own time."""
         self.picture_lost = False
@@ -98,6 +98,12 @@ class Control:
         """Packets that we had sent at our report before last, and at our last one."""
         self._has_reported = self._has_told = False
         """Whether we have sent a report, and an SR."""
+
+    @property
+    def peer_clock(self) -> PeerClock | None:
+        """How the peer's timestamps belong to its clock, by its newest SR; None until one has come."""
+        told = self._peer_clock
+        return None if told is None or told[0] != self._receiving.ssrc else told[1]
 
     @property
     def owes_sender_report(self) -> bool:
@@ -154,8 +160,8 @@ class Control:
                 self._last_report = (packet.middle, now_s)
                 if packet.ssrc == self._receiving.ssrc:
                     self.peer_packets = packet.packets
-                if self._receiving.ssrc in (None, packet.ssrc):
-                    self.peer_clock = PeerClock(packet.ntp, packet.rtp_timestamp, self._sending.clock_rate)
+                clock = PeerClock(packet.ntp, packet.rtp_timestamp, self._sending.clock_rate)
+                self._peer_clock = packet.ssrc, clock
             self._read_blocks(packet, now_s)
         return True
 

@@ -2,8 +2,10 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from voice_dpki.media.codecs import FRAME_S
+from voice_dpki.media.control import Control
 from voice_dpki.media.mos import MIN_PACKETS, mos, r_factor
 from voice_dpki.media.playout_statistics import PlayoutStatistics
 from voice_dpki.media.stream import Dropped
@@ -47,6 +49,40 @@ class MediaStatistics:
     were received."""
 
 
+class Counting(Protocol):
+    """The streams of one agreement, of speech or of pictures."""
+
+    @property
+    def control(self) -> Control:
+        """Their reports."""
+        ...
+
+    @property
+    def sent(self) -> int:
+        """Packets sent under this agreement."""
+        ...
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether packets of an earlier agreement had the same SSRC."""
+        ...
+
+    @property
+    def receiving(self) -> "Dropping":
+        """The stream that the peer sends."""
+        ...
+
+
+class Dropping(Protocol):
+    """A stream that the peer sends."""
+
+    dropped: Counter[Dropped]
+
+    def statistics(self) -> PlayoutStatistics:
+        """Return what was counted of the packets that were taken."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Counted:
     """The counts of streams that are over, or of some that are not."""
@@ -57,7 +93,7 @@ class Counted:
     dropped: Counter[Dropped] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, streams: Streams) -> "Counted":
+    def of(cls, streams: Counting) -> "Counted":
         """Return what one agreement's streams have counted so far.
 
         Sequence numbers cannot tell of packets after the last that came; the sender's report does. But where an

@@ -15,6 +15,7 @@ from voice_dpki.media.playout import Arrival, Frame, PlayoutBuffer
 from voice_dpki.media.playout_statistics import PlayoutStatistics
 from voice_dpki.media.recording import Recorder
 from voice_dpki.media.rtp import RtpPacket
+from voice_dpki.media.sources import Sources, Standing
 from voice_dpki.media.srtp import Protection, SrtpError
 from voice_dpki.media.telephone_events import AgreedEvents, EventReceiver, Report, TelephoneEvent
 
@@ -116,9 +117,7 @@ class ReceiveStream:
         self.event_type = events.receives
         self.events = EventReceiver(events.digits)
         self.dropped: Counter[Dropped] = Counter()
-        self._is_bound = ssrc is not None
-        self._other: tuple[int, int] | None = None
-        """SSRC and next sequence number of a source that may take the stream's place."""
+        self._sources = Sources(is_bound=ssrc is not None)
         self._codec = codec
         self._protection = protection
         self._playout = PlayoutBuffer(codec.clock_rate, codec.frame_samples)
@@ -154,16 +153,10 @@ class ReceiveStream:
 
     def _is_source(self, packet: RtpPacket) -> bool:
         """Return whether a packet is the stream's source's, or the second in a row of one that takes its place."""
-        if packet.ssrc == self.ssrc or self.ssrc is None:
-            self._other = None
-            return True
-        second = self._other == (packet.ssrc, packet.sequence)
-        self._other = packet.ssrc, (packet.sequence + 1) & 0xFFFF
-        if self._is_bound or not second:
-            return False
-        self._other = None
-        self._playout.change_source()
-        return True
+        standing = self._sources.judge(packet, self.ssrc)
+        if standing is Standing.SUCCESSOR:
+            self._playout.change_source()
+        return standing is not Standing.OTHER
 
     def is_for(self, wire: bytes) -> bool:
         """Return whether a packet, of which nothing is verified, has this stream's payload type and SSRC."""

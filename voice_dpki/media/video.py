@@ -13,6 +13,7 @@ from voice_dpki.media.pictures import CLOCK_RATE, NUMBERS, Descriptor, PictureDe
 from voice_dpki.media.playout_statistics import PlayoutStatistics
 from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.media.sequence import SequenceCounter, unwrap
+from voice_dpki.media.sources import Sources, Standing
 from voice_dpki.media.srtp import Protection, SrtpError
 from voice_dpki.media.stream import Dropped
 
@@ -43,7 +44,8 @@ class VideoSender:
     def __init__(self, payload_type: int, ssrc: int, protection: Protection, random: Random) -> None:
         self.ssrc = ssrc
         self.packets = self.octets = self.pictures = 0
-        self._payload_type = payload_type
+        self.payload_type = payload_type
+        """May be changed at any time."""
         self._protection = protection
         self._encoder = PictureEncoder()
         # In the lower half, so that the first packets' loss cannot hide a wrap from SRTP (RFC 3711 §3.3.1).
@@ -72,7 +74,7 @@ class VideoSender:
         return packets
 
     def _packet(self, payload: bytes, *, marker: bool) -> tuple[bytes, bytes]:
-        packet = RtpPacket(self._payload_type, self._sequence, self.timestamp, self.ssrc, payload, marker=marker)
+        packet = RtpPacket(self.payload_type, self._sequence, self.timestamp, self.ssrc, payload, marker=marker)
         self._sequence = (self._sequence + 1) & 0xFFFF
         self.packets += 1
         self.octets += len(payload)
@@ -195,15 +197,20 @@ class Shown:
 class VideoReceiver:
     """Receiver of one stream of pictures: checks and puts together packets, and shows pictures at their time.
 
-    The keys are bound to `ssrc`; if it is None, the first packet's becomes the stream's.
+    The keys are bound to `ssrc`; if it is None, the first packet's becomes the stream's, and another may take its
+    place (see `Sources`).
     """
 
     def __init__(self, payload_type: int, ssrc: int | None, protection: Protection, shown: Shown) -> None:
         self.ssrc = ssrc
         self.dropped: Counter[Dropped] = Counter()
+        self.payload_type = payload_type
+        """May be changed at any time."""
         self._shown = shown
-        self._payload_type = payload_type
+        self._sources = Sources(is_bound=ssrc is not None)
         self._protection = protection
+        self._before = PlayoutStatistics()
+        """What was counted of the sources before the one of now."""
         self._sequence: SequenceCounter | None = None
         self._timestamp: int | None = None
         self._pictures = Pictures()
@@ -218,7 +225,7 @@ class VideoReceiver:
         """Take a packet from the wire; returns whether it is an authentic one of this stream."""
         try:
             packet = RtpPacket.parse(self._protection.unprotect(wire))
-            if packet.payload_type != self._payload_type or self.ssrc not in (None, packet.ssrc):
+            if packet.payload_type != self.payload_type or not self._is_source(packet):
                 self.dropped[Dropped.OTHER] += 1
                 return False
             part = Descriptor.parse(packet.payload)
@@ -231,6 +238,26 @@ class VideoReceiver:
         self.ssrc = packet.ssrc
         self._take(packet, part, now_s)
         return True
+
+    def _is_source(self, packet: RtpPacket) -> bool:
+        """Return whether a packet is of the stream's source, or of one that takes its place, and begins anew."""
+        standing = self._sources.judge(packet, self.ssrc)
+        if standing is Standing.SUCCESSOR:
+            self._before = self.statistics()
+            self._sequence = self._timestamp = self._last_transit = None
+            self._pictures = Pictures()
+            self._waiting.clear()
+        return standing is not Standing.OTHER
+
+    def is_for(self, wire: bytes) -> bool:
+        """Return whether a packet, of which nothing is verified, has this stream's payload type and SSRC."""
+        ssrc = int.from_bytes(wire[8:12], "big")
+        return len(wire) > 12 and wire[1] & 0x7F == self.payload_type and self.ssrc in (None, ssrc)
+
+    @property
+    def highest_sequence(self) -> int | None:
+        """Extended sequence number of the newest authentic packet; None before the first."""
+        return None if self._sequence is None else self._sequence.highest
 
     @property
     def needs_key(self) -> bool:
@@ -251,13 +278,14 @@ class VideoReceiver:
         """Return what was counted, as for a stream of speech."""
         counter = self._sequence
         if counter is None:
-            return PlayoutStatistics()
-        return PlayoutStatistics(
+            return self._before
+        counted = PlayoutStatistics(
             received=counter.received,
             expected=counter.highest - counter.base + 1,
             jitter=self._jitter,
             highest_sequence=counter.highest & 0xFFFFFFFF,
         )
+        return self._before.plus(counted)
 
     def _take(self, packet: RtpPacket, part: Descriptor, now_s: float) -> None:
         if self._sequence is None or self._timestamp is None:

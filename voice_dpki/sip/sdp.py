@@ -235,8 +235,12 @@ class SessionDescription:
 
     @property
     def audio_direction(self) -> Direction:
-        """The audio's direction: the section's attribute, else the session's, else both ways (RFC 4566 §6)."""
-        for lines in (self.audio.lines, self.lines):
+        """The audio's direction, see `direction_of`; raises MalformedError if there is no audio."""
+        return self.direction_of(self.audio)
+
+    def direction_of(self, section: Media) -> Direction:
+        """The direction of a section: its own attribute, else the session's, else both ways (RFC 4566 §6)."""
+        for lines in (section.lines, self.lines):
             for line in lines:
                 if line.startswith("a=") and line[2:] in _DIRECTIONS:
                     return Direction(line[2:])

@@ -9,37 +9,22 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable
-from functools import reduce
 
-from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
+from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import LocalError
 from voice_dpki.media.codecs import FRAME_S, Codec
-from voice_dpki.media.figures import Counted, MediaStatistics, figures
+from voice_dpki.media.figures import MediaStatistics, figures
 from voice_dpki.media.keypad import Keypad
 from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
-from voice_dpki.media.rtcp import is_rtcp
-from voice_dpki.media.rtp import MAX_PACKET_BYTES
-from voice_dpki.media.stream import Dropped
 from voice_dpki.media.streams import Streams
 from voice_dpki.mikey.keys import SrtpKeys
-from voice_dpki.sip.hosts import host_text
-from voice_dpki.wire.early import EarlyPackets
-from voice_dpki.wire.media_peer import MediaPeer, check_address
-from voice_dpki.wire.media_ports import RtpTracer, listen_pair
+from voice_dpki.wire.media_ports import RtpTracer
+from voice_dpki.wire.rtp_session import RtpSession
 
 log = logging.getLogger(__name__)
 
-MAX_HELD = 100
-"""Most packets of one source that wait for the keys: two seconds of speech."""
-
-MAX_HELD_SOURCES = 8
-"""Most sources whose packets wait for the keys; see `EarlyPackets` for which."""
-
 REPORT_INTERVAL_S = 5.0
 """Time between RTCP reports (RFC 3550 §6.2); the first comes after half of it (§6.3.1)."""
-
-OLD_STREAMS_S = 2.0
-"""How long packets of old streams are taken after a change; their keys are good for nothing after that."""
 
 QUIET_S = 0.3
 """Time without RTP after which a peer that has spoken counts as silent."""
@@ -48,53 +33,17 @@ MAX_RECORDED_S = 120.0
 """How much of the streams that changes of the call have ended is kept of what was said and heard."""
 
 
-class MediaSession:
+class MediaSession(RtpSession[Streams]):
     """One call's media at one pair of ports. Make it with `open`, and `close` it in any case."""
 
     def __init__(self, host: str, tracer: RtpTracer | None, clock: Clock, random: Random) -> None:
-        self.host = host
-        self.port = 0
-        """Even port of RTP, for the SDP; RTCP has the next."""
+        super().__init__(host, tracer, clock, random)
         self.keypad = Keypad()
         """Set another one before the call is described."""
-        self._tracer = tracer
-        self._clock = clock
-        self._random = random
-        self._transports: list[asyncio.DatagramTransport] = []
-        self._held: EarlyPackets[tuple[bytes, bool, float]] = EarlyPackets(each=MAX_HELD, sources=MAX_HELD_SOURCES)
-        self._streams: Streams | None = None
-        """Those of the newest agreement."""
-        self._before: Streams | None = None
-        """Those of the agreement before, whose packets may still be on the way."""
-        self._sending: Streams | None = None
-        """Those that we send."""
-        self._peer = MediaPeer(("", 0), ("", 0))
-        self._past = Counted()
         self._past_said: list[Pcm] = []
         self._past_heard: list[Pcm] = []
-        self._forgetting: asyncio.TimerHandle | None = None
-        self._may_send = True
-        self._has_collided = False
-        self._ticking: asyncio.Task[None] | None = None
         self._last_received_s: float | None = None
         self._heard = asyncio.Event()
-        self._began_s = 0.0
-        """Unix time at the zero of the loop's clock; RTCP's times are counted from it, so that a step of the wall
-        clock during a call changes no interval."""
-
-    @classmethod
-    async def open(
-        cls,
-        host: str,
-        *,
-        tracer: RtpTracer | None = None,
-        clock: Clock | None = None,
-        random: Random | None = None,
-    ) -> "MediaSession":
-        """Bind an even port of `host` for RTP and the next for RTCP; raises LocalError if there are none."""
-        session = cls(host, tracer, clock or SystemClock(), random or SystemRandom())
-        session.port, session._transports = await listen_pair(host, session.take)
-        return session
 
     def start(
         self,
@@ -118,12 +67,8 @@ class MediaSession:
             raise LocalError("the media session has started already")
         self._move(remote, remote_control)
         receive_type = payload_type if receive_type is None else receive_type
-        self._streams = Streams.begin(codec, payload_type, receive_type, keys, self._random, self.keypad.agreed)
-        self._sending = self._streams
-        self._began_s = self._clock.now_s() - asyncio.get_running_loop().time()
-        for source, (data, is_control, at_s) in self._held.release():
-            self._take(self._streams, data, source, is_control, at_s)
-        self._ticking = asyncio.get_running_loop().create_task(self._tick())
+        streams = Streams.begin(codec, payload_type, receive_type, keys, self._random, self.keypad.agreed)
+        self._begin(streams, self._tick())
 
     def change(
         self,
@@ -150,55 +95,17 @@ class MediaSession:
         if keys is None and codec == now.codec:
             now.retype(payload_type, receive_type, self.keypad.agreed)
             return
-        self._retire()
         if keys is None and now.keys is not None:
-            self._streams = now.continued(codec, payload_type, receive_type, self._random, self.keypad.agreed)
+            self._replace(now.continued(codec, payload_type, receive_type, self._random, self.keypad.agreed))
         else:
-            self._streams = Streams.begin(codec, payload_type, receive_type, keys, self._random, self.keypad.agreed)
-        self._before = now
+            self._replace(Streams.begin(codec, payload_type, receive_type, keys, self._random, self.keypad.agreed))
 
-    def leave(self) -> None:
-        """Leave the telephone of before, after `change` by the answer of another one of a forked call.
-
-        Its packets are a stranger's from now on, and it gets no more.
-        """
-        self._sending = self._streams
-        self._retire()
-
-    def switch(self) -> None:
-        """Send the streams of the newest agreement from now on; say goodbye to those of before (RFC 3550 §6.6)."""
-        before, now = self._sending, self._started()
-        if before is not None and before.sending.ssrc != now.sending.ssrc:
-            self._say_goodbye(before)
-        self._sending = now
-        self._stop_forgetting()
-        self._forgetting = asyncio.get_running_loop().call_later(OLD_STREAMS_S, self._retire)
-
-    def _stop_forgetting(self) -> None:
-        if self._forgetting is not None:
-            self._forgetting.cancel()
-
-    def allow_sending(self, allowed: bool) -> None:
-        """Send speech, or pass it over in silence, as on hold; reports are sent all the same (RFC 3264 §5.1)."""
-        self._may_send = allowed
-
-    def _move(self, remote: tuple[str, int], remote_control: tuple[str, int] | None) -> None:
-        remote_control = remote_control or (remote[0], remote[1] + 1)
-        for address in (remote, remote_control):
-            check_address(self.host, *address)
-        self._peer.move(remote, remote_control)
-
-    def _retire(self) -> None:
-        """Play what is left of the agreement before the last, and keep its counts and its recordings."""
-        self._stop_forgetting()
-        before, self._before = self._before, None
-        if before is None:
-            return
-        before.receiving.play(float("inf"))
-        self._past = self._past.plus(Counted.of(before))
+    def _empty(self, streams: Streams) -> None:
+        """Play what is left of streams that are over, and keep their recordings."""
+        streams.receiving.play(float("inf"))
         if sum(pcm.duration_s for pcm in self._past_said) < MAX_RECORDED_S:
-            self._past_said.append(before.said)
-            self._past_heard.append(before.receiving.heard())
+            self._past_said.append(streams.said)
+            self._past_heard.append(streams.receiving.heard())
 
     async def say(self, speech: Pcm) -> None:
         """Send `speech` in real time, one packet every 20 ms, and silence after it while digits are dialled."""
@@ -212,7 +119,7 @@ class MediaSession:
             if streams.codec is not codec:  # a change may bring another in the middle of the speech
                 codec = streams.codec
                 frames = list(speech.resampled(codec.clock_rate).frames(codec.frame_samples))
-            if done >= len(frames) and not (self._speaks and self.keypad.is_dialling(streams)):
+            if done >= len(frames) and not (self._sends_media and self.keypad.is_dialling(streams)):
                 return
             self._say(streams, frames[done] if done < len(frames) else bytes(codec.frame_samples * SAMPLE_BYTES))
             next_s, done = next_s + FRAME_S, done + 1
@@ -221,12 +128,8 @@ class MediaSession:
                 self._send_report(streams)
 
     def _say(self, streams: Streams, frame: bytes) -> None:
-        for packet in self.keypad.say(streams, frame, may_send=self._speaks):
+        for packet in self.keypad.say(streams, frame, may_send=self._sends_media):
             self._send(packet, is_control=False)
-
-    @property
-    def _speaks(self) -> bool:
-        return self._may_send and not self._peer.is_on_hold
 
     @property
     def began_s(self) -> float:
@@ -273,23 +176,8 @@ class MediaSession:
 
     async def finish(self) -> None:
         """Leave the session: send an RTCP BYE, and play what is still buffered."""
-        self._started()
-        if self._ticking is not None:
-            self._ticking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._ticking
-            self._ticking = None
-            self._say_goodbye(self._sends())
+        if await self._leave_call():
             self._play(float("inf"))
-
-    async def close(self) -> None:
-        """Finish, unless that was done, and close the sockets."""
-        if self._streams is not None:
-            await self.finish()
-        self._stop_forgetting()
-        for transport in self._transports:
-            transport.close()
-        await asyncio.sleep(0)  # lets the loop close the sockets
 
     @property
     def said(self) -> Pcm:
@@ -307,61 +195,11 @@ class MediaSession:
 
     def statistics(self) -> MediaStatistics:
         """Return what was counted so far, changes of the call included."""
-        counted = reduce(Counted.plus, map(Counted.of, self._agreements()), self._past)
-        return figures(self._started(), counted, self._peer.foreign_from)
+        return figures(self._started(), self._counted(), self._peer.foreign_from)
 
-    def _agreements(self) -> list[Streams]:
-        """Return the streams of the agreements that are not over, the older first."""
-        return [streams for streams in (self._before, self._started()) if streams is not None]
-
-    def take(self, data: bytes, source: tuple[str, int], is_control: bool) -> None:
-        """Take a datagram from a socket; before `start`, up to MAX_HELD of each source wait."""
-        now_s = asyncio.get_running_loop().time()
-        if self._streams is not None:
-            self._take(self._streams, data, source, is_control, now_s)
-        elif len(data) <= MAX_PACKET_BYTES:
-            self._held.hold(source, (data, is_control, now_s))
-
-    def _take(self, streams: Streams, data: bytes, source: tuple[str, int], is_control: bool, now_s: float) -> None:
-        """Take a packet, and follow its source if it is the peer's newest (RFC 7362 §4)."""
-        peer = self._peer
-        is_control = is_control or (peer.is_multiplexed and is_rtcp(data))
-        if streams.keys is None and peer.is_foreign(source, is_control):
-            streams.receiving.dropped[Dropped.FOREIGN] += 1
-            peer.foreign_source = peer.foreign_source or source
-        elif is_control:
-            if self._of(streams, data, is_control).control.receive(data, self._began_s + now_s):
-                peer.control_source = source
-                self._heard.set()
-        else:
-            receiving = self._of(streams, data, is_control).receiving
-            before = receiving.highest_sequence
-            if receiving.receive(data, now_s):
-                if receiving.highest_sequence != before:
-                    peer.source = source
-                self._last_received_s = now_s
-                self._heard.set()
-                self._avoid_collision(streams)
-
-    def _avoid_collision(self, streams: Streams) -> None:
-        """Take another SSRC if the peer has ours, once: a loop would bring the next one, too (RFC 3550 §8.2).
-
-        With keys, MIKEY has told both SSRCs apart.
-        """
-        sending = streams.sending
-        if streams.keys is None and streams.receiving.ssrc == sending.ssrc and not self._has_collided:
-            self._has_collided = True
-            self._say_goodbye(streams)
-            sending.ssrc = int.from_bytes(self._random.token(4), "big")
-
-    def _of(self, streams: Streams, data: bytes, is_control: bool) -> Streams:
-        """Return the streams that a packet claims to belong to: those of before only if it claims so clearly."""
-        before = self._before
-        if before is None:
-            return streams
-        if is_control:
-            return before if before.control.is_for(data) and not streams.control.is_for(data) else streams
-        return before if before.receiving.is_for(data) and not streams.receiving.is_for(data) else streams
+    def _heard_of(self, spoken_s: float | None) -> None:
+        self._last_received_s = self._last_received_s if spoken_s is None else spoken_s
+        self._heard.set()
 
     async def _tick(self) -> None:
         """Every 20 ms, play what is due; every REPORT_INTERVAL_S, send a report."""
@@ -379,34 +217,3 @@ class MediaSession:
     def _play(self, now_s: float) -> None:
         for streams in self._agreements():
             streams.receiving.play(now_s)
-
-    def _send_report(self, streams: Streams, *, goodbye: bool = False) -> None:
-        now_s = self._began_s + asyncio.get_running_loop().time()
-        self._send(streams.control.report(now_s, goodbye=goodbye), is_control=True)
-
-    def _say_goodbye(self, streams: Streams) -> None:
-        if streams.control.is_known:
-            self._send_report(streams, goodbye=True)
-
-    def _send(self, packet: tuple[bytes, bytes], *, is_control: bool) -> None:
-        """Send a packet, given in clear and as on the wire, to the peer; nothing is sent to a peer on hold."""
-        clear, wire = packet
-        peer = self._peer
-        host, port = peer.destination(is_control)
-        own_port = is_control and not peer.is_multiplexed
-        transport = self._transports[own_port]
-        if transport.is_closing() or peer.is_on_hold:
-            return
-        transport.sendto(wire, (host, port))
-        if self._tracer is not None:
-            own, other = host_text(self.host), host_text(host)
-            self._tracer.rtp(f"{own}:{self.port + own_port}", f"{other}:{port}", wire, clear)
-
-    def _started(self) -> Streams:
-        if self._streams is None:
-            raise LocalError("the media session has not started")
-        return self._streams
-
-    def _sends(self) -> Streams:
-        """Return the streams that we send."""
-        return self._sending or self._started()

@@ -16,7 +16,7 @@ class MediaPeer:
 
     remote: tuple[str, int]
     """The RTP address in the peer's SDP. Without keys, only packets from its host are accepted, and RTP only from
-    the port of the first."""
+    this port and that of the first."""
     remote_control: tuple[str, int]
     """The RTCP address in the peer's SDP."""
     foreign_source: tuple[str, int] | None = None
@@ -25,12 +25,26 @@ class MediaPeer:
     """Where the peer's RTP comes from, and ours goes to: the source of its newest authentic packet."""
     control_source: tuple[str, int] | None = None
     """The same for RTCP."""
+    left: tuple[str, int] | None = None
+    """Where the peer's RTP came from before its newest SDP. In clear, it is heard, for packets may be on their way,
+    and not followed."""
 
     def move(self, remote: tuple[str, int], remote_control: tuple[str, int]) -> None:
         """Take the addresses of a new SDP; where they are those of the last one, what was learned is kept."""
         if (remote, remote_control) != (self.remote, self.remote_control):
+            self.left = self.source
             self.remote, self.remote_control = remote, remote_control
             self.source = self.control_source = None
+
+    def stop(self) -> None:
+        """Take the port 0 of a new SDP, by which the stream is over until another SDP names a port."""
+        self.remote = self.remote_control = self.remote[0], 0
+        self.source = self.control_source = None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the newest SDP has ended the stream (RFC 3264 §8.2)."""
+        return self.remote[1] == 0
 
     @property
     def foreign_from(self) -> str | None:
@@ -40,7 +54,12 @@ class MediaPeer:
 
     def is_foreign(self, source: tuple[str, int], is_control: bool) -> bool:
         """Return whether a packet in clear from `source` is not the peer's, for all that can be told."""
-        return source[0] != self.remote[0] or (not is_control and self.source not in (None, source))
+        is_other = self.source is not None and source not in (self.source, self.remote, self.left)
+        return source[0] != self.remote[0] or (not is_control and is_other)
+
+    def has_left(self, source: tuple[str, int]) -> bool:
+        """Return whether the peer was at `source` and its newest SDP names another address."""
+        return source == self.left != self.remote
 
     def destination(self, is_control: bool) -> tuple[str, int]:
         """Return where our packets go."""
@@ -48,8 +67,8 @@ class MediaPeer:
 
     @property
     def is_on_hold(self) -> bool:
-        """Whether the peer's SDP names no address, so that nothing may be sent (RFC 3264 §8.4)."""
-        return self.remote[0] in HOLD_ADDRESSES
+        """Whether the peer's SDP names no address or no port, so that nothing may be sent (RFC 3264 §8.2, §8.4)."""
+        return self.remote[0] in HOLD_ADDRESSES or self.is_stopped
 
     @property
     def is_multiplexed(self) -> bool:
