@@ -203,6 +203,13 @@ def test_every_alert_is_tried_and_described() -> None:
     assert told == alerts
 
 
+def test_every_alert_is_caused_for_real_in_the_long_tests() -> None:
+    """As docs/monitoring.md says; each test there waits for the alerts that it names."""
+    alerts = set(re.findall(r"^ +- alert: (\w+)$", RULES.read_text(), re.MULTILINE))
+    sources = (path.read_text() for path in (ROOT / "tests" / "e2e").glob("test_*.py"))
+    assert alerts == {name for source in sources for name in re.findall(r"\"(VoiceDpki\w+)", source)}
+
+
 def test_rules_and_scrape_configuration_are_sound() -> None:
     promtool("check", "rules", "rules.yml")
     promtool("check", "config", "prometheus.yml")
