@@ -1,11 +1,22 @@
 """Packet captures of one call, made from trace events: the packets as sent, and the same with media in clear."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from sip_testbed.events import RtpEvent, SipEvent
+from voice_dpki.shell.files import write_file
 from voice_dpki.stage.events import Event, HttpEvent
 from voice_dpki.stage.pcap import Connection, Endpoint, datagram, endpoint, pcap
+
+
+def write(folder: Path, events: Sequence[Event]) -> tuple[bytes, bytes]:
+    """Write both captures into a folder, and return what is in the files; raises LocalError, and OSError."""
+    made = {"call.pcap": wire_capture(events), "call.decrypted.pcap": clear_capture(events)}
+    for name, data in made.items():
+        write_file(folder / name, data)
+    wire, clear = ((folder / name).read_bytes() for name in made)
+    return wire, clear
 
 
 def wire_capture(events: Iterable[Event]) -> bytes:

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from sip_testbed import assess, assess_digits, assess_transfer, assess_video, capture, ladder, report
+from sip_testbed.assess_capture import checks as checks_of_capture
 from sip_testbed.call_files import FILES, RECORDINGS, VIDEOS, WAV_HEADER_BYTES
 from sip_testbed.events import RtpEvent, SipEvent
 from sip_testbed.evidence import Evidence
@@ -275,11 +276,10 @@ class _Placement:
         video = assess_video.directions(evidence)
         checks = (*assess.checks(evidence, outcome, speech), *assess_transfer.checks(evidence))
         checks += tuple(assess_digits.checks(evidence, options.dtmf))
+        checks += tuple(checks_of_capture(evidence, *capture.write(self._folder, events)))
         if options.video and self._scenario.expected.refused_by is None:
             checks = (*checks, *assess_video.checks(video))
         drawn = ladder.build(shown, _figures(media) | _video_figures(video))
-        self._write("call.pcap", capture.wire_capture(events))
-        self._write("call.decrypted.pcap", capture.clear_capture(events))
         self._write("ladder.txt", render_text(drawn).encode("utf-8"))
         described = report.Report(
             scenario=self._scenario.name,

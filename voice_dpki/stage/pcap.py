@@ -24,6 +24,10 @@ SEGMENT_BYTES = 1460
 MAX_DATAGRAM_BYTES = 65_507
 """Largest UDP payload over IPv4."""
 
+_FILE_HEADER = struct.Struct("<IHHiIII")
+_FILE_FIELDS = (0xA1B2C3D4, 2, 4, 0, 0, SNAP_BYTES, LINKTYPE_RAW)
+_IP_HEADER_BYTES = 20
+
 _TCP, _UDP = 6, 17
 _SYN, _PSH, _ACK = 0x02, 0x08, 0x10
 _WINDOW = 65_535
@@ -34,11 +38,42 @@ Endpoint = tuple[int, int]
 
 def pcap(packets: Iterable[tuple[float, bytes]]) -> bytes:
     """Return the pcap file of IPv4 packets, each with its time in seconds since the Unix epoch."""
-    out = bytearray(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, SNAP_BYTES, LINKTYPE_RAW))
+    out = bytearray(_FILE_HEADER.pack(*_FILE_FIELDS))
     for time_s, packet in packets:
         seconds, micros = divmod(round(time_s * 1e6), 1_000_000)
         out += struct.pack("<IIII", seconds, micros, len(packet), len(packet)) + packet
     return bytes(out)
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """A UDP datagram of a capture."""
+
+    src: Endpoint
+    dst: Endpoint
+    data: bytes
+
+
+def datagrams(capture: bytes) -> Iterator[Datagram]:
+    """Yield the UDP datagrams of a file that `pcap` has written; raises MalformedError for another or a cut one."""
+    if len(capture) < _FILE_HEADER.size or _FILE_HEADER.unpack_from(capture) != _FILE_FIELDS:
+        raise MalformedError("capture: no pcap file of IPv4 packets, as this program writes them")
+    at = _FILE_HEADER.size
+    while at < len(capture):
+        size = int.from_bytes(capture[at + 8 : at + 12], "little")
+        packet = capture[at + 16 : at + 16 + size]
+        if len(packet) < max(size, _IP_HEADER_BYTES):
+            raise MalformedError("capture: the last packet is cut")
+        at += 16 + size
+        if packet[9] == _UDP:
+            src, dst = struct.unpack_from("!II", packet, 12)
+            ports = struct.unpack_from("!HH", packet, _IP_HEADER_BYTES)
+            yield Datagram((src, ports[0]), (dst, ports[1]), packet[_IP_HEADER_BYTES + 8 :])
+
+
+def endpoint_text(end: Endpoint) -> str:
+    """Write "127.0.0.2:5060"."""
+    return f"{ipaddress.IPv4Address(end[0])}:{end[1]}"
 
 
 def endpoint(address: str) -> Endpoint:
