@@ -119,3 +119,21 @@ def test_the_fingerprint_is_what_aiortc_computes(identities: tuple[DtlsIdentity,
     ours = identities[0]
     theirs = RTCCertificate(ours.key, ours.certificate).getFingerprints()[0]
     assert ours.fingerprint.serialize() == f"{theirs.algorithm} {theirs.value}"
+
+
+def test_data_of_the_peer_is_thrown_away_and_the_end_behind_it_is_seen(
+    identities: tuple[DtlsIdentity, DtlsIdentity],
+) -> None:
+    """DTLS-SRTP carries no data; a peer that sends some takes no memory with it."""
+    client, server = pair(identities)
+    talk(client, server)
+    for _ in range(20):
+        client._connection.send(b"data")
+    server.receive(client._connection.bio_read(65_536))
+    with pytest.raises(SSL.WantReadError):
+        server._connection.recv(2048)
+    for _ in range(3):
+        client._connection.send(b"data")
+    records = client._connection.bio_read(65_536) + b"".join(client.close())
+    server.receive(records)
+    assert server.closed

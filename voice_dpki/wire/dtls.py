@@ -195,10 +195,10 @@ class DtlsSrtp:
                 self._connection.do_handshake()
                 self._check_peer()
                 self.keys = self._exported()
-            else:
-                self._connection.recv(
-                    2048
-                )  # what the peer says is no data of ours: alerts, or its last flight again
+            while (
+                True
+            ):  # what the peer says is no data of ours, but none may stay: alerts, or its last flight again
+                self._connection.recv(2048)
         except SSL.WantReadError:
             pass
         except SSL.ZeroReturnError:
