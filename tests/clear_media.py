@@ -6,9 +6,10 @@ python -m tests.clear_media goodbye sip_testbed.main user-agent --config caller.
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import Any
 
 from voice_dpki.media.rtcp import is_rtcp
-from voice_dpki.wire.media import MediaSession
+from voice_dpki.wire.rtp_session import RtpSession
 
 IN_SPEECH = 20
 """Which packet of the speech is not encrypted."""
@@ -34,17 +35,17 @@ FORGOTTEN: dict[str, Callable[[int, bytes], bool]] = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a program whose media session sends some packets as they were before they were encrypted."""
+    """Run a program whose RTP sessions send some packets as they were before they were encrypted."""
     what, module, *rest = arguments
-    send, sent = MediaSession._send, 0
+    send, sent = RtpSession._send, 0
 
-    def forget(self: MediaSession, packet: tuple[bytes, bytes], *, is_control: bool) -> None:
+    def forget(self: RtpSession[Any], packet: tuple[bytes, bytes], *, is_control: bool) -> None:
         nonlocal sent
         clear, wire = packet
         sent += not is_control
         send(self, (clear, clear if FORGOTTEN[what](sent, clear) else wire), is_control=is_control)
 
-    MediaSession._send = forget  # type: ignore[method-assign]
+    RtpSession._send = forget  # type: ignore[method-assign]
     return int(import_module(module).main(rest))
 
 
