@@ -17,10 +17,12 @@ from sipmessage import URI
 from sip_testbed.gateway_changes import CallEnd, Changes, silence
 from sip_testbed.gateway_config import GatewaySetup, GatewayTelephone
 from sip_testbed.gateway_counts import CALLS, Counts, End, Way
+from sip_testbed.gateway_keys import MikeyKeys
 from sip_testbed.gateway_phones import NotRegisteredError, Phones
 from sip_testbed.gateway_refresh import Described
 from sip_testbed.gateway_rules import (
     GatewayRefusal,
+    NotAnswered,
     Offer,
     account_of,
     agreed,
@@ -105,8 +107,7 @@ class Bridge:
         place: "Callable[[Side, Leg], Awaitable[_Placed]]",
     ) -> None:
         if self._calls >= self._setup.config.max_calls:
-            CALLS.labels(way, End.BUSY).inc()
-            await call.reject(503, "Service Unavailable: the gateway has no room for another call")
+            CALLS.labels(way, await _full(call)).inc()
             return
         self._calls += 1
         try:
@@ -123,14 +124,18 @@ class Bridge:
         async with AsyncExitStack() as stack:
             side = side_for(telephone.media, outside.host, outside.advertised, self._identity, self._random)
             inner = Leg(config.listen.host)
-            for leg in (inner, side.leg):
-                stack.push_async_callback(leg.close)
-                await leg.open()
+            try:
+                for leg in (inner, side.leg):
+                    stack.push_async_callback(leg.close)
+                    await leg.open()
+            except (LocalError, OSError) as error:
+                log.warning("no ports for another call", extra={"fields": {"error": str(error)}})
+                return await _full(call)
             try:
                 placed = await place(side, inner)
             except GatewayRefusal as refusal:
                 return await self._refused(call, refusal)
-            except _NotAnswered as answered:
+            except NotAnswered as answered:
                 await call.reject(answered.answer.status, None, reason_of(answered.answer))
                 return End.NOT_ANSWERED
             return await self._relay(call, placed, inner, side)
@@ -146,12 +151,14 @@ class Bridge:
         """Let the media flow until either side hangs up or is silent for too long."""
         relay = Relay(inner, side.leg, self._counts)
         relay.start(*placed.translations)
+        placed.changes.begin(relay)
         fields = {"inside": f"MIKEY, {placed.keys.profile}", "outside": placed.outside, "dropped": 0}
-        note = f"encryption ends here: {fields['inside']} | {fields['outside']}"
-        self._tracer.note(note, step="gateway", ok=True)
+        self._tracer.note(
+            f"encryption ends here: {fields['inside']} | {fields['outside']}", step="gateway", ok=True
+        )
         log.info("call keyed", extra={"fields": fields})
         silent = asyncio.ensure_future(silence(relay, placed.changes, self._setup.config.idle_s))
-        ends: list[Coroutine[object, object, object]] = [_after(silent)]
+        ends: list[Coroutine[object, object, object]] = [asyncio.wait((silent,))]
         ends += [call.ended.wait(), placed.call.ended.wait()]
         if isinstance(side.leg, DtlsLeg):
             ends.append(side.leg.ended.wait())
@@ -179,14 +186,6 @@ class _Placed:
     translations: tuple[Translation, Translation]
     """Outwards and inwards."""
     changes: Changes
-
-
-class _NotAnswered(Exception):
-    """The other side's answer, if that is not 2xx."""
-
-    def __init__(self, answer: FinalAnswer) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
 
 
 class _Passing:
@@ -222,7 +221,7 @@ class _Passing:
     async def _answer_of(self, placed: Call) -> SessionDescription:
         """Wait for the answer to the call that we placed, and pass ringing on.
 
-        Cancels it if the caller gives up, or does not acknowledge that it rings. Raises _NotAnswered, and
+        Cancels it if the caller gives up, or does not acknowledge that it rings. Raises NotAnswered, and
         MalformedError for an answer that is no SDP.
         """
         answered = asyncio.ensure_future(placed.answered())
@@ -235,18 +234,18 @@ class _Passing:
                 placed.cancel()
         final = await answered
         if not 200 <= final.status < 300:
-            raise _NotAnswered(final)
+            raise NotAnswered(final)
         if self._call.ended.is_set():
             await placed.bye()
-            raise _NotAnswered(FinalAnswer(487, "Request Terminated"))
+            raise NotAnswered(FinalAnswer(487, "Request Terminated"))
         return SessionDescription.parse(final.sdp)
 
     async def _pass_ringing_on(self, placed: Call, answered: "asyncio.Future[FinalAnswer]") -> None:
         """Return once the call that we placed is answered, or the caller's is over; raises UnacknowledgedError."""
-        await first_of(placed.ringing.wait(), _after(answered), self._call.ended.wait())
+        await first_of(placed.ringing.wait(), asyncio.wait((answered,)), self._call.ended.wait())
         if placed.ringing.is_set() and not answered.done() and not self._call.ended.is_set():
             await self._call.ring()
-        await first_of(_after(answered), self._call.ended.wait())
+        await first_of(asyncio.wait((answered,)), self._call.ended.wait())
 
     def _translations(
         self,
@@ -308,8 +307,14 @@ class _Inwards(_Passing):
         await call.answer(answer_sdp.serialize(), [told])
         changes = Changes(
             self._setup.name,
-            CallEnd(call, inner, Described(answer_sdp, offer.whole, offer.audio)),
-            CallEnd(placed, side.leg, side.settled(ours, answered, answered)),
+            self._random,
+            CallEnd(
+                call,
+                inner,
+                MikeyKeys(self._keying, caller_of(call)),
+                Described(answer_sdp, offer.whole, offer.audio),
+            ),
+            CallEnd(placed, side.leg, side.keys, side.settled(ours, answered, answered)),
         )
         return _Placed(placed, keys, self._keyed(suite, binding.target.hop), both, changes)
 
@@ -358,8 +363,9 @@ class _Outwards(_Passing):
                 await call.answer(own.serialize(), [told])
                 changes = Changes(
                     self._setup.name,
-                    CallEnd(call, side.leg, side.settled(own, offer.whole, offer.audio)),
-                    CallEnd(placed, inner, Described(ours, answered, answered)),
+                    self._random,
+                    CallEnd(call, side.leg, side.keys, side.settled(own, offer.whole, offer.audio)),
+                    CallEnd(placed, inner, MikeyKeys(self._keying, target), Described(ours, answered, answered)),
                 )
                 suite = await side.begin()
             except (MalformedError, MikeyError, LocalError, DtlsError) as error:
@@ -391,5 +397,6 @@ class _Outwards(_Passing):
         return target
 
 
-async def _after(work: "Awaitable[object]") -> None:
-    await asyncio.shield(asyncio.ensure_future(work))
+async def _full(call: IncomingCall) -> End:
+    await call.reject(503, "Service Unavailable: the gateway has no room for another call")
+    return End.BUSY

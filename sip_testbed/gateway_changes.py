@@ -1,19 +1,28 @@
-"""Re-INVITEs within a call through the gateway: refreshes are answered, and holds are passed on.
+"""Re-INVITEs within a call through the gateway: refreshes and new keys are answered, holds and codecs passed on.
 
-A change of one side is offered to the other one first, and then answered as that answers it. One at a time: what
-crosses it gets 491, and its sender tries again (RFC 3261 §14.1). Changes of another kind are refused, and a refusal
-changes nothing. An answer with other keys than the call began with ends the call, as its media would be lost.
+What both sides must do alike, a hold or another codec, is offered to the other side first, and then answered as
+that answers it. New keys are the affair of the side that offers them. One change at a time: what crosses it gets
+491, and its sender tries again (RFC 3261 §14.1). A refusal changes nothing. An answer of the other side that cannot
+be taken ends the call, as its media would be lost.
 """
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from sip_testbed.gateway_codecs import in_use, numbered_for, passed, speech_rate, wanted, with_payloads
+from sip_testbed.gateway_keys import NewKeys, SideKeys, Taken
 from sip_testbed.gateway_refresh import Described
-from sip_testbed.gateway_rules import reasons
+from sip_testbed.gateway_rules import agreed, payloads_of, reasons
+from sip_testbed.media_policy import Refusal
+from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.media.relay import Translation
+from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.sip.dtls_sdp import DTLS_PROTOCOLS
+from voice_dpki.sip.sdp import Direction, RtpMap, SessionDescription
 from voice_dpki.wire.relay import Leg as MediaLeg
 from voice_dpki.wire.relay import Relay
 from voice_dpki.wire.sip.call import Leg
@@ -27,39 +36,58 @@ PENDING: Final = 491
 MAX_HOLD_S: Final = 3600.0
 """A side of a call on hold may send nothing for so long; some telephones then send no reports either."""
 
+REFUSED: Final = (MalformedError, MikeyError, Refusal)
+"""What is wrong with an offer or an answer."""
+
+
+class _RefusedError(Exception):
+    """The other side's refusal of a change, with its status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status if status >= 400 else NOT_ACCEPTABLE
+
 
 @dataclass
 class CallEnd:
-    """One side of a call: its dialog, its media, and what both have said last."""
+    """One side of a call: its dialog, its media, how it gets keys, and what both have said last."""
 
     leg: Leg
     media: MediaLeg
+    keys: SideKeys
     described: Described
 
-    def take(self, described: Described) -> None:
-        """Take new descriptions, and send media where the other side's has them; raises MalformedError.
+    def take(self, taken: Taken) -> None:
+        """Take new descriptions and keys, and send media where the other side's has them; raises MalformedError.
 
         With DTLS the handshake, or ICE, has found where that is.
         """
-        before, now = self.described.agreed, described.agreed
+        before, now = self.described.agreed, taken.described.agreed
         places = now.audio_address, now.audio_control_address
         if now.audio.protocol not in DTLS_PROTOCOLS and places != (
             before.audio_address,
             before.audio_control_address,
         ):
             self.media.move(*places)
-        self.described = described
+        self.described = taken.described
+        self.media.take_keys(taken.keys.protection if taken.keys else None)
 
 
 class Changes:
-    """The changes of one call, whose two ends are given; `name` is the gateway's."""
+    """The changes of one call, whose two ends are given; `name` is the gateway's. They wait for `begin`."""
 
-    def __init__(self, name: str, *ends: CallEnd) -> None:
+    def __init__(self, name: str, random: Random, *ends: CallEnd) -> None:
         self._name = name
+        self._random = random
         self._ends = ends
+        self._relay: Relay | None = None
         self._is_changing = False
         for end, other in zip(ends, reversed(ends), strict=True):
             self._keep_up(end, other)
+
+    def begin(self, relay: Relay) -> None:
+        """Take changes from now on: media are relayed."""
+        self._relay = relay
 
     @property
     def is_held(self) -> bool:
@@ -71,26 +99,30 @@ class Changes:
             final = await end.leg.reinvite(end.described.ours.serialize)
             log.debug("refresh of a call", extra={"fields": {"status": final.status}})
             if 200 <= final.status < 300:
-                await self._check(end, final.sdp)
+                await self._take_repeated(end, final.sdp)
 
         async def answer(change: Reinvite) -> None:
             try:
                 await self._answer(end, other, change)
-            except MalformedError as error:
+            except REFUSED as error:
                 log.info("a change is refused", extra={"fields": {"reason": str(error)}})
                 change.refuse(NOT_ACCEPTABLE, None, reasons(str(error), self._name))
 
         end.leg.on_reinvite(answer)
         end.leg.on_refresh(refresh)
 
-    async def _check(self, end: CallEnd, answer: bytes) -> None:
-        """CallEnd the call if an answer to what was agreed says something else."""
+    async def _take_repeated(self, end: CallEnd, answer: bytes) -> None:
+        """Take an answer to what was agreed, and end the call if it says something else, but for keys of SDES."""
+        now = end.described
         try:
-            end.described.check_answer(answer)
-        except MalformedError as error:
+            taken = await end.keys.confirm(now, now.ours, now.repeated(answer))
+            if taken.keys is not None:
+                end.take(taken)
+                self._turn(end, taken.keys, None)
+        except REFUSED as error:
             await self._end(end, error)
 
-    async def _end(self, end: CallEnd, error: MalformedError) -> None:
+    async def _end(self, end: CallEnd, error: Exception) -> None:
         log.info("an answer ends a call", extra={"fields": {"reason": str(error)}})
         await end.leg.bye(reasons(str(error), self._name))
 
@@ -98,50 +130,153 @@ class Changes:
         if end.described.is_repeated_by(change.sdp):
             acknowledged = await change.accept(end.described.ours.serialize())
             if not change.sdp:
-                await self._check(end, acknowledged)
-        elif self._is_changing:
+                await self._take_repeated(end, acknowledged)
+        elif self._is_changing or self._relay is None:
             change.refuse(PENDING)
         else:
             self._is_changing = True
             try:
-                await self._pass_on(end, other, change)
+                await self._change(end, other, change)
+            except _RefusedError as refusal:
+                change.refuse(refusal.status)
+            except LocalError as error:  # the other side has hung up, and so does this one
+                log.debug("a change of a call that ends", extra={"fields": {"error": str(error)}})
             finally:
                 self._is_changing = False
 
-    async def _pass_on(self, end: CallEnd, other: CallEnd, change: Reinvite) -> None:
-        """Offer the other side what this one offers, and answer it as that does; raises MalformedError."""
-        offered = end.described.offered(change.sdp)
-        before = other.described
-        ours = before.next(before.ours, offered.agreed.audio_direction)
-        try:
-            final = await other.leg.reinvite(ours.serialize)
-        except LocalError:
-            return  # the other side has hung up, and so does this one
-        if not 200 <= final.status < 300:
-            change.refuse(final.status if final.status >= 400 else NOT_ACCEPTABLE)
-            return
-        try:
-            other.take(before.answered(ours, final.sdp))
-        except MalformedError as error:
-            await self._end(other, error)
-            raise
-        direction = offered.agreed.audio_direction.answered_by(other.described.agreed.audio_direction)
-        settled = replace(offered, ours=end.described.next(offered.ours, direction))
-        try:
-            await change.accept(settled.ours.serialize(), lambda: end.take(settled))
-        except (UnchangedError, MalformedError):  # the latter for an address that media cannot be sent to
-            await self._undo(other, before)
-            raise
+    async def _change(self, end: CallEnd, other: CallEnd, change: Reinvite) -> None:
+        """Answer an offer of one side, and before it offer the other what concerns it; raises one of REFUSED.
 
-    async def _undo(self, other: CallEnd, before: Described) -> None:
-        """Take the other side back to where it was, after this one has given its change up."""
-        ours = other.described.next(before.ours, before.ours.audio_direction)
+        Raises _RefusedError if the other side refuses.
+        """
+        now, before = end.described, other.described
+        whole, at = now.offered(change.sdp)
+        used = in_use(now, before)
+        payloads, recodes = wanted(used, payloads_of(whole.narrowed(at)))
+        taken = await end.keys.accept(now, whole, at)
+        self._check_clock(end, taken.keys, payloads)
+        direction = taken.described.agreed.audio_direction
+        passes_on = recodes or direction != now.agreed.audio_direction
+        if passes_on:
+            payloads = await self._offer(other, direction, payloads, recodes=recodes)
+        taken = self._settled(end, other, taken, payloads)
+        try:
+            await change.accept(taken.described.ours.serialize(), lambda: self._take(end, other, taken))
+        except (UnchangedError, MalformedError):  # the latter for an address that media cannot be sent to
+            if passes_on:
+                await self._undo(end, other, before.ours.audio_direction, used, recodes=recodes)
+            raise
+        if taken.keys is None:
+            self._turn(end, None, payloads)
+        else:
+            end.media.turn_once_heard(lambda: self._turn(end, taken.keys, payloads))
+        self._tell(taken.keys, payloads, recodes=recodes)
+
+    def _check_clock(self, end: CallEnd, keys: NewKeys | None, payloads: Sequence[RtpMap]) -> None:
+        """Raise MalformedError for another clock rate without new keys, where keys are bound to an SSRC."""
+        clock = self._running.sent_to(end.media).clock_rate
+        if keys is None and end.keys.bound_to_ssrc and speech_rate(payloads) != clock:
+            raise MalformedError("a codec of another clock rate takes new keys, for another SSRC (RFC 7160 §4.1)")
+
+    def _settled(self, end: CallEnd, other: CallEnd, taken: Taken, payloads: Sequence[RtpMap]) -> Taken:
+        """Return what holds for an end with our answer to its offer: `payloads`, and the other's direction."""
+        described = taken.described
+        direction = described.agreed.audio_direction.answered_by(other.described.agreed.audio_direction)
+        ours = end.described.next(with_payloads(described.ours, payloads), direction)
+        return replace(taken, described=replace(described, ours=ours))
+
+    def _take(self, end: CallEnd, other: CallEnd, taken: Taken) -> None:
+        """Take what our answer settles, which is about to be sent.
+
+        The end gets its new stream once it has the answer, and another codec's packets not before: telephones bind
+        a codec to the stream that it was agreed with.
+        """
+        end.take(taken)
+        if taken.keys is not None:
+            self._running.expect_source(end.media)
+        self._retype(*((other,) if taken.keys else (end, other)))
+
+    async def _offer(
+        self, other: CallEnd, direction: Direction, payloads: Sequence[RtpMap], *, recodes: bool
+    ) -> list[RtpMap]:
+        """Offer a side a change, and return those of `payloads` that it takes up.
+
+        Raises _RefusedError; one of REFUSED, and then the call is over; and LocalError if it was already.
+        """
+        before = other.described
+        ours = before.next(_with(before, payloads) if recodes else before.ours, direction)
+        if recodes and speech_rate(payloads) != self._running.sent_to(other.media).clock_rate:
+            ours = await other.keys.propose(ours)
+        other.media.expect_keys()
         try:
             final = await other.leg.reinvite(ours.serialize)
-            if 200 <= final.status < 300:
-                other.take(other.described.answered(ours, final.sdp))
-        except (LocalError, MalformedError) as error:
+            if not 200 <= final.status < 300:
+                raise _RefusedError(final.status)
+            try:
+                answer = before.answered(ours, final.sdp)
+                taken = await other.keys.confirm(before, ours, answer)
+                common = agreed(payloads, payloads_of(taken.described.agreed))
+                other.take(taken)
+            except REFUSED as error:
+                await self._end(other, error)
+                raise
+        finally:
+            other.keys.forget()
+            other.media.take_keys(None)
+        self._turn(other, taken.keys, common)
+        return common
+
+    def _turn(self, end: CallEnd, keys: NewKeys | None, payloads: Sequence[RtpMap] | None) -> None:
+        """Send an end what it has agreed: under new keys, and with another SSRC for these or for another clock."""
+        if self._relay is None:
+            return
+        now = self._relay.sent_to(end.media)
+        clock = speech_rate(payloads) if payloads else now.clock_rate
+        if keys is not None:
+            self._relay.expect_source(end.media)
+            end.media.switch(keys.protection if keys.sends else None)
+        if clock != now.clock_rate or (keys is not None and keys.sends):
+            ssrc = (keys.ssrc if keys else None) or (now.ssrc + 1) % 2**32 or 1  # none that was under these keys
+            made = Translation(ssrc, passed(self._facing(end).described, end.described), clock, self._random)
+            self._relay.send_other(end.media, made)
+        else:
+            self._retype(end, self._facing(end))
+
+    def _retype(self, *ends: CallEnd) -> None:
+        """Pass on the payload types that the ends have described, and for a while those from before."""
+        now_s = asyncio.get_running_loop().time()
+        for end in ends:
+            types = passed(self._facing(end).described, end.described)
+            self._running.sent_to(end.media).retype(types, now_s)
+
+    def _facing(self, end: CallEnd) -> CallEnd:
+        return next(each for each in self._ends if each is not end)
+
+    @property
+    def _running(self) -> Relay:
+        assert self._relay is not None
+        return self._relay
+
+    async def _undo(
+        self, end: CallEnd, other: CallEnd, direction: Direction, payloads: Sequence[RtpMap], *, recodes: bool
+    ) -> None:
+        """Take the other side back to where it was, after this one has given its change up."""
+        try:
+            await self._offer(other, direction, payloads, recodes=recodes)
+            self._retype(end, other)
+        except (LocalError, _RefusedError, *REFUSED) as error:
             log.info("a change was not undone", extra={"fields": {"reason": str(error)}})
+            if recodes:  # both would speak what the other cannot hear
+                await self._end(other, error)
+
+    def _tell(self, keys: NewKeys | None, payloads: Sequence[RtpMap], *, recodes: bool) -> None:
+        codecs = [each.encoding for each in payloads] if recodes else []
+        fields = {"keys": keys.suite if keys else "", "codecs": codecs, "held": self.is_held}
+        log.info("call changed", extra={"fields": fields})
+
+
+def _with(before: Described, payloads: Sequence[RtpMap]) -> SessionDescription:
+    return with_payloads(before.ours, numbered_for(before, payloads))
 
 
 async def silence(relay: Relay, changes: Changes, idle_s: float) -> None:

@@ -1,10 +1,11 @@
 """What both sides of one leg of a gateway's call have said, and which further descriptions fit it. No I/O.
 
 A session timer (RFC 4028) has one side repeat its description. A hold (RFC 3264 §8.4) changes its direction, or its
-address. The keys are those that the call began with.
+address. What else may change, keys and codecs, is in `gateway_keys` and `gateway_codecs`.
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.sip.dtls_sdp import DTLS_PROTOCOLS, DtlsDescription, Setup
@@ -14,6 +15,13 @@ from voice_dpki.sip.sdp import Direction, SessionDescription, same_encoding
 from voice_dpki.wire.media_peer import HOLD_ADDRESSES
 
 _DIRECTIONS = frozenset(f"a={direction}" for direction in Direction)
+
+
+class CryptoPair(NamedTuple):
+    """The key that we send under, and the one that the other side does."""
+
+    ours: Crypto
+    theirs: Crypto
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +48,26 @@ class Described:
         """
         return not offer or _compared(SessionDescription.parse(offer)) == _compared(self.theirs)
 
-    def check_answer(self, answer: bytes) -> None:
-        """Raise MalformedError for an answer to `ours` with other keys or addresses than were agreed."""
+    @property
+    def crypto(self) -> CryptoPair:
+        """The keys of SDES that hold; raises MalformedError if there are none."""
+        ours, theirs = (
+            [each for each in cryptos(sdp) if isinstance(each, Crypto)] for sdp in (self.ours, self.agreed)
+        )
+        if not ours or not theirs:
+            raise MalformedError("the call has no keys of SDES")
+        return CryptoPair(ours[0], theirs[0])
+
+    def repeated(self, answer: bytes) -> SessionDescription:
+        """Read an answer to `ours` that says nothing new; raises MalformedError for other addresses or directions.
+
+        Keys are left to `gateway_keys`.
+        """
         read = SessionDescription.parse(answer)
         check_answer(self.ours, read)
         if _what_counts(read) != _what_counts(self.agreed):
-            raise MalformedError("the answer to a refresh changes keys, addresses or directions of the media")
+            raise MalformedError("the answer to a refresh changes addresses, directions or DTLS of the media")
+        return read
 
     def next(self, ours: SessionDescription, direction: Direction) -> SessionDescription:
         """Return our next description: `ours` with a direction, under a version that follows the last one's."""
@@ -53,63 +75,41 @@ class Described:
         told = _directed(ours, direction).map_lines(lambda line: last if line.startswith("o=") else line)
         return renewed(self.ours, told)
 
-    def offered(self, offer: bytes) -> "Described":
-        """Return what holds once we answer an offer that changes nothing but directions and addresses.
+    def offered(self, offer: bytes) -> tuple[SessionDescription, int]:
+        """Read an offer of a change, and return it with the index of the section in use.
 
-        `ours` then fits the offer, but for its direction. A side of DTLS that leaves the choice open keeps its
-        association, and with it its side of the handshake (RFC 5763 §6.6, RFC 8842 §5.3): its fingerprint and its
-        ICE are those from before. Raises MalformedError for an offer that changes anything else.
+        Raises MalformedError for further media, another protocol, another DTLS association, or a codec with another
+        payload type than it had.
         """
         read = SessionDescription.parse(offer)
         check_next_offer(self.theirs, read)
         if len(read.media) != len(self.ours.media):
             raise MalformedError("the offer has further media, which the gateway does not pass on")
-        at = next(at for at, section in enumerate(self.ours.media) if section.port)
-        crypto, agreed = self._with_tag(read.narrowed(at))
-        tag = None if crypto is None else crypto.tag
-        _check_same(agreed, _numbered(self.agreed, tag))
-        return Described(_numbered(self.ours, tag), read, agreed)
+        at = section_in_use(self.ours)
+        self._check_kept(settled(read.narrowed(at), self.agreed))
+        return read, at
 
-    def _with_tag(self, audio: SessionDescription) -> tuple[Crypto | None, SessionDescription]:
-        """Return the key of SDES that was agreed as an offer has it, and the offer with that key alone.
-
-        An offer numbers its keys anew, and the answer names the one by its number (RFC 4568 §5.1.2).
-        """
-        keys = [crypto for crypto in _cryptos(self.agreed) if isinstance(crypto, Crypto)]
-        if not keys:
-            return None, _settled(audio, self.agreed)
-        for crypto in _cryptos(audio):
-            if isinstance(crypto, Crypto) and replace(crypto, tag=keys[0].tag) == keys[0]:
-                return crypto, only(audio, crypto)
-        raise MalformedError("the offer does not have the key of the call, and no other is agreed on in a call")
-
-    def answered(self, ours: SessionDescription, answer: bytes) -> "Described":
-        """Return what holds once `ours`, which has another direction than before, was answered.
-
-        Raises MalformedError for an answer that changes anything but directions and addresses.
-        """
+    def answered(self, ours: SessionDescription, answer: bytes) -> SessionDescription:
+        """Read the answer to our offer of a change `ours`; raises MalformedError as `offered` does."""
         read = SessionDescription.parse(answer)
         check_answer(ours, read)
-        at = next(at for at, section in enumerate(ours.media) if section.port)
-        agreed = read.narrowed(at)
-        _check_same(agreed, self.agreed)
-        return Described(ours, read, agreed)
+        self._check_kept(read.narrowed(section_in_use(ours)))
+        return read
+
+    def _check_kept(self, audio: SessionDescription) -> None:
+        protocol, _, _, dtls = _what_counts(audio)
+        protocol_before, _, _, dtls_before = _what_counts(self.agreed)
+        if (protocol, dtls) != (protocol_before, dtls_before):
+            raise MalformedError("the change is to another protocol, or to another DTLS association or ICE")
+        for old in self.agreed.audio.rtpmaps:
+            new = [each.payload_type for each in audio.audio.rtpmaps if same_encoding(each.encoding, old.encoding)]
+            if new and old.payload_type not in new:
+                raise MalformedError("the change gives another payload type to a codec (RFC 3264 §8.3.2)")
 
 
-def _check_same(audio: SessionDescription, before: SessionDescription) -> None:
-    """Raise MalformedError if a section has other keys, or other payload types for what was agreed."""
-    protocol, _, _, keys = _what_counts(audio)
-    protocol_before, _, _, keys_before = _what_counts(before)
-    if (protocol, keys) != (protocol_before, keys_before):
-        raise MalformedError("the change has other keys than the call began with")
-    for old in before.audio.rtpmaps:
-        new = [each.payload_type for each in audio.audio.rtpmaps if same_encoding(each.encoding, old.encoding)]
-        if new and old.payload_type not in new:
-            raise MalformedError("the change gives another payload type to a codec")
-    if not any(
-        same_encoding(old.encoding, new.encoding) for old in before.audio.rtpmaps for new in audio.audio.rtpmaps
-    ):
-        raise MalformedError("the change is to another codec, which the gateway does not pass on")
+def section_in_use(described: SessionDescription) -> int:
+    """Return the index of the one section of ours that is not refused."""
+    return next(at for at, section in enumerate(described.media) if section.port)
 
 
 def _compared(described: SessionDescription) -> SessionDescription:
@@ -125,7 +125,7 @@ def _directed(described: SessionDescription, direction: Direction) -> SessionDes
     )
 
 
-def _settled(audio: SessionDescription, before: SessionDescription) -> SessionDescription:
+def settled(audio: SessionDescription, before: SessionDescription) -> SessionDescription:
     """Return a section whose side leaves the handshake's choice open with the side that it has."""
     if audio.audio.protocol not in DTLS_PROTOCOLS or DtlsDescription.read(audio).setup is not Setup.ACTPASS:
         return audio
@@ -154,7 +154,7 @@ def _is(value: str, crypto: Crypto) -> bool:
         return False
 
 
-def _numbered(described: SessionDescription, tag: int | None) -> SessionDescription:
+def numbered(described: SessionDescription, tag: int | None) -> SessionDescription:
     """Return a description with its one key of SDES, if it has one, under another number."""
     prefix = f"a={CRYPTO}:"
 
@@ -179,15 +179,14 @@ def renewed(before: SessionDescription, now: SessionDescription) -> SessionDescr
 
 
 def _what_counts(described: SessionDescription) -> tuple[object, ...]:
-    """Return protocol, direction, addresses unless ICE finds those, and keys; raises MalformedError."""
+    """Return protocol, direction, addresses unless ICE finds those, and DTLS; raises MalformedError."""
     audio = described.audio
     dtls = DtlsDescription.read(described) if audio.protocol in DTLS_PROTOCOLS else None
     addresses = () if dtls and dtls.ice else (described.audio_address, described.audio_control_address)
-    keys = (described.audio_key_mgmt, _cryptos(described), dtls)
-    return audio.protocol, described.audio_direction, addresses, keys
+    return audio.protocol, described.audio_direction, addresses, dtls
 
 
-def _cryptos(described: SessionDescription) -> tuple[Crypto | str, ...]:
+def cryptos(described: SessionDescription) -> tuple[Crypto | str, ...]:
     """Return the keys of SDES; those that are not supported, as text."""
     found: list[Crypto | str] = []
     for value in described.audio.attributes(CRYPTO)[: MAX_CRYPTOS + 1]:

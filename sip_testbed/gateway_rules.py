@@ -26,6 +26,14 @@ class GatewayRefusal(PeerError):
         self.status = status
 
 
+class NotAnswered(Exception):
+    """The other side's answer, if that is not 2xx."""
+
+    def __init__(self, answer: FinalAnswer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """The caller's offer. All that can be refused in it is read before any key is agreed."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
+from sip_testbed.gateway_keys import DtlsKeys, SdesKeys, SideKeys
 from sip_testbed.gateway_refresh import Described, only, renewed, with_setup
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError
@@ -44,6 +45,11 @@ class Side(Protocol):
     @property
     def leg(self) -> Leg:
         """The sockets and protection."""
+        ...
+
+    @property
+    def keys(self) -> SideKeys:
+        """How the side gets new keys in the middle of the call."""
         ...
 
     def offer(self, payloads: Sequence[RtpMap], direction: Direction) -> SessionDescription:
@@ -83,6 +89,7 @@ class SdesSide:
 
     def __init__(self, leg: Leg, advertised: str, random: Random) -> None:
         self.leg = leg
+        self.keys = SdesKeys(random)
         self._advertised = advertised
         self._random = random
         self._offered: list[Crypto] = []
@@ -148,6 +155,7 @@ class DtlsSide:
 
     def __init__(self, leg: DtlsLeg, advertised: str, random: Random) -> None:
         self.leg = leg
+        self.keys = DtlsKeys()
         self._dtls = leg
         self._advertised = advertised
         self._random = random

@@ -22,6 +22,8 @@ from voice_dpki.wire.sip.user_agent import Account, FinalAnswer, RegistrationErr
 
 RATE = 8000
 SPEECH_S = 2.5
+LONG_SPEECH_S, PART_S, AUDIBLE = 4.4, 0.4, 300
+"""For calls with changes: a part is found if it is loud enough to be told from others."""
 CALLER_URI, CALLEE_URI = aor(CALLER, OPERATORS[0]), aor(CALLEE, OPERATORS[1])
 ENCRYPTION_ENDS = f"encryption ends at {NAME}"
 CALL_INFO = f"<sip:{NAME}>;purpose=media-gateway;outside=dtls;inside=mikey;sip=unprotected"
@@ -48,9 +50,9 @@ def gateway(site: Site) -> Iterator[Callable[..., Any]]:
 def spoken(tmp_path: Path) -> Callable[[str], Path]:
     """Writes one side's speech. The callee's goes on in silence: baresip hangs up at its file's end."""
 
-    def write(who: str) -> Path:
+    def write(who: str, speech_s: float = SPEECH_S) -> Path:
         pcm = read_wav(files("sip_testbed").joinpath("speech", f"{who}.wav").read_bytes()).resampled(RATE)
-        data = pcm.data[: int(SPEECH_S * RATE) * SAMPLE_BYTES]
+        data = pcm.data[: int(speech_s * RATE) * SAMPLE_BYTES]
         path = tmp_path / f"{who}.wav"
         path.write_bytes(write_wav(Pcm(RATE, data + bytes(3 * RATE * SAMPLE_BYTES if who == "callee" else 0))))
         return path
@@ -66,6 +68,34 @@ def heard_around_a_hold(said: Path, recording: bytes) -> float:
         correlate(spoken.part(start_s, end_s), other.part(max(0.0, start_s - 1), end_s + 1)).coefficient
         for start_s, end_s in parts
     )
+
+
+def heard_in_parts(said: Path, recording: bytes) -> list[float]:
+    """How like it each part of what was said can be found, by their times; parts without speech are left out.
+
+    A change of the streams moves what comes after it in the recording, so the whole is not looked for.
+    """
+    spoken, other = read_wav(said.read_bytes()), read_wav(recording)
+    found = []
+    for at in range(int(LONG_SPEECH_S / PART_S)):
+        part = spoken.part(at * PART_S, (at + 1) * PART_S)
+        if rms(part) > AUDIBLE:
+            near = other.part(max(0.0, at * PART_S - 1), (at + 1) * PART_S + 2)
+            found.append(correlate(part, near).coefficient)
+    return found
+
+
+def assert_heard_throughout(said: Path, recording: bytes) -> None:
+    """Assert that speech is heard from the beginning to the end, but for a part around each change."""
+    parts = heard_in_parts(said, recording)
+    assert sum(part > 0.8 for part in parts) >= len(parts) - 3, parts
+    assert max(parts[:3]) > 0.8, parts
+    assert max(parts[-3:]) > 0.8, parts
+
+
+def rms(pcm: Pcm) -> float:
+    samples = memoryview(pcm.data).cast("h")
+    return float((sum(sample * sample for sample in samples) / max(1, len(samples))) ** 0.5)
 
 
 def heard(said: Path, recording: bytes) -> float:
@@ -137,6 +167,42 @@ def test_baresip_is_put_on_hold_and_heard_again(
     assert_keyed_and_told(found)
     assert found["media"]["lost"] == 0
     assert heard_around_a_hold(theirs, (out / "caller.heard.wav").read_bytes()) > 0.9
+
+
+@pytest.mark.peer("baresip")
+def test_baresip_is_heard_under_new_keys_and_in_another_codec(
+    site: Site, gateway: Any, spoken: Any, tmp_path: Path
+) -> None:
+    """MIKEY's keys are new each time: our telephone takes new ones for another codec, too. Those of SDES stay."""
+    gateway("sdes", md5=True)
+    ours, theirs, out = spoken("caller", LONG_SPEECH_S), spoken("callee", LONG_SPEECH_S), tmp_path / "out"
+    account = baresip_account(site).replace("audio_codecs=PCMU", "audio_codecs=PCMU,PCMA")
+    with Baresip.at(site, tmp_path / "baresip", theirs, account) as baresip:
+        baresip.wait_for("200 OK")
+        assert site.telephone(out, ours, CALLEE_URI, ("rekey", "pcma")).wait_end(60) == 0
+        baresip.wait_for("terminated (duration")
+        assert "Set audio decoder: PCMA" in baresip.log.read_text()
+    found = report(out)
+    assert found["changes"] == ["rekey", "pcma"]
+    assert_keyed_and_told(found)
+    assert_heard_throughout(theirs, (out / "caller.heard.wav").read_bytes())
+    assert_heard_throughout(ours, baresip.heard())
+
+
+@pytest.mark.long
+def test_aiortc_hears_us_under_new_keys(site: Site, gateway: Any, spoken: Any, tmp_path: Path) -> None:
+    """Its association goes on. It takes up no other codec in a call: it reads those of the first offer alone."""
+    gateway("dtls", unprotected_sip=True)
+    ours, theirs, out = spoken("caller", LONG_SPEECH_S), spoken("callee", LONG_SPEECH_S), tmp_path / "out"
+    with RtcPhone.at(site, tmp_path / "rtc", theirs) as phone:
+        phone.wait_for("registered")
+        assert site.telephone(out, ours, CALLEE_URI, ("rekey", "rekey")).wait_end(60) == 0
+        assert phone.wait_for("done")
+    found = report(out)
+    assert found["changes"] == ["rekey", "rekey"]
+    assert_keyed_and_told(found)
+    assert_heard_throughout(theirs, (out / "caller.heard.wav").read_bytes())
+    assert_heard_throughout(ours, phone.heard.read_bytes())
 
 
 @pytest.mark.long

@@ -75,6 +75,28 @@ def test_the_number_of_sources_is_bounded(ways: Any) -> None:
         ways[0].rtp(packet(0, source=MAX_SOURCES + 1), 0.0)
 
 
+def test_new_keys_let_further_sources_in_but_not_the_last_one_again(ways: Any) -> None:
+    there = ways[0]
+    for number in range(MAX_SOURCES):
+        there.rtp(packet(0, source=number + 1), 0.0)
+    there.expect_source()
+    for number in range(MAX_SOURCES - 1):
+        there.rtp(packet(0, source=1_000 + number), 0.0)
+    for source in (MAX_SOURCES, 5_000):
+        with pytest.raises(NotRelayedError):
+            there.rtp(packet(0, source=source), 0.0)
+
+
+def test_payload_types_of_before_a_change_go_on_for_a_while(ways: Any) -> None:
+    there = ways[0]
+    there.retype({9: 9}, 10.0)
+    there.retype({9: 9}, 11.0)  # a refresh changes nothing
+    for arrives, now_s, leaves in ((9, 10.0, 9), (8, 11.9, 0), (9, 12.1, 9)):
+        assert RtpPacket.parse(there.rtp(packet(0, payload_type=arrives), now_s)).payload_type == leaves
+    with pytest.raises(NotRelayedError):
+        there.rtp(packet(0, payload_type=8), 12.1)
+
+
 @pytest.mark.parametrize(
     ("data", "why"), [(packet(0, payload_type=9), Unrelayed.PAYLOAD_TYPE), (b"\x80", Unrelayed.MALFORMED)]
 )
@@ -104,13 +126,13 @@ def test_reports_are_moved_there_and_back(ways: Any) -> None:
     assert made == (SenderReport(OURS, 2**63, ours.timestamp, 10, 1600, (moved,)),)
 
 
-def test_a_name_is_not_passed_on_and_an_end_is(ways: Any) -> None:
+def test_neither_a_name_nor_an_end_is_passed_on(ways: Any) -> None:
     there, back = ways
     relayed(there, packet(0))
     end = ReceiverReport(SOURCE).serialize() + SourceDescription(SOURCE, "me@home").serialize()
     made = there.rtcp(end + Goodbye((SOURCE,)).serialize(), back)
     assert b"me@home" not in made
-    assert parse_compound(made) == (ReceiverReport(OURS), Goodbye((OURS,)))
+    assert parse_compound(made) == (ReceiverReport(OURS),)
 
 
 def test_another_sources_end_and_report_are_not_this_ones(ways: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from sip_testbed import gateway_changes
 from sip_testbed.gateway_changes import CallEnd, Changes, silence
+from sip_testbed.gateway_keys import MikeyKeys, SideKeys
 from sip_testbed.gateway_refresh import Described
 from tests.sip_testbed.test_gateway_refresh import (
     DTLS,
@@ -22,9 +23,15 @@ from tests.sip_testbed.test_gateway_refresh import (
     THEIRS,
     called,
     dtls_side,
+    relayed,
     sdes_side,
 )
+from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import MalformedError
+from voice_dpki.media.rtp import RtpPacket
+from voice_dpki.mikey.failures import Failure, MikeyError
+from voice_dpki.mikey.keys import SrtpKeys, StreamKey
+from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.sip.sdp import Direction, SessionDescription
 from voice_dpki.wire.relay import Leg as MediaLeg
 from voice_dpki.wire.sip.changes import UnchangedError
@@ -93,26 +100,68 @@ def directed(text: str, direction: str) -> bytes:
 MIKEY = THEIRS.serialize().decode()
 
 
+class Keying:
+    """Agrees on keys without messages of MIKEY, which others test: new ones each time, unless it is to `fail`."""
+
+    def __init__(self) -> None:
+        self.fails = False
+        self.made = self.proposed = 0
+        self.updating = SimpleNamespace(is_update=lambda _: False)
+
+    async def accept(self, key_mgmt: Any, initiator_uri: str, lines: int) -> Any:
+        assert (initiator_uri, lines) == ("sip:caller@a.example", 1)
+        return SimpleNamespace(message=b"answer", keys=self.keys())
+
+    async def meet(self, _: str) -> None: ...
+
+    def offer(self, *_: object) -> Any:
+        self.proposed += 1
+        return SimpleNamespace(message=b"offer")
+
+    async def confirm(self, *_: object) -> SrtpKeys:
+        return self.keys()
+
+    def end(self, _: object) -> None:
+        self.proposed -= 1
+
+    def keys(self) -> SrtpKeys:
+        if self.fails:
+            raise MikeyError(Failure.SIGNATURE, "the signature is wrong")
+        self.made += 1
+        ours, theirs = (StreamKey(ssrc + self.made, bytes([self.made]) * 16, bytes(14)) for ssrc in (0x100, 0x200))
+        return SrtpKeys(SrtpProfile.AES_CM_128_HMAC_SHA1_80, ours, theirs)
+
+
 class Call:
     """A call of the domain to an ordinary telephone."""
 
-    def __init__(self, described: Described, telephone: str) -> None:
-        self.domain, self.telephone = Telephone(MIKEY), Telephone(telephone)
+    def __init__(self, described: Described, keys: SideKeys, telephone: str) -> None:
+        self.domain, self.telephone, self.keying = Telephone(MIKEY), Telephone(telephone), Keying()
+        mikey = MikeyKeys(cast(Any, self.keying), "sip:caller@a.example")
         self.ends = [
-            CallEnd(cast(Any, self.domain), MediaLeg("127.0.0.1"), Described(OURS, THEIRS, THEIRS)),
-            CallEnd(cast(Any, self.telephone), MediaLeg("127.0.0.1"), described),
+            CallEnd(cast(Any, self.domain), MediaLeg("127.0.0.1"), mikey, Described(OURS, THEIRS, THEIRS)),
+            CallEnd(cast(Any, self.telephone), MediaLeg("127.0.0.1"), keys, described),
         ]
-        self.changes = Changes("gateway.b.example", *self.ends)
+        self.relay = relayed(*self.ends)
+        self.changes = Changes("gateway.b.example", SystemRandom(), *self.ends)
+        self.changes.begin(self.relay)
+
+    def streams(self) -> list[tuple[int, int]]:
+        """SSRC and clock rate of what is sent to the domain, and to the telephone."""
+        sent = [self.relay.sent_to(end.media) for end in self.ends]
+        return [(each.ssrc, each.clock_rate) for each in sent]
 
     async def change(self, of: Telephone, sdp: bytes, **options: bool) -> Change:
         change = Change(sdp, **options)
         await of.answer(change)
+        for end in self.ends:
+            end.media._turn_now()  # as if the side had been heard under its new keys
         return change
 
 
 def call_with(way: str) -> Call:
     side, says = (sdes_side(), SDES_ANSWER) if way == "sdes" else (dtls_side(), DTLS)
-    return Call(called(side, says)[1], says)
+    return Call(called(side, says)[1], side.keys, says)
 
 
 @pytest.fixture
@@ -171,11 +220,11 @@ async def test_a_side_of_dtls_that_leaves_the_choice_keeps_its_association(dtls:
 @pytest.mark.parametrize(
     ("way", "old", "new"),
     [
-        ("sdes", KEY, OTHER_KEY),
-        ("sdes", SUITE, OTHER_SUITE),
         ("sdes", "RTP/SAVP", "RTP/AVP"),
         ("sdes", "a=crypto", "a=x"),
-        ("sdes", "SAVP 0", "SAVP 8"),
+        ("sdes", SUITE, "AES_CM_256_HMAC_SHA1_80"),
+        ("sdes", "SAVP 0", "SAVP 8\r\na=rtpmap:8 PCMU/8000"),
+        ("sdes", "SAVP 0", "SAVP 101\r\na=rtpmap:101 telephone-event/8000"),
         ("sdes", "m=audio", "m=video"),
         ("dtls", "AB:", "AC:"),
         ("dtls", "ufrag:abcd", "ufrag:abce"),
@@ -183,7 +232,9 @@ async def test_a_side_of_dtls_that_leaves_the_choice_keeps_its_association(dtls:
         ("dtls", "UDP/TLS/RTP/SAVPF", "RTP/AVP"),
     ],
 )
-async def test_a_hold_with_other_keys_or_codecs_is_refused_and_not_passed_on(way: str, old: str, new: str) -> None:
+async def test_a_hold_that_changes_what_it_must_not_is_refused_and_not_passed_on(
+    way: str, old: str, new: str
+) -> None:
     call = call_with(way)
     assert old in call.telephone.says
     before = [end.described for end in call.ends]
@@ -202,8 +253,11 @@ async def test_what_the_other_side_refuses_is_refused_alike_and_changes_nothing(
     assert not sdes.domain.ended + sdes.telephone.ended
 
 
-async def test_an_answer_to_a_hold_with_another_key_ends_the_call(sdes: Call) -> None:
-    sdes.telephone.says = SDES_ANSWER.replace(KEY, OTHER_KEY)
+@pytest.mark.parametrize(
+    ("old", "new"), [("SAVP 0", "SAVP 8"), (SUITE, OTHER_SUITE), ("crypto:1", "crypto:9"), ("RTP/SAVP", "RTP/AVP")]
+)
+async def test_an_answer_to_a_hold_with_what_was_not_offered_ends_the_call(sdes: Call, old: str, new: str) -> None:
+    sdes.telephone.says = SDES_ANSWER.replace(old, new)
     assert (await sdes.change(sdes.domain, directed(MIKEY, "sendonly"))).answered == 488
     assert [name for name, _ in sdes.telephone.ended] == ["Reason", "Warning"]
 
@@ -263,3 +317,118 @@ def test_media_are_sent_to_no_address_that_a_host_cannot_have() -> None:
     leg = MediaLeg("127.0.0.1")
     with pytest.raises(MalformedError):
         leg.move(("224.0.0.1", 5000), ("224.0.0.1", 5001))
+
+
+# New keys.
+
+
+async def test_new_keys_of_mikey_are_answered_and_the_telephone_hears_nothing_of_them(sdes: Call) -> None:
+    (inwards, _), outwards = sdes.streams()
+    for number in (1, 2):
+        again = MIKEY.replace("AQ==", f"A{number}Q=")
+        answer = (await sdes.change(sdes.domain, directed(again, "sendrecv"))).description
+        assert answer.key_mgmt == ("mikey YW5zd2Vy",)
+        assert sdes.streams() == [(0x100 + number, 8000), outwards]
+    assert inwards not in (0x101, 0x102)
+    assert sdes.telephone.offered == []
+
+
+async def test_keys_that_do_not_verify_are_refused_and_change_nothing(sdes: Call) -> None:
+    before, streams = [end.described for end in sdes.ends], sdes.streams()
+    sdes.keying.fails = True
+    assert (await sdes.change(sdes.domain, directed(MIKEY.replace("AQ", "Ag"), "sendonly"))).answered == 488
+    assert (sdes.telephone.offered, sdes.streams()) == ([], streams)
+    assert [end.described for end in sdes.ends] == before
+
+
+async def test_a_new_key_of_sdes_is_answered_with_one_of_ours_for_another_ssrc(sdes: Call) -> None:
+    own = sdes.ends[1].described.crypto.ours
+    (inwards, (outwards, rate)) = sdes.streams()
+    again = SDES_ANSWER.replace("crypto:1", "crypto:4").replace(KEY, OTHER_KEY)
+    answer = (await sdes.change(sdes.telephone, directed(again, "sendrecv"))).description
+    crypto = sdes.ends[1].described.crypto
+    assert answer.audio.attributes("crypto") == (crypto.ours.serialize(),)
+    assert (crypto.ours.tag, crypto.theirs.tag) == (4, 4)
+    assert crypto.ours.key != own.key
+    assert sdes.streams() == [inwards, (outwards + 1, rate)]
+    assert sdes.domain.offered == []
+
+
+async def test_an_answer_may_bring_another_key_of_its_sender(sdes: Call) -> None:
+    """Ours stays, and so does what is sent under it: its roll-over counter must not begin anew."""
+    own, streams = sdes.ends[1].described.crypto.ours, sdes.streams()
+    sdes.telephone.says = SDES_ANSWER.replace(KEY, OTHER_KEY)
+    await sdes.change(sdes.domain, directed(MIKEY, "sendonly"))
+    await sdes.telephone.refresh()
+    crypto = sdes.ends[1].described.crypto
+    assert crypto.theirs.serialize().endswith(OTHER_KEY)
+    assert (crypto.ours, sdes.streams()) == (own, streams)
+    assert not sdes.telephone.ended + sdes.domain.ended
+
+
+# Other codecs.
+
+PCMA, OPUS = "PCMA/8000", "opus/48000/2"
+
+
+def recoded(text: str, number: int, encoding: str) -> bytes:
+    return directed(text.replace("SAVP 0", f"SAVP {number}\r\na=rtpmap:{number} {encoding}"), "sendrecv")
+
+
+async def test_another_codec_is_offered_to_the_other_side_and_answered_as_that_answers(sdes: Call) -> None:
+    sdes.telephone.says = SDES_ANSWER.replace("SAVP 0", "SAVP 8")
+    change = await sdes.change(sdes.domain, recoded(MIKEY.replace("a=rtpmap:0 PCMU/8000\r\n", ""), 8, PCMA))
+    assert change.description.audio.formats == ("8",)
+    assert sdes.telephone.offered[-1].audio.formats == ("8",)
+    assert [line for line in sdes.telephone.offered[-1].audio.lines if line.startswith("i=")]
+    assert sdes.keying.made == 0
+    packet = RtpPacket(8, 1, 160, 5, b"x").serialize()
+    for end in sdes.ends:
+        assert RtpPacket.parse(sdes.relay.sent_to(end.media).rtp(packet, 0.0)).payload_type == 8
+
+
+async def test_a_codec_of_another_clock_gets_new_keys_of_mikey_and_other_ssrcs(sdes: Call) -> None:
+    (_, (outwards, _)) = sdes.streams()
+    sdes.domain.says = recoded(MIKEY.replace("a=rtpmap:0 PCMU/8000\r\n", ""), 96, OPUS).decode()
+    change = await sdes.change(sdes.telephone, recoded(SDES_ANSWER, 107, OPUS))
+    assert change.description.audio.formats == ("107",)
+    assert sdes.domain.offered[-1].key_mgmt == ("mikey b2ZmZXI=",)
+    assert sdes.streams() == [(0x101, 48_000), (outwards + 1, 48_000)]
+    assert sdes.keying.proposed == 0
+    packet = RtpPacket(107, 1, 160, 5, b"x").serialize()
+    assert RtpPacket.parse(sdes.relay.sent_to(sdes.ends[0].media).rtp(packet, 0.0)).payload_type == 96
+
+
+async def test_a_codec_of_another_clock_without_new_keys_is_refused(sdes: Call) -> None:
+    bare = MIKEY.replace("a=rtpmap:0 PCMU/8000\r\n", "")
+    assert (await sdes.change(sdes.domain, recoded(bare, 96, OPUS))).answered == 488
+    assert sdes.telephone.offered == []
+
+
+async def test_an_offer_with_the_codec_in_use_and_others_is_answered_with_that_alone(sdes: Call) -> None:
+    both = SDES_ANSWER.replace("SAVP 0", "SAVP 8 0")
+    answer = (await sdes.change(sdes.telephone, directed(both, "sendonly"))).description
+    assert answer.audio.formats == ("0",)
+    assert sdes.domain.offered[-1].audio.formats == ("0",)
+
+
+@pytest.mark.parametrize("undone", [200, 488])
+async def test_a_codec_that_its_side_gives_up_is_undone_or_the_call_is_over(sdes: Call, undone: int) -> None:
+    says, bare = sdes.telephone.says, MIKEY.replace("a=rtpmap:0 PCMU/8000\r\n", "")
+    sdes.telephone.says = SDES_ANSWER.replace("SAVP 0", "SAVP 8")
+    change = Change(recoded(bare, 8, PCMA))
+
+    async def cancelled(*_: object) -> bytes:
+        sdes.telephone.says, sdes.telephone.status = says, undone
+        raise UnchangedError("it was cancelled")
+
+    change.accept = cancelled  # type: ignore[method-assign,assignment]
+    with pytest.raises(UnchangedError):
+        await sdes.domain.answer(change)
+    assert [offer.audio.formats for offer in sdes.telephone.offered] == [("8",), ("0",)]
+    assert bool(sdes.telephone.ended) is (undone == 488)
+
+
+async def test_changes_wait_until_media_are_relayed(sdes: Call) -> None:
+    Changes("gateway.b.example", SystemRandom(), *sdes.ends)
+    assert (await sdes.change(sdes.domain, directed(MIKEY, "sendonly"))).answered == 491

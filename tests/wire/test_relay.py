@@ -14,6 +14,7 @@ from voice_dpki.media.any_source import AnySourceSrtp
 from voice_dpki.media.relay import Translation
 from voice_dpki.media.rtcp import ReceiverReport, SourceDescription, parse_compound
 from voice_dpki.media.rtp import RtpPacket
+from voice_dpki.wire import relay as relay_module
 from voice_dpki.wire.relay import MAX_HELD, MAX_HELD_SOURCES, NOT_KEYED, UNAUTHENTIC, Leg, Relay
 
 HOST, SUITE = "127.0.0.1", "AES_CM_128_HMAC_SHA1_80"
@@ -214,3 +215,115 @@ async def test_an_address_that_nothing_can_be_sent_to_is_refused(
     with pytest.raises(MalformedError):
         peers[0].leg.start(peers[0].leg_srtp, remote, remote)
     assert not peers[0].leg.is_keyed
+
+
+# New keys.
+
+
+def rekeyed(peer: Peer, key: int) -> Peer:
+    """The same telephone with the keys of a change, and what its leg gets of them."""
+    ours, theirs = bytes([key]) * 30, bytes([key + 1]) * 30
+    peer.srtp = AnySourceSrtp(SUITE, send=ours, receive=theirs)
+    peer.leg_srtp = AnySourceSrtp(SUITE, send=theirs, receive=ours)
+    return peer
+
+
+async def test_both_keys_are_received_under_and_the_old_ones_are_forgotten(
+    peers: tuple[Peer, Peer], counts: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "OLD_KEYS_S", 0.0)
+    inside, outside = peers
+    inside.start()
+    outside.start()
+    begin(peers, counts)
+    old = [inside.packet(number) for number in (1, 3)]
+    inside.leg.take_keys(rekeyed(inside, 21).leg_srtp)
+    for packet in (old[0], inside.packet(2)):
+        inside.send(packet)
+        outside.srtp.unprotect(await outside.received())
+    inside.leg.switch(inside.leg_srtp)
+    await until(lambda: len(inside.leg._receiving) == 1)
+    inside.send(old[1])
+    await until(lambda: inside.leg.dropped[UNAUTHENTIC] == 1)
+
+
+async def test_what_comes_under_keys_that_are_expected_waits_for_them_and_no_more_than_before(
+    peers: tuple[Peer, Peer], counts: Counts
+) -> None:
+    inside, outside = peers
+    inside.start()
+    outside.start()
+    begin(peers, counts)
+    inside.leg.expect_keys()
+    new = rekeyed(inside, 21).leg_srtp
+    for number in range(MAX_HELD + 10):
+        inside.send(inside.packet(number))
+    await until(lambda: inside.leg.dropped[UNAUTHENTIC] == 10)
+    assert counts.to == []
+    inside.leg.take_keys(new)
+    for _ in range(MAX_HELD):
+        outside.srtp.unprotect(await outside.received())
+    inside.send(b"\x80" + bytes(60))
+    await until(lambda: inside.leg.dropped[UNAUTHENTIC] == 11)
+
+
+async def test_what_waited_for_keys_that_do_not_come_is_dropped(peers: tuple[Peer, Peer], counts: Counts) -> None:
+    inside, outside = peers
+    inside.start()
+    outside.start()
+    begin(peers, counts)
+    inside.leg.expect_keys()
+    inside.send(b"\x80" + bytes(60))
+    await until(lambda: inside.leg._held._waiting)
+    inside.leg.take_keys(None)
+    assert inside.leg.dropped[UNAUTHENTIC] == 1
+    inside.send(inside.packet(1))
+    outside.srtp.unprotect(await outside.received())
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+async def test_new_keys_are_sent_under_once_they_are_heard_or_after_a_while(
+    peers: tuple[Peer, Peer], counts: Counts, monkeypatch: pytest.MonkeyPatch, speaks: bool
+) -> None:
+    monkeypatch.setattr(relay_module, "HEARD_S", 1_000.0 if speaks else 0.0)
+    inside, outside = peers
+    inside.start()
+    outside.start()
+    relay = begin(peers, counts)
+    old, random = inside.srtp, SystemRandom()
+    inside.leg.take_keys(rekeyed(inside, 21).leg_srtp)
+
+    def turn() -> None:
+        inside.leg.switch(inside.leg_srtp)
+        relay.send_other(inside.leg, Translation(0xCCCC, {8: 0}, 8000, random))
+
+    outside.send(outside.srtp.protect(RtpPacket(8, 1, 1, 5, b"before").serialize()))
+    assert RtpPacket.parse(old.unprotect(await inside.received())).ssrc == 0xBBBB
+    inside.leg.turn_once_heard(turn)
+    if speaks:
+        inside.send(inside.packet(1))
+        await outside.received()
+    await until(lambda: relay.sent_to(inside.leg).ssrc == 0xCCCC)
+    outside.send(outside.srtp.protect(RtpPacket(8, 2, 2, 5, b"after").serialize()))
+    made = RtpPacket.parse(inside.srtp.unprotect(await inside.received()))
+    assert (made.ssrc, made.payload) == (0xCCCC, b"after")
+
+
+async def test_ten_thousand_packets_of_strangers_leave_nothing(peers: tuple[Peer, Peer], counts: Counts) -> None:
+    """Each of another address and SSRC, while there are two keys and new ones are expected, which is the most."""
+    inside, outside = peers
+    inside.start()
+    outside.start()
+    begin(peers, counts)
+    inside.leg.take_keys(rekeyed(inside, 21).leg_srtp)
+    inside.leg.expect_keys()
+    for number in range(10_000):
+        packet = RtpPacket(0, number & 0xFFFF, 0, number, bytes(160)).serialize()
+        inside.leg.take(packet, (f"192.0.2.{number % 256}", 1_024 + number), False)
+    held = inside.leg._held._waiting
+    assert len(held) <= MAX_HELD_SOURCES
+    assert sum(map(len, held.values())) <= MAX_HELD * MAX_HELD_SOURCES
+    inside.leg.take_keys(None)
+    assert inside.leg.dropped == {UNAUTHENTIC: 10_000}
+    inside.send(inside.packet(1))
+    outside.srtp.unprotect(await outside.received())

@@ -3,7 +3,7 @@
 Each side hears one stream of one SSRC, whichever sources the other side sends from, because keys of MIKEY are bound
 to an SSRC. Sequence numbers and timestamps are moved by a constant, which is chosen anew when the source changes so
 that both go on. Reports are moved back. Payloads stay as they are; header extensions, CSRCs and padding are
-dropped.
+dropped. So are goodbyes: another source may follow the one that leaves, and the stream here ends with the call.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,6 @@ from enum import StrEnum
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.media.rtcp import (
-    Goodbye,
     ReceiverReport,
     ReportBlock,
     Rtcp,
@@ -24,7 +23,10 @@ from voice_dpki.media.rtcp import (
 from voice_dpki.media.rtp import RtpPacket
 
 MAX_SOURCES = 32
-"""Most sources of one side in one call, one after the other."""
+"""Most sources of one side, one after the other, between two changes of its keys."""
+
+OLD_TYPES_S = 2.0
+"""How long packets of payload types are passed on that a change of the call has given up: some are on the way."""
 
 _SEQUENCES, _TIMESTAMPS = 1 << 16, 1 << 32
 
@@ -60,9 +62,11 @@ class Translation:
         self.source: int | None = None
         """SSRC of the source that is heard now; None before the first packet."""
         self.packets = 0
+        self.clock_rate = clock_rate
         self._payload_types = dict(payload_types)
-        self._clock_rate = clock_rate
-        self._left: set[int] = set()
+        self._old_types: dict[int, int] = {}
+        self._old_until_s = 0.0
+        self._left: set[int | None] = set()
         # In the lower half, so that the first packets' loss cannot hide a wrap from SRTP (RFC 3711 §3.3.1).
         self._next = int.from_bytes(random.token(2), "big") & 0x7FFF
         self._timestamp = int.from_bytes(random.token(4), "big")
@@ -75,15 +79,14 @@ class Translation:
             packet = RtpPacket.parse(data)
         except MalformedError:
             raise NotRelayedError(Unrelayed.MALFORMED) from None
-        if packet.payload_type not in self._payload_types:
-            raise NotRelayedError(Unrelayed.PAYLOAD_TYPE)
+        payload_type = self._payload_type(packet.payload_type, now_s)
         starts = packet.ssrc != self.source
         if starts:
             self._begin(packet, now_s)
         moved = replace(
             packet,
             ssrc=self.ssrc,
-            payload_type=self._payload_types[packet.payload_type],
+            payload_type=payload_type,
             sequence=(packet.sequence + self._sequence_moved) % _SEQUENCES,
             timestamp=(packet.timestamp + self._timestamp_moved) % _TIMESTAMPS,
             marker=packet.marker or starts,
@@ -91,10 +94,20 @@ class Translation:
         self._note(moved, now_s)
         return moved.serialize()
 
+    def retype(self, payload_types: Mapping[int, int], now_s: float) -> None:
+        """Take the payload types of a change, whose clock rate is the same, and for OLD_TYPES_S those of before."""
+        if payload_types != self._payload_types:
+            self._old_types, self._old_until_s = self._payload_types, now_s + OLD_TYPES_S
+            self._payload_types = dict(payload_types)
+
+    def expect_source(self) -> None:
+        """Take up other sources, now that the side has new keys: those of before cannot come back under them."""
+        self._left &= {self.source}
+
     def rtcp(self, data: bytes, back: "Translation") -> bytes:
         """Return the compound packet to pass on; `back` is the other direction. Raises NotRelayedError.
 
-        Of the other side's own stream, reports and its end are passed on. All else, such as its CNAME, is not.
+        Of the other side's own stream, reports are passed on. All else, such as its CNAME, is not.
         """
         try:
             packets = parse_compound(data)
@@ -103,11 +116,15 @@ class Translation:
         reports = [made for packet in packets if (made := self._report(packet, back)) is not None]
         if not reports:
             raise NotRelayedError(Unrelayed.NOTHING)
-        out: list[SenderReport | ReceiverReport | SourceDescription | Goodbye] = [reports[0]]
-        out.append(SourceDescription(self.ssrc, "voice"))
-        if any(isinstance(packet, Goodbye) and self.source in packet.ssrcs for packet in packets):
-            out.append(Goodbye((self.ssrc,)))
-        return b"".join(packet.serialize() for packet in out)
+        return reports[0].serialize() + SourceDescription(self.ssrc, "voice").serialize()
+
+    def _payload_type(self, arrived: int, now_s: float) -> int:
+        leaves = self._payload_types.get(arrived)
+        if leaves is None and now_s < self._old_until_s:
+            leaves = self._old_types.get(arrived)
+        if leaves is None:
+            raise NotRelayedError(Unrelayed.PAYLOAD_TYPE)
+        return leaves
 
     def _report(self, packet: Rtcp, back: "Translation") -> SenderReport | ReceiverReport | None:
         """Return what a report says to the other side; None for what is no report."""
@@ -141,7 +158,7 @@ class Translation:
             raise NotRelayedError(Unrelayed.SOURCE)
         self._left.add(packet.ssrc)
         self.source = packet.ssrc
-        passed = round((now_s - self._newest_s) * self._clock_rate) if self.packets else 0
+        passed = round((now_s - self._newest_s) * self.clock_rate) if self.packets else 0
         self._sequence_moved = self._next - packet.sequence
         self._timestamp_moved = self._timestamp + passed - packet.timestamp
 

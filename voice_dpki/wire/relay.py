@@ -1,7 +1,7 @@
 """The media of a relayed call: two legs, each with its sockets and its protection, and RTP and RTCP between them.
 
 A packet leaves one leg only after it was authentic on the other. Before a leg has keys, a few of its packets wait
-for them, and nothing is sent on it.
+for them, and nothing is sent on it. Its keys may change: both are received under for a while, one is sent under.
 """
 
 import asyncio
@@ -28,6 +28,12 @@ MAX_HELD: Final = 50
 MAX_HELD_SOURCES: Final = 4
 """Most sources whose packets wait; see `EarlyPackets` for which."""
 
+OLD_KEYS_S: Final = 2.0
+"""How long packets under the keys before the newest are taken once those are sent under (RFC 4568 §7.1.4)."""
+
+HEARD_S: Final = 1.0
+"""Longest time that we wait for a packet under the newest keys before we send under them."""
+
 
 class Leg:
     """One side of the call: an even port for RTP and the next for RTCP, at `host`. Close it in any case.
@@ -44,7 +50,14 @@ class Leg:
         self._deliver: Callable[[bytes, bool], None] | None = None
         self._held: EarlyPackets[tuple[bytes, bool]] = EarlyPackets(each=MAX_HELD, sources=MAX_HELD_SOURCES)
         self._transports: list[asyncio.DatagramTransport] = []
-        self._protection: Protection | None = None
+        self._receiving: tuple[Protection, ...] = ()
+        """What takes packets, the newest first: two after a change of the keys."""
+        self._sending: Protection | None = None
+        self._expecting = False
+        """Whether an answer with new keys may be on the way, so that their packets may come first."""
+        self._forgetting: asyncio.TimerHandle | None = None
+        self._turn: Callable[[], None] | None = None
+        self._turning: asyncio.TimerHandle | None = None
         self._remote: list[Address] = []
         self._newest: tuple[bytes, int] | None = None
         """SSRC and sequence number of the newest authentic RTP packet."""
@@ -55,7 +68,8 @@ class Leg:
 
     async def close(self) -> None:
         """Close the ports."""
-        self._protection = None
+        self._receiving, self._sending, self._turn = (), None, None
+        self._stop_timers()
         for transport in self._transports:
             transport.close()
         await asyncio.sleep(0)  # lets the loop close the sockets
@@ -63,7 +77,7 @@ class Leg:
     @property
     def is_keyed(self) -> bool:
         """Whether media can flow."""
-        return self._protection is not None
+        return self._sending is not None
 
     def start(self, protection: Protection, remote: Address, remote_control: Address) -> None:
         """Let media flow; the same address twice means that RTP and RTCP share a port (RFC 5761).
@@ -73,7 +87,53 @@ class Leg:
         for address in (remote, remote_control):
             check_address(self.host, *address)
         self._remote = [remote, remote_control]
-        self._protection = protection
+        self._receiving, self._sending = (protection,), protection
+
+    def expect_keys(self) -> None:
+        """Let packets wait that are not authentic, as before the first keys, until `take_keys`."""
+        self._expecting = True
+
+    def take_keys(self, protection: Protection | None) -> None:
+        """Take packets under new keys as well from now on, beginning with those that wait; None if there are none.
+
+        What is sent stays under the keys of before until `switch`.
+        """
+        self._expecting = False
+        if protection is not None:
+            self._turn_now()
+            self._receiving = (protection, *self._receiving[:1])
+        if self._deliver is not None:
+            self.deliver_to(self._deliver)
+
+    def switch(self, protection: Protection | None) -> None:
+        """Send under these keys from now on, or go on under those of before if None.
+
+        Of what is received under, all but the newest is forgotten in OLD_KEYS_S.
+        """
+        self._sending = protection or self._sending
+        self._stop_timers()
+        self._forgetting = asyncio.get_running_loop().call_later(OLD_KEYS_S, self._forget)
+
+    def turn_once_heard(self, turn: Callable[[], None]) -> None:
+        """Call `turn`, which is to `switch`, once a packet is authentic under the newest keys, or in HEARD_S.
+
+        An offerer has them only when it has verified our answer, which may take it an inquiry.
+        """
+        self._turn = turn
+        self._turning = asyncio.get_running_loop().call_later(HEARD_S, self._turn_now)
+
+    def _turn_now(self) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn()
+
+    def _forget(self) -> None:
+        self._receiving = self._receiving[:1]
+
+    def _stop_timers(self) -> None:
+        for timer in (self._forgetting, self._turning):
+            if timer is not None:
+                timer.cancel()
 
     def move(self, remote: Address, remote_control: Address) -> None:
         """Send media elsewhere, until authentic packets show where to; raises MalformedError as `start` does."""
@@ -94,33 +154,47 @@ class Leg:
         """Take a datagram from a socket; until packets can be delivered, a few wait."""
         if len(data) > MAX_PACKET_BYTES:
             self.dropped[UNAUTHENTIC] += 1
-        elif self._protection is not None and self._deliver is not None:
+        elif self._receiving and self._deliver is not None:
             self._take(data, source, is_control)
         else:
             self.dropped[NOT_KEYED] += self._held.hold(source, (data, is_control))
 
     def _take(self, data: bytes, source: Address, is_control: bool) -> None:
-        protection, deliver = self._protection, self._deliver
-        if protection is None or deliver is None:
+        deliver = self._deliver
+        if not self._receiving or deliver is None:
             self.dropped[NOT_KEYED] += 1
             return
-        is_control = is_control or (self._shares_port and is_rtcp(data))
-        try:
-            clear = protection.unprotect_rtcp(data) if is_control else protection.unprotect(data)
-        except SrtpError:
+        clear = self._unprotected(data, is_control=is_control or (self._shares_port and is_rtcp(data)))
+        if clear is None and self._expecting:
+            self.dropped[UNAUTHENTIC] += self._held.hold(source, (data, is_control))
+        elif clear is None:
             self.dropped[UNAUTHENTIC] += 1
-            return
-        self.heard_s = asyncio.get_running_loop().time()
-        self._follow(clear, source, is_control)
-        deliver(clear, is_control)
+        else:
+            is_control = is_control or (self._shares_port and is_rtcp(data))
+            self.heard_s = asyncio.get_running_loop().time()
+            self._follow(clear, source, is_control)
+            deliver(clear, is_control)
+
+    def _unprotected(self, data: bytes, *, is_control: bool) -> bytes | None:
+        """Return a packet in clear; None if it is authentic under none of the keys."""
+        for protection in self._receiving:
+            try:
+                clear = protection.unprotect_rtcp(data) if is_control else protection.unprotect(data)
+            except SrtpError:
+                continue
+            if protection is self._receiving[0]:
+                self._turn_now()
+            return clear
+        return None
 
     def send(self, clear: bytes, is_control: bool) -> None:
         """Protect a packet and send it; without keys it is dropped."""
-        if self._protection is None:
+        protection = self._sending
+        if protection is None:
             self.dropped[NOT_KEYED] += 1
             return
         try:
-            wire = self._protection.protect_rtcp(clear) if is_control else self._protection.protect(clear)
+            wire = protection.protect_rtcp(clear) if is_control else protection.protect(clear)
         except LocalError:
             self.dropped[UNPROTECTED] += 1
             return
@@ -172,22 +246,42 @@ class Relay:
     def __init__(self, inside: Leg, outside: Leg, counts: Counts) -> None:
         self._inside, self._outside = inside, outside
         self._counts = counts
+        self._to: dict[Leg, Translation] = {}
+        """What makes the stream that each leg sends."""
 
     def start(self, outwards: Translation, inwards: Translation) -> None:
         """Begin: `outwards` is for what comes from inside."""
-        self._inside.deliver_to(self._passing(self._outside, outwards, inwards, "outside"))
-        self._outside.deliver_to(self._passing(self._inside, inwards, outwards, "inside"))
+        self._to = {self._outside: outwards, self._inside: inwards}
+        self._inside.deliver_to(self._passing(self._inside, self._outside, "outside"))
+        self._outside.deliver_to(self._passing(self._outside, self._inside, "inside"))
+
+    def sent_to(self, leg: Leg) -> Translation:
+        """Return what makes the stream that `leg` sends."""
+        return self._to[leg]
+
+    def expect_source(self, leg: Leg) -> None:
+        """Take up other sources of a leg that has new keys."""
+        self._to[self._other(leg)].expect_source()
+
+    def send_other(self, leg: Leg, stream: Translation) -> None:
+        """Have `leg` send another stream, of another SSRC, from now on."""
+        self._to[leg] = stream
 
     def silent_s(self, since_s: float) -> float:
         """Return for how long the leg that has been silent for longer has been, counted from `since_s` at most."""
         now_s = asyncio.get_running_loop().time()
         return now_s - min(max(leg.heard_s or since_s, since_s) for leg in (self._inside, self._outside))
 
-    def _passing(self, to: Leg, there: Translation, back: Translation, side: str) -> Callable[[bytes, bool], None]:
+    def _other(self, leg: Leg) -> Leg:
+        return self._outside if leg is self._inside else self._inside
+
+    def _passing(self, of: Leg, to: Leg, side: str) -> Callable[[bytes, bool], None]:
         def deliver(clear: bytes, is_control: bool) -> None:
-            now_s = asyncio.get_running_loop().time()
+            there, back = self._to[to], self._to[of]
             try:
-                made = there.rtcp(clear, back) if is_control else there.rtp(clear, now_s)
+                made = (
+                    there.rtcp(clear, back) if is_control else there.rtp(clear, asyncio.get_running_loop().time())
+                )
             except NotRelayedError as error:
                 self._counts.dropped(error.why)
                 return

@@ -1,0 +1,195 @@
+"""New keys in the middle of a call through the gateway: of MIKEY towards the domain, of SDES towards a telephone.
+
+Each side's keys are its own affair: the other side hears nothing of new ones. A DTLS association keeps its keys for
+as long as the call lasts; another one would have another fingerprint, or another ICE, and is refused.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from sip_testbed.gateway_refresh import Described, cryptos, numbered, only, section_in_use, settled
+from sip_testbed.keying import KeyAgreement, offer_to
+from sip_testbed.media_policy import keys_of
+from voice_dpki.effects import Random
+from voice_dpki.errors import MalformedError
+from voice_dpki.media.any_source import AnySourceSrtp
+from voice_dpki.media.srtp import Protection, Srtp
+from voice_dpki.mikey.keys import SrtpKeys
+from voice_dpki.mikey.sdp import key_mgmt_value
+from voice_dpki.sip.keyed import keyed_with
+from voice_dpki.sip.sdes import CRYPTO, Crypto, CryptoSuite, check_crypto_answer, crypto_to_take
+from voice_dpki.sip.sdp import KEY_MGMT, SessionDescription
+
+
+@dataclass(frozen=True, slots=True)
+class NewKeys:
+    """Keys that a change has brought to one side."""
+
+    protection: Protection
+    suite: str
+    sends: bool = True
+    """Whether we send under them; if not, only what the side sends is under new ones."""
+    ssrc: int | None = None
+    """The SSRC that what we send must have; None for any that was not used under them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What an offer or an answer of one side leaves agreed, and the keys that are new in it."""
+
+    described: Described
+    keys: NewKeys | None
+
+
+class SideKeys(Protocol):
+    """How one side of a call gets new keys. All methods raise MalformedError, MikeyError or Refusal."""
+
+    bound_to_ssrc: bool
+    """Whether each key of ours is for one SSRC."""
+
+    async def accept(self, described: Described, whole: SessionDescription, at: int) -> Taken:
+        """Take up the keys of an offer, whose section at index `at` is the one in use; `ours` then fits it.
+
+        `described` is what holds until now.
+        """
+        ...
+
+    async def propose(self, ours: SessionDescription) -> SessionDescription:
+        """Return our next offer with new keys of its own, for a stream of another clock."""
+        ...
+
+    async def confirm(self, described: Described, ours: SessionDescription, answer: SessionDescription) -> Taken:
+        """Take the answer to our offer `ours`, which may have been proposed with new keys."""
+        ...
+
+    def forget(self) -> None:
+        """Forget what was proposed, once it is confirmed or refused."""
+        ...
+
+
+class SdesKeys:
+    """Keys in the session description: any description in a call may bring another one (RFC 4568 §7.1.4)."""
+
+    bound_to_ssrc = False
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+
+    async def accept(self, described: Described, whole: SessionDescription, at: int) -> Taken:
+        """Keep the call's key if the offer has it, under its new number (§5.1.2), else take up its first.
+
+        With a new key of the telephone's goes a new one of ours.
+        """
+        audio, own = whole.narrowed(at), described.crypto
+        kept = _found(audio, own.theirs)
+        if kept is not None:
+            return Taken(Described(numbered(described.ours, kept.tag), whole, only(audio, kept)), None)
+        theirs = crypto_to_take(audio.audio.attributes(CRYPTO), frozenset(CryptoSuite))
+        ours = Crypto(theirs.tag, theirs.suite, self._random.token(theirs.suite.key_bytes))
+        protection = AnySourceSrtp(ours.suite, send=ours.key, receive=theirs.key)
+        told = _with(described.ours, CRYPTO, ours.serialize())
+        return Taken(Described(told, whole, only(audio, theirs)), NewKeys(protection, ours.suite))
+
+    async def propose(self, ours: SessionDescription) -> SessionDescription:
+        """Leave our key: it is bound to no SSRC."""
+        return ours
+
+    async def confirm(self, described: Described, ours: SessionDescription, answer: SessionDescription) -> Taken:
+        """Take the answer's key, which may be another one. Ours goes on, and what is sent under it."""
+        before = described.crypto
+        own = Crypto.parse(ours.audio.attributes(CRYPTO)[0])
+        _, theirs = check_crypto_answer([own], answer.audio.attributes(CRYPTO))
+        taken = Described(ours, answer, answer.narrowed(section_in_use(ours)))
+        if theirs.key == before.theirs.key:
+            return Taken(taken, None)
+        protection = AnySourceSrtp(own.suite, send=own.key, receive=theirs.key)
+        return Taken(taken, NewKeys(protection, own.suite, sends=False))
+
+    def forget(self) -> None:
+        """Do nothing."""
+
+
+class DtlsKeys:
+    """Keys of the DTLS association, which goes on (RFC 5763 §6.6, RFC 8842 §5.3)."""
+
+    bound_to_ssrc = False
+
+    async def accept(self, described: Described, whole: SessionDescription, at: int) -> Taken:
+        """Keep the association; a side that leaves the choice open keeps its side of the handshake."""
+        return Taken(Described(described.ours, whole, settled(whole.narrowed(at), described.agreed)), None)
+
+    async def propose(self, ours: SessionDescription) -> SessionDescription:
+        """Leave the keys: they are bound to no SSRC."""
+        return ours
+
+    async def confirm(self, described: Described, ours: SessionDescription, answer: SessionDescription) -> Taken:
+        """Keep the association."""
+        return Taken(Described(ours, answer, answer.narrowed(section_in_use(ours))), None)
+
+    def forget(self) -> None:
+        """Do nothing."""
+
+
+class MikeyKeys:
+    """Keys of MIKEY, each bound to an SSRC, so that new ones begin new streams (RFC 4567 §4.1.2)."""
+
+    bound_to_ssrc = True
+
+    def __init__(self, keying: KeyAgreement[Any], peer_uri: str) -> None:
+        self._keying = keying
+        self._peer_uri = peer_uri
+        self._proposed: Any = None
+
+    async def accept(self, described: Described, whole: SessionDescription, at: int) -> Taken:
+        """Answer another offer of keys than the last, or an update of the call's bundle."""
+        audio, keying = whole.narrowed(at), self._keying
+        values = audio.audio_key_mgmt
+        if values == described.agreed.audio_key_mgmt:
+            return Taken(Described(described.ours, whole, audio), None)
+        if not values:
+            raise MalformedError("the offer has no key management any more: media in clear are refused")
+        if keying.updating.is_update(values):
+            answer = keying.updating.accept(values)
+        else:
+            answer = await keying.accept(values, self._peer_uri, len(keyed_with(whole, at)))
+        ours = _with(described.ours, KEY_MGMT, key_mgmt_value(answer.message))
+        return Taken(Described(ours, whole, audio), _mikey(keys_of(answer.keys, whole, at)))
+
+    async def propose(self, ours: SessionDescription) -> SessionDescription:
+        """Offer new keys."""
+        self._proposed = await offer_to(self._keying, self._peer_uri)
+        return _with(ours, KEY_MGMT, key_mgmt_value(self._proposed.message))
+
+    async def confirm(self, described: Described, ours: SessionDescription, answer: SessionDescription) -> Taken:
+        """Verify the answer to new keys; else it repeats that of before."""
+        at = section_in_use(ours)
+        taken = Described(ours, answer, answer.narrowed(at))
+        values = taken.agreed.audio_key_mgmt
+        if self._proposed is None:
+            if values != described.agreed.audio_key_mgmt:
+                raise MalformedError("the answer has other key management, and no new keys were offered")
+            return Taken(taken, None)
+        keys = await self._keying.confirm(self._proposed, values)
+        return Taken(taken, _mikey(keys_of(keys, ours, at)))
+
+    def forget(self) -> None:
+        """Forget the bundle of what was proposed."""
+        if self._proposed is not None:
+            self._keying.end(self._proposed)
+            self._proposed = None
+
+
+def _mikey(keys: SrtpKeys) -> NewKeys:
+    return NewKeys(Srtp(keys), str(keys.profile), ssrc=keys.send.ssrc)
+
+
+def _found(audio: SessionDescription, key: Crypto) -> Crypto | None:
+    """Return a key as a description has it, under whichever number."""
+    read = (each for each in cryptos(audio) if isinstance(each, Crypto))
+    return next((each for each in read if replace(each, tag=key.tag) == key), None)
+
+
+def _with(described: SessionDescription, name: str, value: str) -> SessionDescription:
+    """Return a description of ours with another value of its one attribute of this name."""
+    prefix = f"a={name}:"
+    return described.map_lines(lambda line: prefix + value if line.startswith(prefix) else line)
