@@ -68,9 +68,11 @@ class Video:
 
     async def close(self) -> None:
         """Leave, and close the sockets of video and speech."""
-        if self._session is not None:
-            await self._session.close()
-        await self.media.close()
+        try:
+            if self._session is not None:
+                await self._session.close()
+        finally:
+            await self.media.close()
 
     @property
     def lines(self) -> int:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from voice_dpki.effects import SystemRandom
+from voice_dpki.errors import MalformedError
 from voice_dpki.media.control import Control
-from voice_dpki.media.pictures import CLOCK_RATE, PICTURES_A_SECOND
+from voice_dpki.media.pictures import CLOCK_RATE, PICTURES_A_SECOND, is_key
 from voice_dpki.media.rtcp import PictureLoss, parse_compound
 from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.media.srtp import Clear, Protection, Srtp
@@ -25,19 +26,23 @@ class Line:
     def __init__(self, one: Protection | None = None, other: Protection | None = None) -> None:
         self.shown = Shown()
         self.sender = VideoSender(TYPE, 7, one or Clear(), SystemRandom())
-        self.receiver = VideoReceiver(TYPE, 7, other or Clear(), self.shown)
+        self.receiver = VideoReceiver(TYPE, 7, other or Clear())
         self.count = 0
 
     def send(self, *, key: bool = False) -> list[bytes]:
         self.count += 1
-        return [wire for _, wire in self.sender.send(self.count - 1, TICKS, key=key)]
+        return [wire for _, wire in self.sender.pack(self.sender.encode(self.count - 1, key=key), TICKS)]
 
     def take(self, packets: list[bytes], now_s: float | None = None) -> None:
         now_s = self.count / PICTURES_A_SECOND if now_s is None else now_s
         for packet in packets:
             self.receiver.receive(packet, now_s)
-        for timestamp, _ in self.receiver.waiting():
-            self.receiver.show(timestamp, now_s)
+        for picture in self.receiver.due(float("inf")):
+            try:
+                self.shown.add(self.receiver.decode(picture), picture.data, now_s)
+            except MalformedError:
+                self.receiver.give_up()
+                self.shown.undecodable += 1
 
 
 def split(packet: bytes, parts: int) -> list[bytes]:
@@ -170,6 +175,20 @@ def test_what_waits_is_bounded() -> None:
             line.receiver.receive(packet, 0.0)
     assert len(line.receiver.waiting()) == MAX_SHOWN
     assert line.receiver.needs_key
+
+
+def test_a_picture_that_was_encoded_and_not_sent_is_not_built_on() -> None:
+    """The encoder refers to the one before, which the peer has not got: a hold came while it was encoded."""
+    line = Line()
+    line.take(line.send())
+    line.sender.encode(1)
+    line.sender.skip(TICKS)
+    line.count += 1
+    line.take(line.send())
+    line.take(line.send())
+    assert line.shown.numbers == [0, 2, 3]
+    assert is_key(line.shown.encoded[1][0])
+    assert not is_key(line.shown.encoded[2][0])
 
 
 def test_a_broken_picture_asks_for_a_whole_one() -> None:

@@ -103,7 +103,7 @@ async def test_pictures_wait_for_their_speech(speech: Any) -> None:
     async with pair(keys_for(PROFILE), media=Slow) as (one, other):
         began_s = asyncio.get_running_loop().time()
         await talk(one, other, speech, 1.5)
-        shown = [now_s for _, now_s in one.video._shown.encoded]
+        shown = [now_s for _, now_s in one.video._screen.shown.encoded]
         late_s = [now_s - began_s - 0.1 * number for number, now_s in enumerate(shown)]
         assert len(late_s) == 15
         # Once some speech has come: 0.3 s on the way, and the buffer's own delay of 0.06 s.
@@ -131,7 +131,7 @@ async def test_a_lost_picture_is_asked_for_and_sent_whole(speech: Any) -> None:
         assert theirs.whole_sent >= 1
         assert told.lost == 1
         assert 1 <= told.missed <= 12
-        assert one.video._shown.numbers[-1] == 19
+        assert one.video._screen.shown.numbers[-1] == 19
 
 
 async def test_new_keys_in_the_middle(speech: Any) -> None:
@@ -240,7 +240,7 @@ async def test_pictures_go_where_the_new_description_says() -> None:
 async def test_an_old_packet_from_elsewhere_moves_no_pictures() -> None:
     async with watched(keys_for(PROFILE)) as (one, other, _):
         sender = other._started().sending
-        first, held_back, newest = (sender.send(number, 9000)[0][1] for number in range(3))
+        first, held_back, newest = (sender.pack(sender.encode(number), 9000)[0][1] for number in range(3))
         for packet, source in (
             (first, (other.host, other.port)),
             (newest, (other.host, other.port)),
@@ -255,9 +255,10 @@ async def test_no_picture_is_asked_for_where_none_is_to_come() -> None:
     """The peer's first picture is lost, and it says that it sends no more."""
     async with watched(keys_for(PROFILE)) as (one, other, _):
         one.expects_pictures = False
-        for _, wire in other._started().sending.send(0, 9000):
+        sender = other._started().sending
+        for _, wire in sender.pack(sender.encode(0), 9000):
             one.take(wire, (other.host, other.port), False)
-        one._started().receiving._lost_picture = True
+        one._started().receiving.give_up()
         await asyncio.sleep(0.5)
         assert one.statistics().asked == 0
         one.expects_pictures = True

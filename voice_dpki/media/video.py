@@ -52,6 +52,8 @@ class VideoSender:
         self._sequence = int.from_bytes(random.token(2), "big") & 0x7FFF
         self._base = int.from_bytes(random.token(4), "big")
         self._ticks = 0
+        self._is_ahead = False
+        """Whether the encoder's last picture was not sent, so that the next cannot build on it."""
 
     @property
     def timestamp(self) -> int:
@@ -62,15 +64,22 @@ class VideoSender:
         """Let the time of a picture pass without one."""
         self._ticks += ticks
 
-    def send(self, number: int, ticks: int, *, key: bool = False) -> list[tuple[bytes, bytes]]:
-        """Turn the picture of `number`, which lasts `ticks`, into packets, each in clear and as on the wire.
+    def encode(self, number: int, *, key: bool = False) -> list[bytes]:
+        """Draw and encode the picture of `number`; returns its payloads, for `pack`.
 
-        `key` asks for a whole picture, which also comes first and once in a while.
+        That takes its time, so it may run in a thread, one picture at a time. `key` asks for a whole picture, which
+        also comes first, once in a while, and after one that was encoded and not sent.
         """
-        payloads = self._encoder.encode(number, self._ticks, key=key or self.pictures % KEY_EVERY == 0)
+        key = key or self._is_ahead or self.pictures % KEY_EVERY == 0
+        self._is_ahead = True
+        return self._encoder.encode(number, self._ticks, key=key)
+
+    def pack(self, payloads: list[bytes], ticks: int) -> list[tuple[bytes, bytes]]:
+        """Turn an encoded picture, which lasts `ticks`, into packets, each in clear and as on the wire."""
         packets = [self._packet(payload, marker=payload is payloads[-1]) for payload in payloads]
         self._ticks += ticks
         self.pictures += 1
+        self._is_ahead = False
         return packets
 
     def _packet(self, payload: bytes, *, marker: bool) -> tuple[bytes, bytes]:
@@ -195,18 +204,17 @@ class Shown:
 
 
 class VideoReceiver:
-    """Receiver of one stream of pictures: checks and puts together packets, and shows pictures at their time.
+    """Receiver of one stream of pictures: checks and puts together packets, and keeps pictures until their time.
 
     The keys are bound to `ssrc`; if it is None, the first packet's becomes the stream's, and another may take its
     place (see `Sources`).
     """
 
-    def __init__(self, payload_type: int, ssrc: int | None, protection: Protection, shown: Shown) -> None:
+    def __init__(self, payload_type: int, ssrc: int | None, protection: Protection) -> None:
         self.ssrc = ssrc
         self.dropped: Counter[Dropped] = Counter()
         self.payload_type = payload_type
         """May be changed at any time."""
-        self._shown = shown
         self._sources = Sources(is_bound=ssrc is not None)
         self._protection = protection
         self._before = PlayoutStatistics()
@@ -268,11 +276,23 @@ class VideoReceiver:
         """Return timestamp, counted on, and arrival of the pictures that wait for their time."""
         return [(picture.timestamp, arrived_s) for picture, arrived_s in self._waiting]
 
-    def show(self, timestamp: int, now_s: float) -> None:
-        """Decode and show the pictures up to the one with this timestamp."""
+    def due(self, timestamp: float) -> list[Encoded]:
+        """Take and return the pictures up to the one with this timestamp."""
+        found = []
         while self._waiting and self._waiting[0][0].timestamp <= timestamp:
-            picture, _ = self._waiting.pop(0)
-            self._show(picture, now_s)
+            found.append(self._waiting.pop(0)[0])
+        return found
+
+    def decode(self, picture: Encoded) -> int | None:
+        """Decode the next picture and return its number, or None if it has none; raises MalformedError.
+
+        That takes its time, so it may run in a thread, one picture at a time.
+        """
+        return self._decoder.number(picture.data, picture.timestamp & 0xFFFFFFFF)
+
+    def give_up(self) -> None:
+        """Take no picture until the next whole one: one that they need was not decoded."""
+        self._lost_picture = True
 
     def statistics(self) -> PlayoutStatistics:
         """Return what was counted, as for a stream of speech."""
@@ -308,15 +328,6 @@ class VideoReceiver:
             self._lost_picture = True
         if not self._lost_picture:
             self._waiting.append((picture, now_s))
-
-    def _show(self, picture: Encoded, now_s: float) -> None:
-        try:
-            number = self._decoder.number(picture.data, picture.timestamp & 0xFFFFFFFF)
-        except MalformedError:
-            self._shown.undecodable += 1
-            self._lost_picture = True
-            return
-        self._shown.add(number, picture.data, now_s)
 
     def _measure_jitter(self, timestamp: int, now_s: float) -> None:
         """Estimate the jitter as RFC 3550 §6.4.1 and appendix A.8 do."""

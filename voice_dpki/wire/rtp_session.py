@@ -208,12 +208,14 @@ class RtpSession(Generic[S]):
         raise NotImplementedError
 
     async def close(self) -> None:
-        """Finish, unless that was done, and close the sockets."""
-        if self._streams is not None:
-            await self.finish()
-        self._stop_forgetting()
-        for transport in self._transports:
-            transport.close()
+        """Finish, unless that was done, and close the sockets, also if we are stopped meanwhile."""
+        try:
+            if self._streams is not None:
+                await self.finish()
+        finally:
+            self._stop_forgetting()
+            for transport in self._transports:
+                transport.close()
         await asyncio.sleep(0)  # lets the loop close the sockets
 
     def _counted(self) -> Counted:

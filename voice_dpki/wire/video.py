@@ -7,7 +7,9 @@ NTP clock (RFC 3550 §6.4.1).
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Final
 
 from voice_dpki.effects import Clock, Random
@@ -17,10 +19,11 @@ from voice_dpki.media.pictures import CLOCK_RATE, PICTURE_S, webm
 from voice_dpki.media.srtp import Clear, Protection, Srtp
 from voice_dpki.media.stream import Dropped
 from voice_dpki.media.streams import CNAME
-from voice_dpki.media.video import Shown, VideoReceiver, VideoSender, VideoStatistics
+from voice_dpki.media.video import VideoReceiver, VideoSender, VideoStatistics
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.wire.media_ports import RtpTracer
 from voice_dpki.wire.rtp_session import RtpSession
+from voice_dpki.wire.screen import Screen
 
 REPORT_INTERVAL_S: Final = 1.0
 """Time between reports; RFC 3550 §6.2 lets a session of 360 kbit/s have one each second."""
@@ -52,12 +55,12 @@ class _Streams:
     is_continued: ClassVar[bool] = False
 
     @classmethod
-    def begin(cls, types: tuple[int, int], keys: SrtpKeys | None, random: Random, shown: Shown) -> "_Streams":
+    def begin(cls, types: tuple[int, int], keys: SrtpKeys | None, random: Random) -> "_Streams":
         protection: Protection = Clear() if keys is None else Srtp(keys)
         ours = int.from_bytes(random.token(4), "big") if keys is None else keys.send.ssrc
         sending = VideoSender(types[0], ours, protection, random)
         theirs = None if keys is None else keys.receive.ssrc
-        receiving = VideoReceiver(types[1], theirs, protection, shown)
+        receiving = VideoReceiver(types[1], theirs, protection)
         return cls(keys, sending, receiving, Control(sending, receiving, protection, CNAME))
 
     @property
@@ -76,13 +79,11 @@ class VideoSession(RtpSession[_Streams]):
         self.expects_pictures = True
         """Whether the peer is to send any, which are asked for where they fail to come."""
         self._plays_at_s: Synchroniser = lambda _: None
-        self._shown = Shown()
+        self._coders = ThreadPoolExecutor(2, "pictures")
+        """Runs the encoder and the decoder, so that the speech's frames need not wait for them."""
+        self._screen = Screen(self._coders)
         self._filmed = self._sent = self._whole_sent = self._asked = 0
         self._whole_s = self._asked_s = float("-inf")
-        self._compared = 0
-        """How many pictures were shown whose speech was known."""
-        self._apart_s = self._worst_s = 0.0
-        """Sum, and the largest, of the times between them and their speech."""
 
     def start(
         self,
@@ -103,7 +104,7 @@ class VideoSession(RtpSession[_Streams]):
         self._move(remote, remote_control)
         self._plays_at_s = plays_at_s
         types = payload_type, payload_type if receive_type is None else receive_type
-        streams = _Streams.begin(types, keys, self._random, self._shown)
+        streams = _Streams.begin(types, keys, self._random)
         self._begin(streams, self._tick())
         self._send_report(streams)
 
@@ -129,7 +130,7 @@ class VideoSession(RtpSession[_Streams]):
         if keys is None:
             now.retype(types)
         else:
-            self._replace(_Streams.begin(types, keys, self._random, self._shown))
+            self._replace(_Streams.begin(types, keys, self._random))
 
     async def film(self, duration_s: float) -> None:
         """Send numbered pictures in real time for so long."""
@@ -137,45 +138,75 @@ class VideoSession(RtpSession[_Streams]):
         next_s = loop.time()
         for _ in range(round(duration_s / PICTURE_S)):
             await asyncio.sleep(next_s - loop.time())
-            self._picture(loop.time())
             next_s += PICTURE_S
-            control = self._sends().control
-            control.next_frame_s = self._began_s + next_s
-            if control.owes_sender_report:
-                self._send_report(self._sends())
+            await self._picture(next_s)
 
-    def _picture(self, now_s: float) -> None:
-        streams, number = self._sends(), self._filmed
+    async def _picture(self, next_s: float) -> None:
+        """Send the next picture, or let its time pass; the one after it is due at `next_s`."""
+        streams, payloads = await self._encoded(self._filmed)
         self._filmed += 1
         ticks = round(PICTURE_S * CLOCK_RATE)
-        if not self._sends_media:
+        streams.control.next_frame_s = self._began_s + next_s
+        if not (payloads and self._sends_media):
             streams.sending.skip(ticks)
             return
-        whole = streams.control.picture_lost and now_s - self._whole_s >= WHOLE_AGAIN_S
-        if whole:
-            self._whole_s, streams.control.picture_lost = now_s, False
-            self._whole_sent += 1
-        for packet in streams.sending.send(number, ticks, key=whole):
+        for packet in streams.sending.pack(payloads, ticks):
             self._send(packet, is_control=False)
         self._sent += 1
+        if streams.control.owes_sender_report:
+            self._send_report(streams)
+
+    async def _encoded(self, number: int) -> tuple[_Streams, list[bytes]]:
+        """Encode a picture, again if the streams change meanwhile; returns nothing if none may be sent."""
+        loop = asyncio.get_running_loop()
+        while True:
+            streams = self._sends()
+            if not self._sends_media:
+                return streams, []
+            draw = partial(streams.sending.encode, number, key=self._must_be_whole(streams))
+            payloads = await loop.run_in_executor(self._coders, draw)
+            if streams is self._sends():
+                return streams, payloads
+
+    def _must_be_whole(self, streams: _Streams) -> bool:
+        """Whether the peer has asked for a whole picture, and was sent none just now."""
+        now_s = asyncio.get_running_loop().time()
+        if not streams.control.picture_lost or now_s - self._whole_s < WHOLE_AGAIN_S:
+            return False
+        self._whole_s, streams.control.picture_lost = now_s, False
+        self._whole_sent += 1
+        return True
 
     async def finish(self) -> None:
         """Leave: send an RTCP BYE, and show what still waits."""
         if await self._leave_call():
-            self._show(float("inf"))
+            for streams in self._agreements():
+                for picture in streams.receiving.due(float("inf")):
+                    await self._screen.emptied()
+                    self._screen.put(streams.receiving, picture)
+            await self._screen.emptied()
+
+    async def close(self) -> None:
+        """Finish, unless that was done, and close the sockets and the threads."""
+        try:
+            await super().close()
+        finally:
+            self._screen.close()
+            self._coders.shutdown(cancel_futures=True)
 
     def _empty(self, streams: _Streams) -> None:
         """Show what is left of streams that are over."""
-        self._show_of(streams, float("inf"))
+        for picture in streams.receiving.due(float("inf")):
+            self._screen.put(streams.receiving, picture)
 
     def recording(self) -> bytes:
         """Return the pictures that were shown as a WebM file, empty if there were none."""
-        return webm(self._shown.encoded)
+        return webm(self._screen.shown.encoded)
 
     def statistics(self) -> VideoStatistics:
         """Return what was counted so far, changes of the call included."""
-        keys, shown, whole = self._started().keys, self._shown, self._counted()
-        counted, dropped, compared = whole.playout, whole.dropped, self._compared
+        keys, screen, whole = self._started().keys, self._screen, self._counted()
+        counted, dropped, shown = whole.playout, whole.dropped, screen.shown
         return VideoStatistics(
             codec="VP8",
             srtp=None if keys is None else str(keys.profile),
@@ -190,8 +221,8 @@ class VideoSession(RtpSession[_Streams]):
             missed=shown.missed,
             asked=self._asked,
             jitter_ms=round(1000 * counted.jitter / CLOCK_RATE, 3) if counted.received else None,
-            sync_ms=round(1000 * self._apart_s / compared, 1) if compared else None,
-            sync_worst_ms=round(1000 * self._worst_s, 1) if compared else None,
+            sync_ms=screen.sync_ms,
+            sync_worst_ms=screen.sync_worst_ms,
         )
 
     async def _tick(self) -> None:
@@ -226,11 +257,8 @@ class VideoSession(RtpSession[_Streams]):
             due_s = arrived_s + SHOW_AFTER_S if speech_s is None else min(speech_s, arrived_s + MAX_WAIT_S)
             if due_s > now_s:
                 break
-            streams.receiving.show(timestamp, min(now_s, asyncio.get_running_loop().time()))
-            if speech_s is not None and now_s < float("inf"):
-                self._compared += 1
-                self._apart_s += abs(now_s - speech_s)
-                self._worst_s = max(self._worst_s, abs(now_s - speech_s))
+            for picture in streams.receiving.due(timestamp):
+                self._screen.put(streams.receiving, picture, speech_s)
 
     def _speech_s(self, streams: _Streams, timestamp: int) -> float | None:
         """Return when the speech of a picture's moment is played."""
