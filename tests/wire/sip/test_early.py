@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from sipmessage import Request, Response
 
-from tests.wire.sip.test_user_agent import (
+from tests.wire.sip.agents import (
     CALLEE,
     CALLER,
     HOST,
@@ -20,9 +20,6 @@ from tests.wire.sip.test_user_agent import (
     keeps,
     until,
 )
-from tests.wire.sip.test_user_agent import make as make  # fixtures
-from tests.wire.sip.test_user_agent import pair as pair
-from tests.wire.sip.test_user_agent import peer as peer
 from voice_dpki.errors import LocalError
 from voice_dpki.sip.message import header_values, make_response, set_body
 from voice_dpki.wire.sip.early_dialogs import MAX_EARLY_DIALOGS, EarlyAnswer

@@ -5,8 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.wire.sip.test_reinvite import called, connected, placed
-from tests.wire.sip.test_user_agent import (
+from tests.wire.sip.agents import (
     CALLEE,
     SDP,
     TARGET,
@@ -18,9 +17,7 @@ from tests.wire.sip.test_user_agent import (
     keeps,
     until,
 )
-from tests.wire.sip.test_user_agent import make as make  # fixtures
-from tests.wire.sip.test_user_agent import pair as pair
-from tests.wire.sip.test_user_agent import peer as peer
+from tests.wire.sip.test_reinvite import called, connected, placed
 from voice_dpki.errors import LocalError
 from voice_dpki.sip.refer import ReferTo, Replaces
 from voice_dpki.wire.sip import referral

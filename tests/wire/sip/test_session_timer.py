@@ -4,10 +4,8 @@ import asyncio
 
 import pytest
 
+from tests.wire.sip.agents import CALLEE, CALLER, SDP, TARGET, TIMEOUT_S, Make, Peer, keeps, until
 from tests.wire.sip.test_reinvite import accepts
-from tests.wire.sip.test_user_agent import CALLEE, CALLER, SDP, TARGET, TIMEOUT_S, Make, Peer, keeps, until
-from tests.wire.sip.test_user_agent import make as make  # fixtures
-from tests.wire.sip.test_user_agent import peer as peer
 from voice_dpki.sip.message import Hop
 from voice_dpki.sip.session_timer import Interval
 from voice_dpki.wire.sip.user_agent import Call, IncomingCall

@@ -5,10 +5,7 @@ import asyncio
 import pytest
 from sipmessage import Request, Response
 
-from tests.wire.sip.test_early import placed as called_peer
-from tests.wire.sip.test_early import prack, progress, wants
-from tests.wire.sip.test_reinvite import accepts, called, placed
-from tests.wire.sip.test_user_agent import (
+from tests.wire.sip.agents import (
     CALLEE,
     HOST,
     SDP,
@@ -21,9 +18,9 @@ from tests.wire.sip.test_user_agent import (
     keeps,
     until,
 )
-from tests.wire.sip.test_user_agent import make as make  # fixtures
-from tests.wire.sip.test_user_agent import pair as pair
-from tests.wire.sip.test_user_agent import peer as peer
+from tests.wire.sip.test_early import placed as called_peer
+from tests.wire.sip.test_early import prack, progress, wants
+from tests.wire.sip.test_reinvite import accepts, called, placed
 from voice_dpki.errors import LocalError
 from voice_dpki.sip.message import header_values
 from voice_dpki.wire.sip.changes import Reinvite, UnchangedError
