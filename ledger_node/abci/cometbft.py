@@ -349,7 +349,7 @@ def _instrumentation(metrics: Listen | None) -> dict[str, object]:
     return {
         "prometheus": True,
         "prometheus_listen_addr": _host_port(metrics),
-        "max_open_connections": 8,
+        "max_open_connections": MAX_METRICS_CONNECTIONS,
     }
 
 
