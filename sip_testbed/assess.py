@@ -144,7 +144,8 @@ def _direction(evidence: Evidence, speaker: str, listener: str) -> Direction:
     media = evidence.result(listener).get("media") or {}
     said, heard = evidence.recordings.get(f"{speaker}.said"), evidence.recordings.get(f"{listener}.heard")
     parts = 1 if evidence.transfer else len(evidence.changes) + 1  # nothing is said any more after the hold
-    likeness = likeness_of(said, heard, parts) if said and heard else None
+    streams_s = (evidence.result(speaker).get("media") or {}).get("said_s", ())
+    likeness = likeness_of(said, heard, parts, streams_s) if said and heard else None
     return Direction(
         packets=media.get("received", 0),
         lost=sum(media.get(name, 0) for name in ("lost", "late", "overflow")),

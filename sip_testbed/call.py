@@ -126,6 +126,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the caller dials these during its speech (0 to 9, *, # and A to D), as telephone events",
     )
     how.add_argument(
+        "--comfort-noise",
+        action="store_true",
+        help="send the pauses of the speech as comfort noise (RFC 3389), by PCMU and PCMA",
+    )
+    how.add_argument(
         "--say-seconds",
         type=number(above=0, most=3600, unit="seconds"),
         metavar="S",
@@ -211,6 +216,7 @@ def _place_calls(scenario: Scenario, arguments: argparse.Namespace, progress: "_
         arguments.early_media or 0.0,
         arguments.video,
         arguments.dtmf or "",
+        arguments.comfort_noise,
     )
     out, ledger = arguments.out, LedgerKind(arguments.ledger)
     stages = Stages(progress.begin)

@@ -1,6 +1,7 @@
-"""The digits of a call: their line in the session descriptions, in the result and in the ladder."""
+"""Digits and comfort noise in the session descriptions of a call, and digits in its result and ladder."""
 
 from sip_testbed.result import Result
+from voice_dpki.media import comfort_noise
 from voice_dpki.media.codecs import Codec
 from voice_dpki.media.keypad import ALL_EVENTS, Keypad, encoding_of
 from voice_dpki.shell.trace import Tracer
@@ -10,19 +11,27 @@ STEP = "digits"
 """The step of the note about digits that came."""
 
 
-def event_maps(keypad: Keypad, codec: Codec) -> list[RtpMap]:
-    """Return the payload type of events in our next description, none if it is to have none."""
-    return [] if keypad.ours is None else [RtpMap(keypad.ours, encoding_of(codec), ALL_EVENTS)]
+def further_maps(keypad: Keypad, codec: Codec) -> list[RtpMap]:
+    """Return the payload types of events and comfort noise in our next description, where it is to have them."""
+    maps = [] if keypad.ours is None else [RtpMap(keypad.ours, encoding_of(codec), ALL_EVENTS)]
+    if keypad.our_noise is not None and codec.clock_rate == comfort_noise.CLOCK_RATE:
+        maps.append(RtpMap(keypad.our_noise, comfort_noise.ENCODING))
+    return maps
 
 
 def take_offered(keypad: Keypad, described: SessionDescription, codec: Codec) -> None:
-    """Take the events of the other side's offer beside a codec, or their absence, before it is answered."""
+    """Take events and comfort noise of the other side's offer beside a codec, or their absence.
+
+    Call it before the offer is answered.
+    """
     keypad.take_offer(*_events_of(described, codec))
+    keypad.take_offered_noise(_noise_of(described, codec))
 
 
 def take_answered(keypad: Keypad, described: SessionDescription, codec: Codec) -> None:
-    """Take the events of the other side's answer beside a codec, or their absence."""
+    """Take events and comfort noise of the other side's answer beside a codec, or their absence."""
     keypad.take_answer(*_events_of(described, codec))
+    keypad.take_answered_noise(_noise_of(described, codec))
 
 
 def keep_digits(keypad: Keypad, result: Result, tracer: Tracer) -> None:
@@ -30,6 +39,14 @@ def keep_digits(keypad: Keypad, result: Result, tracer: Tracer) -> None:
     result.digits = keypad.received
     if result.digits:
         tracer.note(f"digits received: {result.digits}", step=STEP, ok=True)
+
+
+def _noise_of(described: SessionDescription, codec: Codec) -> int | None:
+    """Return the payload type of comfort noise in the clock of a codec; None if there is none."""
+    if codec.clock_rate != comfort_noise.CLOCK_RATE:
+        return None
+    found = (each for each in described.audio.rtpmaps if same_encoding(each.encoding, comfort_noise.ENCODING))
+    return next((each.payload_type for each in found), None)
 
 
 def _events_of(described: SessionDescription, codec: Codec) -> tuple[int | None, str]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from sip_testbed.events import RtpEvent, SipEvent
+from sip_testbed.report import Direction, VideoDirection
 from voice_dpki.stage.events import Event, NoteEvent
 from voice_dpki.stage.ladder import Ladder, Mood, Row, ladder_of, listeners, note_row
 
@@ -117,3 +118,24 @@ def _media_rows(
 
 def _is_inquiry(event: Event) -> bool:
     return isinstance(event, NoteEvent) and event.actor.startswith("ledger-") and event.text.startswith("inquiry")
+
+
+def figures(media: Mapping[str, Direction]) -> dict[str, str]:
+    """Return the figures for the ladder's media rows, by speaker."""
+    return {name.partition("_")[0]: _arrived(media[name]) for name in sorted(media, reverse=True)}
+
+
+def video_figures(video: Mapping[str, VideoDirection]) -> dict[str, str]:
+    """Return the figures for the ladder's rows of pictures, by speaker."""
+    return {
+        f"{name.partition('_')[0]} video": f"{seen.shown} of {seen.pictures} seen"
+        + ("" if seen.sync_ms is None else f", {seen.sync_ms:g} ms from the speech")
+        for name, seen in video.items()
+    }
+
+
+def _arrived(direction: Direction) -> str:
+    if not direction.packets:
+        return "no media arrived"
+    lost = f"lost {direction.lost}"
+    return lost if direction.mos is None else f"{lost}, MOS {direction.mos:.2f}"

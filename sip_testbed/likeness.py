@@ -1,6 +1,7 @@
 """How much of what one side of a call said was heard by the other, over all the changes of the call."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from voice_dpki.media.correlate import correlate
 from voice_dpki.media.pcm import Pcm
@@ -9,6 +10,12 @@ from voice_dpki.media.recording import read_wav
 CHANGE_S = 0.4
 """How long after the beginning of a part of the speech its change is made for certain."""
 
+SETTLE_S = 0.15
+"""How long before and after other streams have begun, packets of both may be heard."""
+
+MIN_PIECE_S = 0.3
+"""Shortest piece that is compared."""
+
 QUIET = 0.1
 """A part of the speech below this part of the whole one's level is a pause, in which nothing can be compared."""
 
@@ -16,25 +23,37 @@ MAX_SHIFT_S = 1.0
 """How far a part of what was heard may be before or behind its place in what was said."""
 
 
-def likeness_of(said: bytes, heard: bytes, parts: int = 1) -> float | None:
+def likeness_of(said: bytes, heard: bytes, parts: int = 1, streams_s: Sequence[float] = ()) -> float | None:
     """Return the correlation of heard with said speech, both WAV files; None if only silence was said.
 
     Of a call with changes it is the lowest of its `parts`, which begin with the changes. Each part is aligned by
-    itself, as codecs delay speech by different times.
+    itself, as codecs delay speech by different times; and so are the pieces of a part in which other streams have
+    begun, as they do later than planned on a busy machine. `streams_s` are the lengths of what was said in each.
     """
     spoken, other = read_wav(said), read_wav(heard)
     if parts == 1:
         return correlate(spoken, other).coefficient if any(spoken.data) else None
-    return min((_part_likeness(spoken, other, *part) for part in _loud_parts(spoken, parts)), default=None)
+    began_s = list(accumulate(streams_s[:-1]))
+    return min((_part_likeness(spoken, other, *part) for part in _loud_parts(spoken, parts, began_s)), default=None)
 
 
-def _loud_parts(spoken: Pcm, parts: int) -> Iterable[tuple[float, float]]:
-    """Yield beginning and end, in seconds, of the parts of a speech that are no pause, without their changes."""
+def _loud_parts(spoken: Pcm, parts: int, began_s: Sequence[float]) -> Iterable[tuple[float, float]]:
+    """Yield beginning and end, in seconds, of the pieces of a speech that are no pause, without their changes."""
     for number in range(parts):
         start_s = number * spoken.duration_s / parts + CHANGE_S
         end_s = (number + 1) * spoken.duration_s / parts - CHANGE_S / 4
-        if spoken.part(start_s, end_s).level > QUIET * spoken.level:
-            yield start_s, end_s
+        for piece in _pieces(start_s, end_s, began_s):
+            if spoken.part(*piece).level > QUIET * spoken.level:
+                yield piece
+
+
+def _pieces(start_s: float, end_s: float, began_s: Sequence[float]) -> Sequence[tuple[float, float]]:
+    """Return the pieces of a part between the beginnings of streams: those that are long enough, or the longest."""
+    inside = [at_s for at_s in began_s if start_s - SETTLE_S < at_s < end_s + SETTLE_S]
+    starts = [start_s, *(max(start_s, at_s + SETTLE_S) for at_s in inside)]
+    ends = [*(min(end_s, at_s - SETTLE_S) for at_s in inside), end_s]
+    pieces = sorted(zip(starts, ends, strict=True), key=lambda piece: piece[1] - piece[0])
+    return [piece for piece in pieces if piece[1] - piece[0] >= MIN_PIECE_S] or pieces[-1:]
 
 
 def _part_likeness(spoken: Pcm, heard: Pcm, start_s: float, end_s: float) -> float:

@@ -117,11 +117,12 @@ def user_agent_config(
     video: bool = False,
     transfers: bool = False,
     dtmf: str = "",
+    comfort_noise: bool = False,
 ) -> Sections:
     """Return the configuration of the caller (with a `target`), the callee, or the third one.
 
     Without `srtp` media are in clear. If the call `transfers`, the caller passes the callee on to the third one.
-    The caller dials the digits of `dtmf`.
+    The caller dials the digits of `dtmf`; both send their pauses as `comfort_noise`, or as speech.
 
     `mikey` is a mode of MIKEY: one with certificates, or one under a key that both telephones share. `telephone`
     replaces the certificate that the user has.
@@ -153,6 +154,7 @@ def user_agent_config(
         "heard": out / f"{role}.heard.wav",
         "listen": site.listen(role),
         **({"early_s": early_s} if early_s else {}),
+        **({"comfort_noise": True} if comfort_noise else {}),
         **({"video": True, "seen": out / f"{role}.seen.webm"} if video else {}),
         **(keyed if srtp else {}),
         **({"accept_transfers": True} if transfers and not target else {}),

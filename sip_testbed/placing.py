@@ -88,6 +88,8 @@ class CallOptions:
     """Whether both send pictures beside their speech."""
     dtmf: str = ""
     """Digits that the caller dials during its speech."""
+    comfort_noise: bool = False
+    """Whether both send the pauses of their speech as comfort noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +251,7 @@ class _Placement:
             early_s=0.0 if role == "caller" else self._options.early_s,
             transfers=self._transfer is not None,
             dtmf=self._options.dtmf,
+            comfort_noise=self._options.comfort_noise,
             **particulars,  # type: ignore[arg-type]
         )
 
@@ -279,7 +282,7 @@ class _Placement:
         checks += tuple(checks_of_capture(evidence, *capture.write(self._folder, events)))
         if options.video and self._scenario.expected.refused_by is None:
             checks = (*checks, *assess_video.checks(video))
-        drawn = ladder.build(shown, _figures(media) | _video_figures(video))
+        drawn = ladder.build(shown, ladder.figures(media) | ladder.video_figures(video))
         self._write("ladder.txt", render_text(drawn).encode("utf-8"))
         described = report.Report(
             scenario=self._scenario.name,
@@ -358,27 +361,6 @@ def _ends_call(event: Event, purpose: str) -> bool:
 def _answers(event: Event) -> bool:
     """Return whether a telephone answered a request, which can only belong to a call."""
     return isinstance(event, SipEvent) and event.data.startswith(b"SIP/2.0 ")
-
-
-def _figures(media: Mapping[str, report.Direction]) -> dict[str, str]:
-    """Return the figures for the ladder's media rows, by speaker."""
-    return {name.partition("_")[0]: _arrived(media[name]) for name in sorted(media, reverse=True)}
-
-
-def _video_figures(video: Mapping[str, report.VideoDirection]) -> dict[str, str]:
-    """Return the figures for the ladder's rows of pictures, by speaker."""
-    return {
-        f"{name.partition('_')[0]} video": f"{seen.shown} of {seen.pictures} seen"
-        + ("" if seen.sync_ms is None else f", {seen.sync_ms:g} ms from the speech")
-        for name, seen in video.items()
-    }
-
-
-def _arrived(direction: report.Direction) -> str:
-    if not direction.packets:
-        return "no media arrived"
-    lost = f"lost {direction.lost}"
-    return lost if direction.mos is None else f"{lost}, MOS {direction.mos:.2f}"
 
 
 def _setup_ms(evidence: Evidence) -> float | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from sip_testbed.conversation import Flow
-from sip_testbed.digits import event_maps, take_answered, take_offered
+from sip_testbed.digits import further_maps, take_answered, take_offered
 from sip_testbed.key_errors import refusal_body, told_error
 from sip_testbed.keying import AnyOffer, KeyAgreement, offer_to
 from sip_testbed.media_policy import (
@@ -133,7 +133,7 @@ class Session:
         return audio_description(
             self._setup.listen.advertised,
             self._media.port,
-            [RtpMap(payload_type, codec.rtpmap), *event_maps(self._media.keypad, codec)],
+            [RtpMap(payload_type, codec.rtpmap), *further_maps(self._media.keypad, codec)],
             session_id=self._id,
             version=self._version,
             key_mgmt=key_mgmt,
@@ -385,8 +385,8 @@ class Session:
         )
 
     def _allow(self) -> None:
-        """Speak unless one side has the other on hold; there is no music to play."""
-        self.video.allow_sending(not (self._holding or self._is_held))
+        """Speak unless one side has the other on hold; there is no music to play, but digits go to whom we hold."""
+        self.video.allow_sending(not (self._holding or self._is_held), digits=not self._is_held)
 
     def _tell(self, name: str) -> None:
         if name != REFRESH:

@@ -52,6 +52,7 @@ heard = "caller.heard.wav"
 result = "caller.json"                      # how the call went
 # telephone_events = true                   # offer to take the digits that the other side dials (RFC 4733)
 # early_s = 3                               # a callee: say so much before the call is answered (a reliable 183)
+# comfort_noise = true                      # send the pauses of the speech as comfort noise (RFC 3389)
 # session_expires_s = 1800                  # have calls refreshed within this time, or end them (RFC 4028)
 # accept_transfers = true                   # the other side of a call may pass us on, or have a third one replace
 silence_s = 2                               # a call on which nothing authentic comes for so long is ended
@@ -162,6 +163,8 @@ class UserAgentConfig(Config, frozen=True, kw_only=True):
     """How many seconds of the speech a caller that can hears before its call is answered (RFC 3262)."""
     telephone_events: bool = False
     """Whether our offers have telephone events (RFC 4733), as they have where we dial. Answers follow the offer."""
+    comfort_noise: bool = False
+    """Whether pauses of our speech are sent as comfort noise (RFC 3389), where the other side takes it."""
     accept_transfers: bool = False
     """Whether the other side of a call may pass us on to a third one, or another take its place."""
     keys: KeysConfig | None = None
@@ -211,6 +214,8 @@ class TelephoneSetup:
     accepts_transfers: bool = False
     telephone_events: bool = False
     """Whether offers have telephone events, even if we do not dial."""
+    comfort_noise: bool = False
+    """Whether pauses are sent as comfort noise."""
     purpose: Purpose = "call"
     """What the calls are."""
 
@@ -256,6 +261,7 @@ def load_setup(path: Path) -> TelephoneSetup:
         early_s=config.early_s,
         accepts_transfers=config.accept_transfers,
         telephone_events=config.telephone_events,
+        comfort_noise=config.comfort_noise,
     )
 
 

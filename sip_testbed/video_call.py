@@ -56,7 +56,8 @@ class Video:
         """
         host = setup.listen.host
         media = await MediaSession.open(host, tracer=tracer, clock=clock, random=random)
-        media.keypad = Keypad(offers=setup.telephone_events, digits=setup.call.dtmf if setup.call else "")
+        digits = setup.call.dtmf if setup.call else ""
+        media.keypad = Keypad(offers=setup.telephone_events, digits=digits, pauses=setup.comfort_noise)
         if not setup.video:
             return cls(setup, None, media)
         try:
@@ -194,9 +195,9 @@ class Video:
         self._flow = theirs.direction_of(theirs.media[self._at])
         self._direct()
 
-    def allow_sending(self, allowed: bool) -> None:
+    def allow_sending(self, allowed: bool, *, digits: bool) -> None:
         """Speak and send pictures, or neither, as on hold; no pictures where the other side wants none."""
-        self.media.allow_sending(allowed)
+        self.media.allow_sending(allowed, digits=digits)
         self._may_send = allowed
         self._direct()
 

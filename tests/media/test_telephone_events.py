@@ -289,6 +289,18 @@ def test_nothing_is_dialled_on_hold_or_to_who_takes_no_events(random: Any) -> No
     assert not keypad.is_dialling(without)
 
 
+def test_digits_go_to_a_side_that_is_on_hold_of_ours_in_place_of_silence(random: Any) -> None:
+    keypad = Keypad(digits="12")
+    streams = call(keypad, random)
+    stream, events = receiver()
+    frame = bytes(2 * FRAME)
+    frames = [[wire for _, wire in keypad.say(streams, frame, may_send=False, may_dial=True)] for _ in range(30)]
+    assert {wire[1] & 0x7F for wires in frames for wire in wires} == {EVENT_TYPE}
+    heard(stream, frames)
+    assert events.digits.text == "12"
+    assert streams.said_s == pytest.approx(30 * 0.02)
+
+
 def test_a_hold_in_the_middle_of_a_digit_ends_it(random: Any) -> None:
     keypad = Keypad(digits="12")
     streams = call(keypad, random)

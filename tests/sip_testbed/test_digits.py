@@ -9,7 +9,7 @@ import pytest
 
 from sip_testbed.assess_digits import checks
 from sip_testbed.call import add_arguments, digits
-from sip_testbed.digits import event_maps, take_answered, take_offered
+from sip_testbed.digits import further_maps, take_answered, take_offered
 from sip_testbed.evidence import Evidence
 from sip_testbed.scenarios import DEFAULT, SCENARIOS
 from sip_testbed.user_agent_config import MAX_DIALLED
@@ -24,11 +24,13 @@ from voice_dpki.stage.events import Event, ResultEvent
 OPUS = CODECS["opus"]
 
 
-@pytest.mark.parametrize(("srtp", "changes"), [("none", ()), ("AES_CM_128_HMAC_SHA1_80", ("rekey",))])
+@pytest.mark.parametrize(
+    ("srtp", "changes"), [("none", ()), ("AES_CM_128_HMAC_SHA1_80", ("rekey",)), ("none", ("hold",))]
+)
 async def test_digits_come_through_a_call_and_its_changes(
     domain: Domain, tmp_path: Path, srtp: str, changes: tuple[str, ...]
 ) -> None:
-    """The callee's telephone is not set to digits: it takes them because they are offered."""
+    """The callee's telephone is not set to digits: it takes them because they are offered, on hold of ours, too."""
     caller = await end_of(domain, tmp_path, "caller", srtp=srtp, changes=changes, spoken_s=1.0, dtmf="0123456789*#")
     callee = await end_of(domain, tmp_path, "callee", srtp=srtp, spoken_s=1.0)
     async with asyncio.timeout(TIMEOUT_S):
@@ -47,18 +49,18 @@ def described(*maps: RtpMap) -> SessionDescription:
 
 
 def test_events_are_offered_only_if_they_are_asked_for_and_in_the_clock_of_the_codec() -> None:
-    assert event_maps(Keypad(), OPUS) == []
-    assert event_maps(Keypad(offers=True), OPUS) == [RtpMap(101, "telephone-event/48000", "0-15")]
-    assert event_maps(Keypad(digits="1"), CODECS["PCMU"]) == [RtpMap(101, "telephone-event/8000", "0-15")]
+    assert further_maps(Keypad(), OPUS) == []
+    assert further_maps(Keypad(offers=True), OPUS) == [RtpMap(101, "telephone-event/48000", "0-15")]
+    assert further_maps(Keypad(digits="1"), CODECS["PCMU"])[0] == RtpMap(101, "telephone-event/8000", "0-15")
 
 
 def test_events_in_the_clock_of_another_codec_are_not_taken() -> None:
     offer = described(RtpMap(0, "PCMU/8000"), RtpMap(97, "Telephone-Event/8000/1", "0-11"))
     keypad = Keypad()
     take_offered(keypad, offer, OPUS)
-    assert event_maps(keypad, OPUS) == []
+    assert further_maps(keypad, OPUS) == []
     take_offered(keypad, offer, CODECS["PCMU"])
-    assert event_maps(keypad, CODECS["PCMU"]) == [RtpMap(97, "telephone-event/8000", "0-15")]
+    assert further_maps(keypad, CODECS["PCMU"]) == [RtpMap(97, "telephone-event/8000", "0-15")]
 
 
 def test_an_answer_without_events_is_sent_none_and_may_be_offered_them_again() -> None:

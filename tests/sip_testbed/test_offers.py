@@ -153,7 +153,7 @@ async def test_an_answer_with_a_payload_type_of_its_own(domain: Domain, tmp_path
 
         async def answer(_target: str) -> None:
             invite = await phone.receive("INVITE ")
-            port = int(re.findall(r"(?m)^m=audio (\d+) RTP/AVP 0\r$", invite)[0])
+            port = int(re.findall(r"(?m)^m=audio (\d+) RTP/AVP 0 13\r$", invite)[0])
             phone.answer(invite, "200 OK\r\nContent-Type: application/sdp", contact, sdp)
             await phone.receive("ACK ")
             for number, payload_type in enumerate((0, 97, 0, 97)):

@@ -65,6 +65,7 @@ async def end_of(
     early_s: float = 0.0,
     video: bool = False,
     dtmf: str = "",
+    settings: str = "",
 ) -> End:
     number, other = (CALLER, CALLEE) if name == "caller" else (CALLEE, CALLER)
     pcm = read_wav((SPEECH / f"{name}.wav").read_bytes())
@@ -78,7 +79,8 @@ async def end_of(
     (folder / f"{name}.toml").write_text(
         f'aor = "sip:+{number}@a.example"\npassword_file = "password"\nproxy = "{domain.hop}"\n'
         f'say = "{name}.wav"\nsaid = "{name}.said.wav"\nheard = "{name}.heard.wav"\nresult = "{name}.json"\n'
-        f'{seen}srtp = "{srtp}"\nsilence_s = 30\nearly_s = {early_s}\n[listen]\nhost = "127.0.0.1"\nport = 0\n'
+        f'{settings}{seen}srtp = "{srtp}"\n'
+        f'silence_s = 30\nearly_s = {early_s}\n[listen]\nhost = "127.0.0.1"\nport = 0\n'
         + (keys if srtp != "none" else "")
         + (call if name == "caller" else "")
     )

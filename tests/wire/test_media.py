@@ -17,7 +17,7 @@ from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.rtcp import SenderReport, SourceDescription
 from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.mikey.policy import SrtpProfile
-from voice_dpki.wire.media import MediaSession
+from voice_dpki.wire.media import QUIET_S, MediaSession
 
 DEADLINE_S = 60.0
 
@@ -205,6 +205,26 @@ async def test_a_wall_clock_that_steps_in_a_call_changes_no_figure(step_s: float
     assert 5 < trip_ms < 5000
     await one.close()
     await other.close()
+
+
+async def test_a_pause_of_the_peer_is_not_its_end() -> None:
+    """After comfort noise a peer need send nothing while its background is the same (RFC 3389 §5)."""
+    loop = asyncio.get_running_loop()
+    session = await MediaSession.open("127.0.0.1")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.2", 0))
+        try:
+            session.keypad.take_answered_noise(13)
+            session.start(CODECS["PCMU"], payload_type=0, remote=peer.getsockname())
+            for number, (payload_type, payload) in enumerate([(0, bytes(160)), (13, b"\x40")]):
+                packet = RtpPacket(payload_type, number, 160 * number, 7, payload)
+                peer.sendto(packet.serialize(), ("127.0.0.1", session.port))
+            await until(lambda: session.statistics().received == 2)
+            began_s = loop.time()
+            await session.wait_until_quiet(3 * QUIET_S)
+            assert loop.time() - began_s > 2 * QUIET_S
+        finally:
+            await session.close()
 
 
 async def test_what_is_not_authentic_breaks_no_silence(new_keys: Any) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from tests.media.conftest import keys_for
-from tests.wire.test_media import DEADLINE_S, Trace, pair
+from tests.wire.test_media import DEADLINE_S, Trace, pair, until
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.media.codecs import CODECS, Codec
 from voice_dpki.media.correlate import correlate
+from voice_dpki.media.keypad import Keypad
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.rtcp import Goodbye, parse_compound
 from voice_dpki.media.rtp import RtpPacket
@@ -93,6 +94,44 @@ async def test_hold_and_resume(keys: tuple[Any, Any], speech: Speech) -> None:
         held = (packets[len(before)].timestamp - before[-1].timestamp) % 2**32
         assert held == 160 * 11  # ten frames of 20 ms passed in silence
         assert other.said.duration_s == pytest.approx(2 * (SPOKEN_S + 0.1), abs=0.05)
+
+
+async def test_digits_that_a_hold_of_the_peer_keeps_back_are_dialled_after_it(speech: Speech) -> None:
+    one, other = await MediaSession.open("127.0.0.1"), await MediaSession.open("127.0.0.2")
+    try:
+        for session, peer, keypad in ((one, other, Keypad(digits="12")), (other, one, Keypad())):
+            keypad.take_offer(101, "0-15")
+            session.keypad = keypad
+            session.start(CODECS["PCMU"], payload_type=0, remote=(peer.host, peer.port))
+        one.allow_sending(False)
+        saying = asyncio.create_task(one.say(speech("caller", 0.1)))
+        await until(lambda: one.said.duration_s > 0.4)
+        assert (other.keypad.received, saying.done()) == ("", False)
+        one.allow_sending(True)
+        async with asyncio.timeout(DEADLINE_S):
+            await saying
+        await until(lambda: other.keypad.received == "12")
+    finally:
+        await one.close()
+        await other.close()
+
+
+async def test_digits_that_a_hold_keeps_back_too_long_are_left(
+    speech: Speech, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voice_dpki.wire.media.MAX_KEPT_BACK_S", 0.1)
+    session = await MediaSession.open("127.0.0.1")
+    try:
+        session.keypad = Keypad(digits="12")
+        session.keypad.take_answer(101, "")
+        session.start(CODECS["PCMU"], payload_type=0, remote=("127.0.0.2", 9))
+        session.allow_sending(False)
+        async with asyncio.timeout(DEADLINE_S):
+            await session.say(speech("caller", 0.1))
+        assert session.statistics().sent == 0
+        assert sum(session.statistics().said_s) == pytest.approx(session.said.duration_s)
+    finally:
+        await session.close()
 
 
 async def test_new_keys_in_the_middle_of_speech(speech: Speech) -> None:

@@ -1,6 +1,7 @@
 """What one side of a call counted, over all the streams that its changes have made."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -34,7 +35,7 @@ class MediaStatistics:
     foreign_from: str | None
     """Source of the first foreign packet, as "host:port"."""
     other: int
-    """Packets of another payload type or SSRC than was agreed, as comfort noise is."""
+    """Packets of another payload type or SSRC than was agreed."""
     malformed: int
     loss: float | None
     """Fraction of the peer's packets that could not be played: lost, late or thrown away."""
@@ -44,6 +45,8 @@ class MediaStatistics:
     paused_ms: float | None
     """Time in which there was nothing to play, after the peer had begun to speak."""
     round_trip_ms: float | None
+    said_s: tuple[float, ...]
+    """How many seconds of what was said were sent under each agreement, in their order."""
     mos: float | None
     """Estimate from 1 to 4.5, to which frames lost and frames of pause count alike; None if fewer than MIN_PACKETS
     were received."""
@@ -113,8 +116,10 @@ class Counted:
         )
 
 
-def figures(streams: Streams, counted: Counted, foreign_from: str | None) -> MediaStatistics:
-    """Return what a call is reported by: its last agreement's `streams`, and what all have `counted`."""
+def figures(
+    streams: Streams, counted: Counted, foreign_from: str | None, said_s: Iterable[float] = ()
+) -> MediaStatistics:
+    """Return what a call is reported by: its last agreement's `streams`, and what all have `counted` and said."""
     playout, dropped, expected = counted.playout, counted.dropped, counted.expected
     lost = max(0, expected - playout.received)
     round_trip_s = streams.control.round_trip_s
@@ -144,5 +149,6 @@ def figures(streams: Streams, counted: Counted, foreign_from: str | None) -> Med
         playout_delay_ms=round(1000 * playout.delay_s, 3) if playout.received else None,
         paused_ms=round(1000 * playout.paused_s, 3) if playout.received else None,
         round_trip_ms=None if round_trip_s is None else round(1000 * round_trip_s, 3),
+        said_s=tuple(round(each_s, 3) for each_s in said_s),
         mos=round(mos(r_factor(streams.codec, missed, 1000 * delay_s)), 2) if enough else None,
     )

@@ -1,6 +1,10 @@
-"""The keypad of one call: what both sides have agreed on about digits, those that we dial, and those that came."""
+"""What a call has beside its speech: digits, those that we dial and those that came, and comfort noise."""
 
+from dataclasses import replace
+
+from voice_dpki.media import comfort_noise
 from voice_dpki.media.codecs import Codec
+from voice_dpki.media.pauses import Pauses
 from voice_dpki.media.streams import Streams
 from voice_dpki.media.telephone_events import DIGITS, AgreedEvents, Dialler
 
@@ -20,15 +24,21 @@ def encoding_of(codec: Codec) -> str:
 
 
 class Keypad:
-    """A call's keypad; `digits` are dialled during the speech, once both sides have agreed on events."""
+    """A call's keypad; `digits` are dialled during the speech, once both sides have agreed on events.
 
-    def __init__(self, *, offers: bool = False, digits: str = "") -> None:
+    With `pauses`, those of our speech are sent as comfort noise, once the other side has agreed to take it.
+    """
+
+    def __init__(self, *, offers: bool = False, digits: str = "", pauses: bool = False) -> None:
         self._digits = digits
         self._dialler = Dialler(digits)
         self._stream: object = None
         """The stream in which the digit that sounds has begun."""
         self.ours: int | None = EVENT_TYPE if offers or digits else None
         """The payload type of events in our next description; None if it has none."""
+        self._pauses = Pauses() if pauses else None
+        self.our_noise: int | None = comfort_noise.PAYLOAD_TYPE
+        """The payload type of comfort noise in our next description of a codec that has its clock; None without."""
         self.agreed = AgreedEvents()
         """What the next streams have."""
 
@@ -49,30 +59,57 @@ class Keypad:
         """
         takes = theirs is not None and _takes(fmtp, self._digits)
         receives = None if theirs is None else self.ours
-        self.agreed = AgreedEvents(theirs if takes else None, receives, self.agreed.digits)
+        self.agreed = replace(self.agreed, sends=theirs if takes else None, receives=receives)
+
+    def take_offered_noise(self, theirs: int | None) -> None:
+        """Answer an offer: comfort noise is taken under the payload type of the offer, if it has any."""
+        self.our_noise = theirs
+        self.take_answered_noise(theirs)
+
+    def take_answered_noise(self, theirs: int | None) -> None:
+        """Take the payload type of comfort noise in the other side's answer, None without."""
+        sends = theirs if self._pauses is not None else None
+        receives = None if theirs is None else self.our_noise
+        self.agreed = replace(self.agreed, noise_sends=sends, noise_receives=receives)
 
     def is_dialling(self, streams: Streams) -> bool:
         """Return whether digits are left, which the other side takes."""
         return streams.events.sends is not None and self._dialler.is_busy
 
-    def say(self, streams: Streams, frame: bytes, *, may_send: bool) -> list[tuple[bytes, bytes]]:
-        """Turn one frame of speech, or the digit that sounds in its place, into packets as `Streams.say` does."""
-        sending = streams.sending
-        if not may_send or self._stream is not sending:
+    def say(
+        self, streams: Streams, frame: bytes, *, may_send: bool, may_dial: bool | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        """Turn one frame of speech, or the digit that sounds in its place, into packets as `Streams.say` does.
+
+        Digits may go where speech does not, to a side that we hold; by default they go as speech does.
+        """
+        may_dial = may_send if may_dial is None else may_dial
+        if not may_dial or self._stream is not streams.sending:
             self._dialler.interrupt()
-            self._stream = sending
-        if not may_send:
-            streams.pass_over(frame)
-            return []
-        if streams.events.sends is None or not self._dialler.is_busy:
-            return [streams.say(frame)]
-        sounds = self._dialler.sounds
-        reports = self._dialler.reports(sending.timestamp, streams.codec.frame_samples)
-        events = [sending.send_event(streams.events.sends, report) for report in reports]
-        if sounds:
+            self._stream = streams.sending
+        sounds, events = self._dial(streams) if may_dial else (False, [])
+        if sounds or not may_send:
             streams.pass_over(frame)
             return events
-        return [*events, streams.say(frame)]
+        return [*events, *self._speak(streams, frame)]
+
+    def _dial(self, streams: Streams) -> tuple[bool, list[tuple[bytes, bytes]]]:
+        """Return whether a digit takes the place of this frame, and the packets of digits that go with it."""
+        payload_type = streams.events.sends
+        if payload_type is None or not self._dialler.is_busy:
+            return False, []
+        sounds, sending = self._dialler.sounds, streams.sending
+        reports = self._dialler.reports(sending.timestamp, streams.codec.frame_samples)
+        return sounds, [sending.send_event(payload_type, report) for report in reports]
+
+    def _speak(self, streams: Streams, frame: bytes) -> list[tuple[bytes, bytes]]:
+        """Turn a frame of speech into a packet, or one of a pause into comfort noise or nothing."""
+        if self._pauses is None or streams.events.noise_sends is None:
+            return [streams.say(frame)]
+        noise = self._pauses.payload_for(frame)
+        if noise is None:
+            return [streams.say(frame)]
+        return streams.rest(frame, streams.events.noise_sends, noise)
 
 
 def _takes(fmtp: str, digits: str) -> bool:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError
 from voice_dpki.media.codecs import Codec, SpeechDecoder, SpeechEncoder
+from voice_dpki.media.comfort_noise import ComfortNoise, NoiseGenerator
 from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
 from voice_dpki.media.playout import Arrival, Frame, PlayoutBuffer
 from voice_dpki.media.playout_statistics import PlayoutStatistics
@@ -85,6 +86,12 @@ class SendStream:
         """Turn a report of a telephone event into a packet, as `send` does; the speech's time does not go on."""
         return self._pack(payload_type, report.timestamp, report.event.serialize(), report.begins)
 
+    def send_noise(self, payload_type: int, noise: bytes) -> tuple[bytes, bytes]:
+        """Turn the comfort noise of one frame into a packet, as `send` does; the next of speech ends a silence."""
+        timestamp = self._timestamp
+        self.skip()
+        return self._pack(payload_type, timestamp, noise, marker=False)
+
     def _pack(self, payload_type: int, timestamp: int, payload: bytes, marker: bool) -> tuple[bytes, bytes]:
         packet = RtpPacket(payload_type, self._sequence, timestamp, self.ssrc, payload, marker=marker)
         self._sequence = (self._sequence + 1) & 0xFFFF
@@ -99,8 +106,7 @@ class ReceiveStream:
 
     With an `ssrc`, to which the keys are bound, packets with another are dropped. If it is None, the first packet's
     SSRC becomes the stream's, and another takes its place once two packets of it in a row have come (RFC 3550 A.1):
-    a peer that was transferred or restarted has another. `payload_type` and `event_type`, that of telephone events
-    or None, may be changed at any time.
+    a peer that was transferred or restarted has another.
     """
 
     def __init__(
@@ -113,22 +119,30 @@ class ReceiveStream:
     ) -> None:
         events = events or AgreedEvents()
         self.ssrc = ssrc
-        self.payload_type = payload_type
-        self.event_type = events.receives
+        self.retype(payload_type, events)
         self.events = EventReceiver(events.digits)
+        self.rests = False
+        """Whether the newest packet was of comfort noise, so that the peer may send nothing for some time."""
         self.dropped: Counter[Dropped] = Counter()
         self._sources = Sources(is_bound=ssrc is not None)
         self._codec = codec
         self._protection = protection
         self._playout = PlayoutBuffer(codec.clock_rate, codec.frame_samples)
         self._decoder = SpeechDecoder(codec)
+        self._noise = NoiseGenerator()
         self._recorder = Recorder(codec.clock_rate)
+
+    def retype(self, payload_type: int, events: AgreedEvents) -> None:
+        """Take other payload types: that of the speech, and those of what is agreed beside it."""
+        self._payload_type = payload_type
+        self._event_type, self._noise_type = events.receives, events.noise_receives
+        self._types = {payload_type, self._event_type, self._noise_type}
 
     def receive(self, wire: bytes, now_s: float) -> bool:
         """Take a packet from the wire; returns whether it is an authentic one of this stream."""
         try:
             packet = RtpPacket.parse(self._protection.unprotect(wire))
-            if packet.payload_type not in (self.payload_type, self.event_type) or not self._is_source(packet):
+            if packet.payload_type not in self._types or not self._is_source(packet):
                 self.dropped[Dropped.OTHER] += 1
                 return False
             self._take(packet, now_s)
@@ -142,9 +156,14 @@ class ReceiveStream:
         return True
 
     def _take(self, packet: RtpPacket, now_s: float) -> None:
-        """Take speech or telephone events; raises MalformedError."""
-        if packet.payload_type == self.payload_type:
+        """Take speech, comfort noise or telephone events; raises MalformedError."""
+        self.rests = packet.payload_type == self._noise_type
+        if packet.payload_type == self._payload_type:
             self._playout.receive(packet, self._codec.duration(packet.payload), now_s)
+            return
+        if self.rests:
+            ComfortNoise.parse(packet.payload)
+            self._playout.receive_noise(packet, now_s)
             return
         reports = TelephoneEvent.parse_all(packet.payload)
         arrival = self._playout.pass_by(packet, sum(report.duration for report in reports), now_s)
@@ -161,7 +180,7 @@ class ReceiveStream:
     def is_for(self, wire: bytes) -> bool:
         """Return whether a packet, of which nothing is verified, has this stream's payload type and SSRC."""
         ssrc = int.from_bytes(wire[8:12], "big")
-        is_ours = len(wire) > 12 and wire[1] & 0x7F in (self.payload_type, self.event_type)
+        is_ours = len(wire) > 12 and wire[1] & 0x7F in self._types
         return is_ours and self.ssrc in (None, ssrc)
 
     def play(self, now_s: float) -> None:
@@ -187,7 +206,9 @@ class ReceiveStream:
         return self._playout.statistics()
 
     def _samples(self, frame: Frame) -> bytes:
-        if frame.payload == b"":
+        if frame.is_noise and frame.payload:
+            return self._noise.noise(frame.payload, frame.duration)
+        if not frame.payload and frame.payload is not None:
             return bytes(frame.duration * SAMPLE_BYTES)
         if frame.payload is not None:
             try:

@@ -3,7 +3,7 @@
 from voice_dpki.effects import Random
 from voice_dpki.media.codecs import Codec
 from voice_dpki.media.control import Control
-from voice_dpki.media.pcm import Pcm
+from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
 from voice_dpki.media.srtp import Clear, Protection, Srtp
 from voice_dpki.media.stream import ReceiveStream, SendStream
 from voice_dpki.media.telephone_events import AgreedEvents
@@ -80,13 +80,21 @@ class Streams:
     def retype(self, payload_type: int, receive_type: int, events: AgreedEvents | None = None) -> None:
         """Take other payload types for the same codec."""
         self.events = events or AgreedEvents()
-        self.sending.payload_type, self.receiving.payload_type = payload_type, receive_type
-        self.receiving.event_type = self.events.receives
+        self.sending.payload_type = payload_type
+        self.receiving.retype(receive_type, self.events)
 
     def say(self, frame: bytes) -> tuple[bytes, bytes]:
         """Turn one frame of speech into a packet; returns it in clear and as it goes on the wire."""
         self._said += frame
         return self.sending.send(frame)
+
+    def rest(self, frame: bytes, payload_type: int, noise: bytes) -> list[tuple[bytes, bytes]]:
+        """Let one frame of a pause pass, and send the comfort noise that describes it, unless that is empty."""
+        self._said += frame
+        if noise:
+            return [self.sending.send_noise(payload_type, noise)]
+        self.sending.skip()
+        return []
 
     def pass_over(self, frame: bytes) -> None:
         """Let one frame of speech pass in silence."""
@@ -97,6 +105,11 @@ class Streams:
     def sent(self) -> int:
         """Packets sent under this agreement."""
         return self.sending.packets - self._sent_before
+
+    @property
+    def said_s(self) -> float:
+        """How long it was said, in seconds."""
+        return len(self._said) / SAMPLE_BYTES / self.codec.clock_rate
 
     @property
     def said(self) -> Pcm:

@@ -82,11 +82,16 @@ class Digits:
 
 @dataclass(frozen=True, slots=True)
 class AgreedEvents:
-    """The payload types of events that we send and receive, None where there are none, and where digits go."""
+    """The payload types of events that we send and receive, None where there are none, and where digits go.
+
+    Those of comfort noise (RFC 3389) are agreed beside them, in the same way.
+    """
 
     sends: int | None = None
     receives: int | None = None
     digits: Digits = field(default_factory=Digits)
+    noise_sends: int | None = None
+    noise_receives: int | None = None
 
 
 class EventReceiver:

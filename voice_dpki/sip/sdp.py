@@ -30,8 +30,11 @@ RTCP_MUX: Final = "rtcp-mux"
 USUAL_PTIME_MS: Final = 20
 """Packets of audio that say nothing else are this long (RFC 3551 §4.2)."""
 
-_STATIC_PAYLOADS: Final = {0: "PCMU/8000", 3: "GSM/8000", 8: "PCMA/8000", 9: "G722/8000"}
+_STATIC_PAYLOADS: Final = {0: "PCMU/8000", 3: "GSM/8000", 8: "PCMA/8000", 9: "G722/8000", 13: "CN/8000"}
 """Payload types that need no rtpmap (RFC 3551 table 4)."""
+
+_UNMAPPED: Final = ("CN/8000",)
+"""Encodings that we describe by their static payload type alone, as RFC 3389 §5.1 does: INVITEs stay short."""
 
 
 class Direction(StrEnum):
@@ -281,7 +284,7 @@ def audio_description(
         "t=0 0",
         *(f"a={KEY_MGMT}:{value}" for value in key_mgmt),
     )
-    attributes = [f"a=rtpmap:{p.payload_type} {p.encoding}" for p in payloads]
+    attributes = [f"a=rtpmap:{p.payload_type} {p.encoding}" for p in payloads if not _is_unmapped(p)]
     attributes += [f"a=fmtp:{p.payload_type} {p.fmtp}" for p in payloads if p.fmtp]
     attributes += [f"a=ptime:{ptime_ms}"] if ptime_ms != USUAL_PTIME_MS else []
     attributes += [f"a={direction}"] if direction is not Direction.SENDRECV else []
@@ -293,6 +296,10 @@ def audio_description(
 def same_encoding(one: str, other: str) -> bool:
     """Return whether two rtpmap encodings of audio are the same, which may or may not say "/1" (RFC 8866 §6.6)."""
     return one.lower().removesuffix("/1") == other.lower().removesuffix("/1")
+
+
+def _is_unmapped(payload: RtpMap) -> bool:
+    return payload.encoding in _UNMAPPED and _STATIC_PAYLOADS.get(payload.payload_type) == payload.encoding
 
 
 _DIRECTIONS: Final = frozenset(Direction)

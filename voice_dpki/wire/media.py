@@ -29,6 +29,12 @@ REPORT_INTERVAL_S = 5.0
 QUIET_S = 0.3
 """Time without RTP after which a peer that has spoken counts as silent."""
 
+RESTS_S = 2.0
+"""The same where comfort noise came last: a peer need not send any again while its background is the same."""
+
+MAX_KEPT_BACK_S = 10.0
+"""How long after the speech a hold may keep digits back; then they are not dialled."""
+
 MAX_RECORDED_S = 120.0
 """How much of the streams that changes of the call have ended is kept of what was said and heard."""
 
@@ -42,6 +48,7 @@ class MediaSession(RtpSession[Streams]):
         """Set another one before the call is described."""
         self._past_said: list[Pcm] = []
         self._past_heard: list[Pcm] = []
+        self._may_dial = True
         self._last_received_s: float | None = None
         self._heard = asyncio.Event()
 
@@ -100,6 +107,14 @@ class MediaSession(RtpSession[Streams]):
         else:
             self._replace(Streams.begin(codec, payload_type, receive_type, keys, self._random, self.keypad.agreed))
 
+    def allow_sending(self, allowed: bool, *, digits: bool | None = None) -> None:
+        """Send speech, or pass it over in silence, as on hold; reports are sent all the same (RFC 3264 §5.1).
+
+        `digits` tells whether those may be sent, by default as speech: to a side that we hold they may.
+        """
+        super().allow_sending(allowed)
+        self._may_dial = allowed if digits is None else digits
+
     def _empty(self, streams: Streams) -> None:
         """Play what is left of streams that are over, and keep their recordings."""
         streams.receiving.play(float("inf"))
@@ -108,9 +123,12 @@ class MediaSession(RtpSession[Streams]):
             self._past_heard.append(streams.receiving.heard())
 
     async def say(self, speech: Pcm) -> None:
-        """Send `speech` in real time, one packet every 20 ms, and silence after it while digits are dialled."""
+        """Send `speech` in real time, one packet every 20 ms, and silence after it while digits are dialled.
+
+        Digits that a hold of the other side keeps back wait for its end, up to MAX_KEPT_BACK_S after the speech.
+        """
         loop = asyncio.get_running_loop()
-        next_s, done = loop.time(), 0
+        next_s, done, kept_back = loop.time(), 0, 0
         codec: Codec | None = None
         frames: list[bytes] = []
         while True:
@@ -119,8 +137,10 @@ class MediaSession(RtpSession[Streams]):
             if streams.codec is not codec:  # a change may bring another in the middle of the speech
                 codec = streams.codec
                 frames = list(speech.resampled(codec.clock_rate).frames(codec.frame_samples))
-            if done >= len(frames) and not (self._sends_media and self.keypad.is_dialling(streams)):
-                return
+            if done >= len(frames):
+                kept_back += not self._dials
+                if not self.keypad.is_dialling(streams) or kept_back * FRAME_S > MAX_KEPT_BACK_S:
+                    return
             self._say(streams, frames[done] if done < len(frames) else bytes(codec.frame_samples * SAMPLE_BYTES))
             next_s, done = next_s + FRAME_S, done + 1
             streams.control.next_frame_s = self._began_s + next_s
@@ -128,8 +148,12 @@ class MediaSession(RtpSession[Streams]):
                 self._send_report(streams)
 
     def _say(self, streams: Streams, frame: bytes) -> None:
-        for packet in self.keypad.say(streams, frame, may_send=self._sends_media):
+        for packet in self.keypad.say(streams, frame, may_send=self._sends_media, may_dial=self._dials):
             self._send(packet, is_control=False)
+
+    @property
+    def _dials(self) -> bool:
+        return self._may_dial and not self._peer.is_on_hold
 
     @property
     def began_s(self) -> float:
@@ -154,7 +178,8 @@ class MediaSession(RtpSession[Streams]):
         end_s = loop.time() + timeout_s
         while loop.time() < end_s and not self._started().control.goodbye:
             last_s = self._last_received_s
-            if last_s is not None and loop.time() - last_s > QUIET_S:
+            quiet_s = RESTS_S if self._started().receiving.rests else QUIET_S
+            if last_s is not None and loop.time() - last_s > quiet_s:
                 return
             await asyncio.sleep(FRAME_S)
 
@@ -195,7 +220,8 @@ class MediaSession(RtpSession[Streams]):
 
     def statistics(self) -> MediaStatistics:
         """Return what was counted so far, changes of the call included."""
-        return figures(self._started(), self._counted(), self._peer.foreign_from)
+        said_s = (*(pcm.duration_s for pcm in self._past_said), *(each.said_s for each in self._agreements()))
+        return figures(self._started(), self._counted(), self._peer.foreign_from, said_s)
 
     def _heard_of(self, spoken_s: float | None) -> None:
         self._last_received_s = self._last_received_s if spoken_s is None else spoken_s
