@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from voice_dpki.x509.keys import generate_es256, to_pem
+
 POSTINST = Path(__file__).parents[1] / "packaging/debian/postinst"
 
 SYSTEMCTL = """\
@@ -29,8 +31,28 @@ def script(tmp_path: Path) -> Path:
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     script = tmp_path / "postinst"
-    script.write_text(POSTINST.read_text().replace("/run/systemd/system", str(tmp_path)))
+    text = POSTINST.read_text().replace("/run/systemd/system", str(tmp_path))
+    script.write_text(text.replace("/etc/voice-dpki", str(tmp_path / "etc")))
     return script
+
+
+def test_an_upgrade_names_the_keys_that_a_service_may_read_and_does_not_need(script: Path, tmp_path: Path) -> None:
+    for name in ("ledger-node/keys", "private", "authn-server"):
+        (tmp_path / "etc" / name).mkdir(parents=True)
+    (tmp_path / "etc/ledger-node/config.toml").write_text('validator_key = "keys/validator.pem"\n')
+    for name in ("ledger-node/keys/validator", "ledger-node/keys/endorsing", "private/endorsing", "authn-server/a"):
+        (tmp_path / f"etc/{name}.pem").write_bytes(to_pem(generate_es256()))
+    (tmp_path / "etc/ledger-node/keys/endorsing.pub.pem").write_text("-----BEGIN PUBLIC KEY-----\n")
+    done = subprocess.run(
+        ["sh", str(script), "configure"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert "/ledger-node/keys/endorsing.pem, which its configuration does not name" in done.stderr
 
 
 def test_a_service_that_does_not_start_again_leaves_the_others_and_dpkg_alone(script: Path, tmp_path: Path) -> None:

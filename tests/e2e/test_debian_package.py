@@ -60,7 +60,7 @@ ocsp_url = "http://192.0.2.1:26690/ocsp"
 [ca]
 name = "Operator A bridge CA 1"
 certificate = "bridge-ca.pem"
-key = "bridge-ca.key"
+key = "/etc/voice-dpki/private/bridge-ca.key"
 [responder]
 certificate = "bridge-ocsp.pem"
 key = "bridge-ocsp.key"
@@ -89,6 +89,19 @@ curl -sS http://127.0.0.1:8092/stir/v1/verification -H "Authorization: Bearer $t
   -H 'Content-Type: application/json' -d '{"verificationRequest": {"from": {"tn": "493023125001"},
   "to": {"tn": ["442079460001"]}, "time": '$(date +%s)', "identity": "IDENTITY"}}'
 """
+
+
+PRIVATE_KEYS = (
+    "setpriv --reuid={0} --regid={0} --clear-groups grep -rlI 'PRIVATE KEY-----' /etc/voice-dpki 2>/dev/null"
+)
+"""Names all private keys that a service's user may read."""
+
+NEEDED = {
+    "voice-dpki-ledger-node": ["node.pem", "validator.pem"],
+    "voice-dpki-authn-server": ["authn.pem"],
+    "voice-dpki-segw-bridge": ["bridge-ocsp.key"],
+}
+"""Those that a service uses."""
 
 
 @pytest.mark.peer("systemd-analyze")
@@ -199,10 +212,10 @@ def look_at_confinement(host: Booted) -> None:
         host.do(f"systemd-analyze verify --man=no {name}.service")
         pid, user = host.do(f"systemctl show -P MainPID -P User {name}").split()
         assert host.do(f"stat -c %U /proc/{pid}").strip() == user == name
-    assert host.run(
-        "setpriv --reuid=voice-dpki-cps-server --regid=voice-dpki-cps-server --clear-groups "
-        "cat /etc/voice-dpki/authn-server/authn.pem"
-    ).returncode
+        readable = host.run(PRIVATE_KEYS.format(name)).stdout.split()
+        assert (name, [Path(file).name for file in sorted(readable)]) == (name, NEEDED.get(name, []))
+    for key in ("keys/endorsing.pem", "bridge-ca.key"):
+        host.do(f"grep -q PRIVATE /etc/voice-dpki/private/{key}")
     assert "limit" not in host.do("journalctl -u 'voice-dpki-*' -p warning --no-pager")
 
 
