@@ -82,12 +82,16 @@ class Reader:
             path.write_text(self.own("\n".join(step.shown)) + "\n")
             return ""
         if exported := re.fullmatch(r'export (\w+)="(.*)"', command):
-            self.environment[exported[1]] = exported[2]
+            self.environment[exported[1]] = self._filled(exported[2])
             return ""
         said = self.run(command)
         if check and step.shown:
             assert plain(said) == plain(self.own("\n".join(step.shown))), command
         return said
+
+    def _filled(self, text: str) -> str:
+        """Return what the shell makes of a text in double quotes, if commands are in it."""
+        return self.run(f'printf %s "{text}"') if "$(" in text else text
 
     def run(self, command: str) -> str:
         """Run a command line in the folder; return what it printed."""

@@ -115,6 +115,12 @@ def _metric(client: httpx.Client, name: str) -> float:
     return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} "))
 
 
+def test_no_command_of_the_page_has_a_pin_for_ps_to_show() -> None:
+    pin = re.compile(r"--(?:so-|new-)?pin[= ]([\w:]+)")
+    given = [word for step in steps_of(PAGE) for word in pin.findall(step.command)]
+    assert set(given) == {"env:PIN", "env:SO_PIN"}
+
+
 @pytest.mark.long
 def test_a_call_passes_with_keys_in_a_token(domain: Domain, signing_request: MakeRequest) -> None:
     said = domain.follow_the_page()
