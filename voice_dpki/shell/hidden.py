@@ -28,9 +28,16 @@ class _Secret:
             shown += [joined[end : found.end(1)], _SEEN.sub(b"*", found[2])]
             end = found.end()
             if end == len(joined):  # it may go on; a line end that came last is a part of it if a space follows
-                is_open = self.shortest + found[2][len(found[2].rstrip(b"\r\n")) :]
+                is_open = self.shortest + _unfinished(found[2])
         shown.append(joined[end:])
         return b"".join(shown)[len(before) :], is_open or joined[-_CONTEXT_BYTES:]
+
+
+def _unfinished(value: bytes) -> bytes:
+    """Return the end of a value whose meaning the next octet decides: of a line, or a backslash that escapes it."""
+    lines = value[len(value.rstrip(b"\r\n")) :]
+    backslashes = len(value) - len(value.rstrip(b"\\"))
+    return lines or b"\\" * (backslashes % 2)
 
 
 def _field(*names: bytes) -> _Secret:
@@ -51,7 +58,7 @@ _KEY: Final = _Secret(rb"inline:", rb"[^|\s;]*", b"inline:")
 _IN_SIP: Final = (_field(_BYPASS), _KEY)
 _IN_HTTP: Final = (
     _field(b"authorization", b"proxy-authorization", _BYPASS),
-    _Secret(rb'"bypass": ?"', rb'[^"]*', b'"bypass":"'),
+    _Secret(rb'"bypass"\s{0,8}:\s{0,8}"', rb'(?:[^"\\]|\\[\s\S]|\\\Z)*', b'"bypass":"'),
     _KEY,
 )
 
