@@ -298,6 +298,27 @@ def test_a_server_ends_while_its_token_hangs_and_says_so(
     assert (status, LEFT_BEHIND in server.log_path.read_text()) == (0, True)
 
 
+def test_a_reload_is_refused_while_the_token_hangs_and_the_service_goes_on(
+    hsm: SoftHsm, spied: Spied, tmp_path: Path
+) -> None:
+    site = Site(tmp_path).write(signer=read_signer(key_place(hsm.uri("sti"))))
+    text = site.config.read_text().replace("authn.pem", spied.uri) + '\n[trace]\nfile = "authn.jsonl"\n'
+    site.config.write_text(text)
+    server = Service("authn_server.main", site.config, tmp_path / "authn.jsonl")
+    try:
+        spied.hang()
+        copied = hsm.pin_file.with_name("copied.pin")
+        copied.write_bytes(hsm.pin_file.read_bytes())
+        copied.chmod(0o600)
+        assert str(hsm.pin_file) in text  # another URI is another key
+        site.config.write_text(text.replace(str(hsm.pin_file), str(copied)))
+        server.hang_up("configuration refused, the one before stays")
+        assert httpx.get(f"{server.url}/healthz", trust_env=False).status_code in (200, 503)
+    finally:
+        status = server.stop()
+    assert (status, "the token does not answer: within 3 s" in server.log_path.read_text()) == (0, True)
+
+
 COMMAND = """
 import sys
 from voice_dpki.shell.credentials import read_signer

@@ -3,6 +3,7 @@
 Services handle the signals in their event loop instead (`voice_dpki.shell.program.run`).
 """
 
+import asyncio
 import os
 import signal
 import sys
@@ -58,20 +59,33 @@ def uninterrupted() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+IN_LOOP_S = 3.0
+"""How long an event loop may stand still for work in a library: a service that reads its configuration again."""
+
+
 def interruptibly(work: Callable[[], T]) -> T:
     """Do work that may wait in a library, in a thread if this is the main one, which hears signals meanwhile.
 
-    Raises what the work raises, and KeyboardInterrupt; then the program ends without the work.
+    Raises what the work raises, KeyboardInterrupt, and TimeoutError where an event loop would stand still for more
+    than IN_LOOP_S; after both the program ends without the work.
     """
     if threading.current_thread() is not threading.main_thread():
         return work()
     done: Future[T] = Future()
     threading.Thread(target=_do, args=(work, done), name="interruptible", daemon=True).start()
     try:
-        return done.result()
-    except KeyboardInterrupt:
+        return done.result(IN_LOOP_S if _runs_a_loop() else None)
+    except (KeyboardInterrupt, TimeoutError):
         leave_behind(lambda: not done.done())
         raise
+
+
+def _runs_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _do(work: Callable[[], T], done: "Future[T]") -> None:

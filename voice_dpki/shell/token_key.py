@@ -32,7 +32,7 @@ from pkcs11.util.ec import encode_ec_public_key
 from voice_dpki.effects import Clock, SystemClock
 from voice_dpki.errors import HarmfulAgainError, LocalError, PeerError
 from voice_dpki.metrics import counters, follow, gauge
-from voice_dpki.shell.interrupts import interruptibly
+from voice_dpki.shell.interrupts import IN_LOOP_S, interruptibly
 from voice_dpki.shell.token_module import TokenModule, close_quietly, module_at
 from voice_dpki.shell.token_uri import TokenUri
 from voice_dpki.shortfalls import SHORTFALLS
@@ -124,7 +124,12 @@ class TokenKey:
 
     def _use(self, work: Callable[[_Opened], Any]) -> Any:
         """Work with the key; a command can be interrupted meanwhile. Raises KeyUnavailableError."""
-        return interruptibly(lambda: self._use_here(work))
+        try:
+            return interruptibly(lambda: self._use_here(work))
+        except TimeoutError:
+            fault = KeyUnavailableError("the token does not answer", f"within {IN_LOOP_S:g} s")
+            self.fail(fault)
+            raise fault from None
 
     def _use_here(self, work: Callable[[_Opened], Any]) -> Any:
         """Work with the key: in an idle session, else in a new one, else after the module was initialised anew."""
