@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from voice_dpki.media.playout import DELAY_S, MAX_KEPT_S, Arrival, Frame, PlayoutBuffer
@@ -177,6 +177,8 @@ def test_old_packets_that_do_not_follow_each_other_change_nothing() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 200), st.floats(0, 8), st.booleans()), max_size=6))
+@example([(157, 7.0, False), (1, 4.0, False)])  # the delay grows while what a stall has held up is played
+@example([(1, 5.0, False), (1, 5.0, True), (1, 5.0, True)])  # a second's pause is skipped, and another follows
 def test_any_stalls_and_jumps(pieces: list[tuple[int, float, bool]]) -> None:
     """Each piece of speech is held up, or its clock jumps, by a time: every packet is played or counted."""
     arrivals: list[tuple[float, RtpPacket]] = []

@@ -138,7 +138,8 @@ class PlayoutBuffer:
             return Arrival.LATE
         self._measure(now_s - self._seconds(timestamp), now_s)
         arrival = self._place(timestamp, waiting)
-        self._shed(now_s)
+        if arrival is Arrival.PLAYABLE:
+            self._shed(timestamp, now_s)
         return arrival
 
     def pass_by(self, packet: RtpPacket, duration: int, now_s: float) -> Arrival:
@@ -302,10 +303,9 @@ class PlayoutBuffer:
         self._next = timestamp
         return True
 
-    def _shed(self, now_s: float) -> None:
-        """Throw the oldest packets away where there are more to play than MAX_KEPT_S."""
-        assert self._newest is not None
-        excess_s = self._due_s(self._newest) - now_s - MAX_KEPT_S
+    def _shed(self, timestamp: int, now_s: float) -> None:
+        """Throw the oldest packets away where there are more to play than MAX_KEPT_S, up to the one that came."""
+        excess_s = self._due_s(timestamp) - now_s - MAX_KEPT_S
         if excess_s <= 0:
             return
         self._offset_s -= excess_s
@@ -333,7 +333,7 @@ class PlayoutBuffer:
         if 0 < gap <= self._frame_ticks * MAX_CONCEALED_FRAMES:
             return self._conceal(min(gap, self._frame_ticks), now_s)
         if gap:
-            self._offset_s = self._transits.wanted_s
+            self._offset_s = self._wanted_s()
         if self._due_s(earliest) > now_s:
             return None
         return self._play(earliest, now_s)
@@ -377,8 +377,15 @@ class PlayoutBuffer:
     def _move_offset(self, duration: int) -> None:
         """Move the offset towards the wanted one, by what one frame may be shorter or longer."""
         most_s = MAX_CHANGE * duration / self._rate
-        wanted_s = min(self._transits.wanted_s, self._transits.fastest_s + MAX_KEPT_S)
-        self._offset_s += min(most_s, max(-most_s, wanted_s - self._offset_s))
+        self._offset_s += min(most_s, max(-most_s, self._wanted_s() - self._offset_s))
+
+    def _wanted_s(self) -> float:
+        """Return the offset that the packets' transits ask for, at which none that waits does so for too long."""
+        wanted_s = self._transits.wanted_s
+        if wanted_s <= self._offset_s:
+            return wanted_s
+        transits_s = (packet.arrived_s - self._seconds(at) for at, packet in self._waiting.items())
+        return min(wanted_s, min(transits_s, default=self._transits.fastest_s) + MAX_KEPT_S)
 
     def _drop_overlapping(self) -> None:
         """Drop packets that begin before the last frame's end, as a faulty sender's may; they count as late."""
