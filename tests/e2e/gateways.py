@@ -16,7 +16,10 @@ from typing import Any
 from sip_testbed.network import Testbed
 from sip_testbed.network_config import user_agent_config
 from sip_testbed.provision import CALLEE, CALLER, OPERATORS, aor
+from voice_dpki.sip.message import Hop
+from voice_dpki.sip.sdp import SECURE, RtpMap, audio_description
 from voice_dpki.stage.processes import Running
+from voice_dpki.wire.sip.user_agent import Account, FinalAnswer, UserAgent
 from voice_dpki.x509.elements import element_uri
 from voice_dpki.x509.keys import generate_es256
 
@@ -235,3 +238,26 @@ class RtcPhone:
             if key in self.said[-1]:
                 return self.said[-1][key]
         raise AssertionError(f"{key} was not said, but {self.said}")
+
+
+class Raw:
+    """A user agent of the test's own in the ordinary telephone's place."""
+
+    def __init__(self, site: Site, password: str = PASSWORD) -> None:
+        account = Account(f"sip:+{CALLEE}@{NAME}", f"+{CALLEE}", password)
+        proxy = Hop.parse(f"udp:{site.outside}:{site.ports[0]}")
+        self.host = site.phone
+        self.agent = UserAgent(account, host=site.phone, proxy=proxy)
+
+    async def __aenter__(self) -> "Raw":
+        await self.agent.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.agent.close()
+
+    async def call(self, *lines: str, protocol: str = SECURE) -> FinalAnswer:
+        sdp = audio_description(self.host, 40_000, [RtpMap(0, "PCMU/8000")], session_id=1).serialize().decode()
+        sdp = sdp.replace("RTP/AVP", protocol) + "".join(f"{line}\r\n" for line in lines)
+        call = await self.agent.invite(aor(CALLER, OPERATORS[0]), sdp.encode())
+        return await call.answered()

@@ -12,18 +12,22 @@ import pytest
 
 from sip_testbed.network import Testbed
 from sip_testbed.provision import CALLEE, CALLER, OPERATORS, aor
-from tests.e2e.gateways import NAME, PASSWORD, Baresip, RtcPhone, Site, baresip_account
-from voice_dpki.media.correlate import correlate
+from tests.e2e.gateways import NAME, Baresip, Raw, RtcPhone, Site, baresip_account
+from tests.e2e.hearing import (
+    LONG_SPEECH_S,
+    SPEECH_S,
+    assert_heard_throughout,
+    assert_is_of,
+    heard,
+    heard_around_a_hold,
+)
+from tests.e2e.sdes_phone import SdesPhone
 from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
 from voice_dpki.media.recording import read_wav, write_wav
-from voice_dpki.sip.message import Hop
-from voice_dpki.sip.sdp import SECURE, RtpMap, audio_description
-from voice_dpki.wire.sip.user_agent import Account, FinalAnswer, RegistrationError, UserAgent
+from voice_dpki.sip.sdp import RtpMap, audio_description
+from voice_dpki.wire.sip.user_agent import RegistrationError
 
 RATE = 8000
-SPEECH_S = 2.5
-LONG_SPEECH_S, PART_S, AUDIBLE = 4.4, 0.4, 300
-"""For calls with changes: a part is found if it is loud enough to be told from others."""
 CALLER_URI, CALLEE_URI = aor(CALLER, OPERATORS[0]), aor(CALLEE, OPERATORS[1])
 ENCRYPTION_ENDS = f"encryption ends at {NAME}"
 CALL_INFO = f"<sip:{NAME}>;purpose=media-gateway;outside=dtls;inside=mikey;sip=unprotected"
@@ -46,60 +50,22 @@ def gateway(site: Site) -> Iterator[Callable[..., Any]]:
     site.stop()
 
 
+def speech(who: str, speech_s: float) -> Pcm:
+    pcm = read_wav(files("sip_testbed").joinpath("speech", f"{who}.wav").read_bytes()).resampled(RATE)
+    return pcm.part(0, speech_s)
+
+
 @pytest.fixture
 def spoken(tmp_path: Path) -> Callable[[str], Path]:
     """Writes one side's speech. The callee's goes on in silence: baresip hangs up at its file's end."""
 
     def write(who: str, speech_s: float = SPEECH_S) -> Path:
-        pcm = read_wav(files("sip_testbed").joinpath("speech", f"{who}.wav").read_bytes()).resampled(RATE)
-        data = pcm.data[: int(speech_s * RATE) * SAMPLE_BYTES]
         path = tmp_path / f"{who}.wav"
-        path.write_bytes(write_wav(Pcm(RATE, data + bytes(3 * RATE * SAMPLE_BYTES if who == "callee" else 0))))
+        after = bytes(3 * RATE * SAMPLE_BYTES if who == "callee" else 0)
+        path.write_bytes(write_wav(Pcm(RATE, speech(who, speech_s).data + after)))
         return path
 
     return write
-
-
-def heard_around_a_hold(said: Path, recording: bytes) -> float:
-    """How like it is what was said before and after a hold in the middle third of the speech; the least of both."""
-    spoken, other = read_wav(said.read_bytes()), read_wav(recording)
-    parts = ((0.0, SPEECH_S * 0.25), (SPEECH_S * 0.75, SPEECH_S * 0.9))  # the last frames may stay in a buffer
-    return min(
-        correlate(spoken.part(start_s, end_s), other.part(max(0.0, start_s - 1), end_s + 1)).coefficient
-        for start_s, end_s in parts
-    )
-
-
-def heard_in_parts(said: Path, recording: bytes) -> list[float]:
-    """How like it each part of what was said can be found, by their times; parts without speech are left out.
-
-    A change of the streams moves what comes after it in the recording, so the whole is not looked for.
-    """
-    spoken, other = read_wav(said.read_bytes()), read_wav(recording)
-    found = []
-    for at in range(int(LONG_SPEECH_S / PART_S)):
-        part = spoken.part(at * PART_S, (at + 1) * PART_S)
-        if rms(part) > AUDIBLE:
-            near = other.part(max(0.0, at * PART_S - 1), (at + 1) * PART_S + 2)
-            found.append(correlate(part, near).coefficient)
-    return found
-
-
-def assert_heard_throughout(said: Path, recording: bytes) -> None:
-    """Assert that speech is heard from the beginning to the end, but for a part around each change."""
-    parts = heard_in_parts(said, recording)
-    assert sum(part > 0.8 for part in parts) >= len(parts) - 3, parts
-    assert max(parts[:3]) > 0.8, parts
-    assert max(parts[-3:]) > 0.8, parts
-
-
-def rms(pcm: Pcm) -> float:
-    samples = memoryview(pcm.data).cast("h")
-    return float((sum(sample * sample for sample in samples) / max(1, len(samples))) ** 0.5)
-
-
-def heard(said: Path, recording: bytes) -> float:
-    return correlate(read_wav(said.read_bytes()), read_wav(recording)).coefficient
 
 
 def report(folder: Path) -> dict[str, Any]:
@@ -156,8 +122,11 @@ def test_baresip_is_called_with_dtls(site: Site, gateway: Any, spoken: Any, tmp_
 def test_baresip_is_put_on_hold_and_heard_again(
     site: Site, gateway: Any, spoken: Any, tmp_path: Path, media: str
 ) -> None:
+    """It speaks on while it is on hold, for however long that lasts, so its speech is said over and over."""
     gateway("sdes" if media == "srtp-mand" else "dtls", md5=True)
-    ours, theirs, out = spoken("caller"), spoken("callee"), tmp_path / "out"
+    ours, theirs, out = spoken("caller", LONG_SPEECH_S), tmp_path / "again.wav", tmp_path / "out"
+    said = speech("callee", LONG_SPEECH_S)
+    theirs.write_bytes(write_wav(Pcm(RATE, said.data * 20)))
     with Baresip.at(site, tmp_path / "baresip", theirs, baresip_account(site, media=media)) as baresip:
         baresip.wait_for("200 OK")
         assert site.telephone(out, ours, CALLEE_URI, ("hold", "resume")).wait_end(60) == 0
@@ -166,7 +135,9 @@ def test_baresip_is_put_on_hold_and_heard_again(
     assert found["changes"] == ["hold", "resume"]
     assert_keyed_and_told(found)
     assert found["media"]["lost"] == 0
-    assert heard_around_a_hold(theirs, (out / "caller.heard.wav").read_bytes()) > 0.9
+    recording = read_wav((out / "caller.heard.wav").read_bytes())
+    for each in (recording.part(0, 1.2), recording.part(recording.duration_s - 1.2, recording.duration_s)):
+        assert_is_of(said, each)
 
 
 @pytest.mark.peer("baresip")
@@ -310,29 +281,6 @@ def test_a_fingerprint_of_another_certificate_ends_the_call(
     assert not found["media"] or found["media"]["received"] == 0
 
 
-class Raw:
-    """A user agent of the test's own in the ordinary telephone's place."""
-
-    def __init__(self, site: Site, password: str = PASSWORD) -> None:
-        account = Account(f"sip:+{CALLEE}@{NAME}", f"+{CALLEE}", password)
-        proxy = Hop.parse(f"udp:{site.outside}:{site.ports[0]}")
-        self.host = site.phone
-        self.agent = UserAgent(account, host=site.phone, proxy=proxy)
-
-    async def __aenter__(self) -> "Raw":
-        await self.agent.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.agent.close()
-
-    async def call(self, *lines: str, protocol: str = SECURE) -> FinalAnswer:
-        sdp = audio_description(self.host, 40_000, [RtpMap(0, "PCMU/8000")], session_id=1).serialize().decode()
-        sdp = sdp.replace("RTP/AVP", protocol) + "".join(f"{line}\r\n" for line in lines)
-        call = await self.agent.invite(CALLER_URI, sdp.encode())
-        return await call.answered()
-
-
 CRYPTO = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj"
 
 
@@ -398,3 +346,43 @@ async def test_an_answer_in_clear_ends_the_call(site: Site, gateway: Any, spoken
         found = await call_of_the_domain(site, ours, out)
         assert (found["status"], found["established"]) == (488, False)
         assert "the media are RTP/AVP" in found["reason"]
+
+
+@pytest.mark.long
+async def test_a_telephone_takes_new_keys_and_another_codec_and_transfers_nobody(
+    site: Site, gateway: Any, spoken: Any, tmp_path: Path
+) -> None:
+    """For Opus, whose clock is another one, the gateway agrees on new keys with our telephone, too."""
+    gateway("sdes", unprotected_sip=True)
+    ours, out = spoken("caller", LONG_SPEECH_S), tmp_path / "out"
+    said, answered = read_wav(ours.read_bytes()), speech("callee", LONG_SPEECH_S)
+    (tmp_path / "again.wav").write_bytes(write_wav(Pcm(RATE, said.data * 6)))
+    site.telephone(out, tmp_path / "again.wav").wait_ready()
+    async with Raw(site) as raw:
+        await raw.agent.register()
+        phone = SdesPhone(raw.agent, raw.host, answered)
+        assert (await phone.dial(CALLER_URI)).status == 200
+        speaking = asyncio.ensure_future(phone.speak())
+        for codec in (None, "opus"):
+            await asyncio.sleep(2)
+            assert (await phone.change(codec)).status == 200
+        await asyncio.sleep(3)
+        assert phone.call is not None
+        refer = await phone.call.ask("REFER", [("Refer-To", CALLER_URI), ("Contact", f"<sip:{raw.host}>")])
+        assert (refer.code, "REFER" in refer.headers["Allow"]) == (405, False)
+        assert not phone.call.ended.is_set()
+        await phone.call.bye()
+        await speaking
+        phone.close()
+    keys = [answer.audio.attributes("crypto") for answer in phone.answers]
+    assert len(set(keys)) == 3
+    assert all("i=encrypted to the gateway only" in answer.audio.lines for answer in phone.answers)
+    while not (out / "caller.json").exists():
+        await asyncio.sleep(0.05)
+    found = report(out)
+    assert (found["changes"], found["media"]["codec"], found["media"]["unauthentic"]) == (["opus"], "opus", 0)
+    heard_here = read_wav((out / "caller.heard.wav").read_bytes()).resampled(RATE)
+    for each in (heard_here, heard_here.part(heard_here.duration_s - 2, heard_here.duration_s)):
+        assert_is_of(answered, each)
+    for each in phone.heard():
+        assert_is_of(said, each)
