@@ -69,6 +69,13 @@ class Pool:
         """How often a worker has read its configuration again."""
         return self.service.log_path.read_text().count("configuration read again")
 
+    def replace(self, said: str) -> str:
+        """Have the workers replaced until the log says `said`; returns what was logged meanwhile."""
+        before = len(self.service.log_path.read_text())
+        os.kill(self.service.pid, signal.SIGUSR2)
+        until(lambda: said in self.service.log_path.read_text()[before:])
+        return self.service.log_path.read_text()[before:]
+
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
@@ -156,8 +163,7 @@ def test_workers_are_replaced_while_they_serve(pool: Pool, signing_request: Make
     asking = [threading.Thread(target=ask, kwargs={"stays": number % 2 == 0}) for number in range(6)]
     for each in asking:
         each.start()
-    os.kill(pool.service.pid, signal.SIGUSR2)
-    until(lambda: "all workers are replaced" in pool.service.log_path.read_text())
+    logged = pool.replace("all workers are replaced")
     done.set()
     for each in asking:
         each.join()
@@ -167,7 +173,7 @@ def test_workers_are_replaced_while_they_serve(pool: Pool, signing_request: Make
     assert len(pool.pids) == 3
     assert not set(pool.pids) & set(before)
     assert accepted(pool.pids, pool.port) == 3
-    assert '"event": "a worker has ended"' not in pool.service.log_path.read_text().partition("are replaced")[2]
+    assert '"event": "a worker has ended"' not in logged
 
 
 def test_files_of_metrics_do_not_grow_with_replacements(pool: Pool, signing_request: MakeRequest) -> None:
@@ -175,9 +181,7 @@ def test_files_of_metrics_do_not_grow_with_replacements(pool: Pool, signing_requ
     assert pool.ask(signing_request()) == 200
     (folder,), counted, files = metrics_folders(pool.pids), pool.metric(ANSWERED), []
     for _ in range(3):
-        done = pool.service.log_path.read_text().count("all workers are replaced")
-        os.kill(pool.service.pid, signal.SIGUSR2)
-        until(lambda done=done: pool.service.log_path.read_text().count("all workers are replaced") > done)  # type: ignore[misc]
+        pool.replace("all workers are replaced")
         files.append(sorted(path.name for path in folder.glob("counter_*")))
     assert files == [[f"counter_{number}-{turn}.db" for number in range(3) for turn in range(2)]] * 3
     assert pool.metric(ANSWERED) == counted
@@ -186,8 +190,7 @@ def test_files_of_metrics_do_not_grow_with_replacements(pool: Pool, signing_requ
 def test_a_worker_that_cannot_be_replaced_goes_on(pool: Pool, signing_request: MakeRequest) -> None:
     before, text = pool.pids, pool.site.config.read_text()
     pool.site.config.write_text(text + "misspelt = 1\n")
-    os.kill(pool.service.pid, signal.SIGUSR2)
-    until(lambda: "a worker is not replaced" in pool.service.log_path.read_text())
+    pool.replace("a worker is not replaced")
     pool.site.config.write_text(text)
     assert pool.pids == before
     assert {pool.ask(signing_request()) for _ in range(12)} == {200}
