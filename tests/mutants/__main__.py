@@ -5,11 +5,13 @@
 A seeded sample of positions is drawn in each package, then one of cosmic-ray's operators (or ours, that removes a
 statement) for each. A mutant is killed when the package's tests fail or do not end; a survivor is printed as the
 difference that no test saw. Mutants that behave as the code does are listed, with the reason, in equivalent.toml.
+The tests that run a mutant's line come first, and the whole only for who survives them.
 """
 
 import argparse
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,7 @@ from typing import Any
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
+from coverage import CoverageData
 
 from tests.mutants.operators import RemoveStatement, ReplaceException, is_silent
 from tests.scratch import ROOT, changed, copy_checkout, run_tests
@@ -94,9 +97,8 @@ def main() -> int:
             parser.error(f"there is no package or module {name}; there are {', '.join(PACKAGES)}")
     failed = False
     with tempfile.TemporaryDirectory(prefix="voice-dpki-mutants-") as folder:
-        trees = SimpleQueue[Path]()
-        for number in range(args.workers):
-            trees.put(copy_checkout(Path(folder) / str(number)))
+        trees = [Path(folder) / str(number) for number in range(args.workers)]
+        copy_checkout(trees[0])
         for package in args.packages or PACKAGES:
             failed |= _campaign(package, args, trees) > args.allowed
     return int(failed)
@@ -109,17 +111,16 @@ def _files(name: str) -> list[Path]:
     return [path for path in files if module in ("", path.stem)]
 
 
-def _campaign(package: str, args: argparse.Namespace, trees: "SimpleQueue[Path]") -> float:
+def _campaign(package: str, args: argparse.Namespace, trees: Sequence[Path]) -> float:
     """Try the mutants of a package or a module, print what became of them, and return the survivors in percent."""
     began_s = time.monotonic()
-    tests = PACKAGES[package.partition("/")[0]][1]
-    longest_s = max(LONGEST_S, LONGEST * _time_unchanged(tests, trees))
+    trial = _Trial(*PACKAGES[package.partition("/")[0]], trees)
     chance = random.Random(f"{args.seed} {package}")
     mutants = list(_sample(_files(package), sys.maxsize if args.all else args.sample, chance))
     known = _equivalent()
     equivalent = unexplained = 0
     with ThreadPoolExecutor(args.workers) as pool:
-        killed = pool.map(lambda mutant: _is_killed(mutant, tests, trees, longest_s), mutants)
+        killed = pool.map(trial.kills, mutants)
         for mutant, dead in zip(mutants, killed, strict=True):
             if not dead and (mutant.path, mutant.difference()) in known:
                 equivalent += 1
@@ -135,18 +136,6 @@ def _campaign(package: str, args: argparse.Namespace, trees: "SimpleQueue[Path]"
         flush=True,
     )
     return share
-
-
-def _time_unchanged(tests: Sequence[str], trees: "SimpleQueue[Path]") -> float:
-    """Return how long the tests take unchanged; exits if one fails, for then all mutants would look killed."""
-    began_s = time.monotonic()
-    for _ in range(trees.qsize()):
-        tree = trees.get()
-        ended = run_tests(tree, *tests, longest_s=UNCHANGED_S, profile="mutants", keep_bytecode=True)
-        trees.put(tree)
-        if ended.returncode != 0:
-            sys.exit(f"tests fail without a change: {ended.stdout[-2000:]}")
-    return time.monotonic() - began_s
 
 
 def _sample(paths: Sequence[Path], size: int, chance: random.Random) -> Iterator[Mutant]:
@@ -183,22 +172,59 @@ def _operators() -> dict[str, Any]:
 _OPERATORS: dict[str, Any] = {}
 
 
-def _is_killed(mutant: Mutant, tests: Sequence[str], trees: "SimpleQueue[Path]", longest_s: float) -> bool:
-    tree = trees.get()
-    try:
-        with changed(tree / mutant.path, mutant.code):
-            nearest = _nearest(tree, mutant, tests)
-            return run_tests(tree, "-x", *nearest, *tests, longest_s=longest_s, profile="mutants").returncode != 0
-    except subprocess.TimeoutExpired:
-        return True
-    finally:
-        trees.put(tree)
+class _Trial:
+    """The tests of a package, which ran unchanged, and copies of the checkout to run them in."""
+
+    def __init__(self, code: str, tests: Sequence[str], trees: Sequence[Path]) -> None:
+        """Run the tests of `trees[0]` unchanged, and copy it to the others; exits if a test fails.
+
+        All mutants would look killed then.
+        """
+        began_s = time.monotonic()
+        measure = (f"--cov={Path(code).parent}", "--cov-context=test", "--cov-report=")
+        ended = _run(trees[0], *measure, *tests, longest_s=UNCHANGED_S, keep_bytecode=True)
+        if ended.returncode != 0:
+            sys.exit(f"tests fail without a change: {ended.stdout[-2000:]}")
+        self._longest_s = max(LONGEST_S, LONGEST * (time.monotonic() - began_s))
+        self._tests = tests
+        self._ran = CoverageData(str(trees[0] / ".coverage"))
+        self._ran.read()
+        self._measured = trees[0]
+        self._free = SimpleQueue[Path]()
+        for tree in trees:
+            if tree != trees[0]:
+                shutil.copytree(trees[0], tree, dirs_exist_ok=True)
+            self._free.put(tree)
+
+    def kills(self, mutant: Mutant) -> bool:
+        """Tell whether a test fails for the mutant, or does not end."""
+        tree = self._free.get()
+        try:
+            with changed(tree / mutant.path, mutant.code):
+                first = self._first(mutant)
+                return any(
+                    _run(tree, "-x", *tests, longest_s=self._longest_s).returncode != 0
+                    for tests in (first, self._tests)
+                    if tests
+                )
+        except subprocess.TimeoutExpired:
+            return True
+        finally:
+            self._free.put(tree)
+
+    def _first(self, mutant: Mutant) -> list[str]:
+        """Name the tests that run the mutant's line, or else the line before it: those of its own file first."""
+        by_line = self._ran.contexts_by_lineno(str(self._measured / mutant.path))
+        line = max((each for each in by_line if each <= mutant.line and any(by_line[each])), default=0)
+        names = {context.rpartition("|")[0].partition("[")[0] for context in by_line.get(line, ()) if context}
+        own = f"/test_{Path(mutant.path).stem}.py::"
+        return sorted(names, key=lambda name: (own not in name, name))
 
 
-def _nearest(tree: Path, mutant: Mutant, tests: Sequence[str]) -> list[str]:
-    """Name the module's own tests, if there are such: run first, they mostly save running the others."""
-    name = f"test_{Path(mutant.path).stem}.py"
-    return [f"{folder}/{name}" for folder in tests if (tree / folder / name).is_file()]
+def _run(
+    tree: Path, *arguments: str, longest_s: float, keep_bytecode: bool = False
+) -> subprocess.CompletedProcess[str]:
+    return run_tests(tree, *arguments, longest_s=longest_s, profile="mutants", keep_bytecode=keep_bytecode)
 
 
 def _equivalent() -> set[tuple[str, str]]:
