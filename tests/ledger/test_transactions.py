@@ -1,11 +1,13 @@
 """Transactions: one encoding, bounded, and any bytes parse or are refused."""
 
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.scratch import ROOT
 from voice_dpki.codec import cbor
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.refusals import PROFILE_REFUSALS, Refusal, Refused
@@ -134,3 +136,9 @@ def test_every_refusal_has_its_own_code_name_and_sentence() -> None:
         assert len({getattr(refusal, part) for refusal in Refusal}) == len(Refusal)
     assert all(refusal.sentence.endswith(".") and refusal.code > 0 for refusal in Refusal)
     assert len(set(PROFILE_REFUSALS.values())) == len(PROFILE_REFUSALS)
+
+
+def test_refusals_have_the_codes_that_the_specification_gives_to_other_programs() -> None:
+    written = (ROOT / "docs/spec/state.md").read_text()
+    table = re.findall(r"^\| (\d+) \| `([a-z0-9-]+)` \|", written, re.MULTILINE)
+    assert {(str(refusal.code), refusal.kebab) for refusal in Refusal} <= set(table)
