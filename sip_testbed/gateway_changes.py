@@ -9,10 +9,12 @@ be taken ends the call, as its media would be lost.
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from sip_testbed.allowance import Allowance, TooOftenError
 from sip_testbed.gateway_codecs import in_use, numbered_for, passed, speech_rate, wanted, with_payloads
+from sip_testbed.gateway_counts import UNCHANGED, Unchanged
 from sip_testbed.gateway_keys import NewKeys, SideKeys, Taken
 from sip_testbed.gateway_refresh import Described
 from sip_testbed.gateway_rules import agreed, payloads_of, reasons
@@ -25,10 +27,12 @@ from voice_dpki.sip.dtls_sdp import DTLS_PROTOCOLS
 from voice_dpki.sip.sdp import Direction, RtpMap, SessionDescription
 from voice_dpki.wire.relay import Leg as MediaLeg
 from voice_dpki.wire.relay import Relay
+from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.sip.call import Leg
 from voice_dpki.wire.sip.changes import Reinvite, UnchangedError
 
 log = logging.getLogger(__name__)
+_SAID = Seldom(log)
 
 NOT_ACCEPTABLE: Final = 488
 PENDING: Final = 491
@@ -41,10 +45,11 @@ REFUSED: Final = (MalformedError, MikeyError, Refusal)
 
 
 class _RefusedError(Exception):
-    """The other side's refusal of a change, with its status."""
+    """A change that is refused for no fault of its own, with the status."""
 
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
+    def __init__(self, why: Unchanged, status: int) -> None:
+        super().__init__(f"{why}: {status}")
+        self.why = why
         self.status = status if status >= 400 else NOT_ACCEPTABLE
 
 
@@ -56,6 +61,8 @@ class CallEnd:
     media: MediaLeg
     keys: SideKeys
     described: Described
+    allowance: Allowance = field(default_factory=Allowance)
+    """The changes that the side may still ask for."""
 
     def take(self, taken: Taken) -> None:
         """Take new descriptions and keys, and send media where the other side's has them; raises MalformedError.
@@ -104,9 +111,12 @@ class Changes:
         async def answer(change: Reinvite) -> None:
             try:
                 await self._answer(end, other, change)
+            except TooOftenError as error:
+                _refuse(change, Unchanged.TOO_OFTEN, error, error.status, error.headers)
+            except _RefusedError as error:
+                _refuse(change, error.why, error, error.status)
             except REFUSED as error:
-                log.info("a change is refused", extra={"fields": {"reason": str(error)}})
-                change.refuse(NOT_ACCEPTABLE, None, reasons(str(error), self._name))
+                _refuse(change, Unchanged.UNACCEPTABLE, error, NOT_ACCEPTABLE, reasons(str(error), self._name))
 
         end.leg.on_reinvite(answer)
         end.leg.on_refresh(refresh)
@@ -127,22 +137,22 @@ class Changes:
         await end.leg.bye(reasons(str(error), self._name))
 
     async def _answer(self, end: CallEnd, other: CallEnd, change: Reinvite) -> None:
+        """Answer an offer of one side; raises TooOftenError, _RefusedError, or one of REFUSED."""
         if end.described.is_repeated_by(change.sdp):
             acknowledged = await change.accept(end.described.ours.serialize())
             if not change.sdp:
                 await self._take_repeated(end, acknowledged)
-        elif self._is_changing or self._relay is None:
-            change.refuse(PENDING)
-        else:
-            self._is_changing = True
-            try:
-                await self._change(end, other, change)
-            except _RefusedError as refusal:
-                change.refuse(refusal.status)
-            except LocalError as error:  # the other side has hung up, and so does this one
-                log.debug("a change of a call that ends", extra={"fields": {"error": str(error)}})
-            finally:
-                self._is_changing = False
+            return
+        if self._is_changing or self._relay is None:
+            raise _RefusedError(Unchanged.PENDING, PENDING)
+        end.allowance.take(asyncio.get_running_loop().time())
+        self._is_changing = True
+        try:
+            await self._change(end, other, change)
+        except LocalError as error:  # the other side has hung up, and so does this one
+            log.debug("a change of a call that ends", extra={"fields": {"error": str(error)}})
+        finally:
+            self._is_changing = False
 
     async def _change(self, end: CallEnd, other: CallEnd, change: Reinvite) -> None:
         """Answer an offer of one side, and before it offer the other what concerns it; raises one of REFUSED.
@@ -211,7 +221,7 @@ class Changes:
         try:
             final = await other.leg.reinvite(ours.serialize)
             if not 200 <= final.status < 300:
-                raise _RefusedError(final.status)
+                raise _RefusedError(Unchanged.DECLINED, final.status)
             try:
                 answer = before.answered(ours, final.sdp)
                 taken = await other.keys.confirm(before, ours, answer)
@@ -273,6 +283,14 @@ class Changes:
         codecs = [each.encoding for each in payloads] if recodes else []
         fields = {"keys": keys.suite if keys else "", "codecs": codecs, "held": self.is_held}
         log.info("call changed", extra={"fields": fields})
+
+
+def _refuse(
+    change: Reinvite, why: Unchanged, error: Exception, status: int, headers: Sequence[tuple[str, str]] = ()
+) -> None:
+    UNCHANGED.labels(why).inc()
+    _SAID.info("a change is refused", reason=str(error), status=status)
+    change.refuse(status, None, headers)
 
 
 def _with(before: Described, payloads: Sequence[RtpMap]) -> SessionDescription:

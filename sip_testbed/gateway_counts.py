@@ -26,9 +26,23 @@ class End(StrEnum):
     SILENT = "silent"
 
 
+class Unchanged(StrEnum):
+    """Why a change within a call is refused."""
+
+    UNACCEPTABLE = "unacceptable"
+    """By us, as offers of calls are."""
+    DECLINED = "declined"
+    """By the other side."""
+    PENDING = "pending"
+    """Another one is under way."""
+    TOO_OFTEN = "too-often"
+
+
 CALLS = counters("gateway_calls", "Calls through the gateway, by who called and how they ended.", way=Way, end=End)
 PACKETS = counters("gateway_packets", "RTP and RTCP packets passed on, by the side.", to=("inside", "outside"))
 DROPPED = counters("gateway_dropped", "Authentic packets that were not passed on, by reason.", reason=Unrelayed)
+
+UNCHANGED = counters("gateway_changes_refused", "Changes of calls that were refused, by reason.", reason=Unchanged)
 
 
 class Counts:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from sip_testbed.gateway_refresh import Described, cryptos, numbered, only, section_in_use, settled
-from sip_testbed.keying import KeyAgreement, offer_to
+from sip_testbed.keying import KeyAgreement, accept_again, offer_to
 from sip_testbed.media_policy import keys_of
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError
@@ -142,16 +142,13 @@ class MikeyKeys:
 
     async def accept(self, described: Described, whole: SessionDescription, at: int) -> Taken:
         """Answer another offer of keys than the last, or an update of the call's bundle."""
-        audio, keying = whole.narrowed(at), self._keying
+        audio = whole.narrowed(at)
         values = audio.audio_key_mgmt
         if values == described.agreed.audio_key_mgmt:
             return Taken(Described(described.ours, whole, audio), None)
         if not values:
             raise MalformedError("the offer has no key management any more: media in clear are refused")
-        if keying.updating.is_update(values):
-            answer = keying.updating.accept(values)
-        else:
-            answer = await keying.accept(values, self._peer_uri, len(keyed_with(whole, at)))
+        answer = await accept_again(self._keying, values, self._peer_uri, len(keyed_with(whole, at)))
         ours = _with(described.ours, KEY_MGMT, key_mgmt_value(answer.message))
         return Taken(Described(ours, whole, audio), _mikey(keys_of(answer.keys, whole, at)))
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from functools import partial
-from typing import ClassVar, Final, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Protocol, Self, TypeAlias, TypeVar
 
 from sip_testbed.credentials import Credentials
 from sip_testbed.inquiry import Inquiry
@@ -121,6 +121,15 @@ async def offer_to(keying: KeyAgreement[_O] | None, responder_uri: str, lines: i
         return None
     await keying.meet(responder_uri)
     return keying.offer(responder_uri, lines)
+
+
+async def accept_again(
+    keying: KeyAgreement[Any], key_mgmt: Sequence[str], initiator_uri: str, lines: int
+) -> KeyingAnswer:
+    """Answer an offer of other keys within a call: an update of its bundle, or an agreement; raises MikeyError."""
+    if keying.updating.is_update(key_mgmt):
+        return keying.updating.accept(key_mgmt)
+    return await keying.accept(key_mgmt, initiator_uri, lines)
 
 
 class _Pairs:

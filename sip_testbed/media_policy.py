@@ -29,6 +29,10 @@ SERVER_ERROR = 500
 class Refusal(PeerError):
     """Our refusal of a call or of its change: `step` is the check that failed, the message says why."""
 
+    status = NOT_ACCEPTABLE
+    headers: Sequence[tuple[str, str]] = ()
+    """Header fields of our answer, beside those that say why."""
+
     def __init__(self, step: str, sentence: str) -> None:
         super().__init__(sentence)
         self.step = step
@@ -91,13 +95,15 @@ def severity_of(error: VoiceDpkiError) -> int:
 
 def status_of(error: VoiceDpkiError) -> int:
     """Return the status of our refusal because of an error, which is one of FAILED."""
+    if isinstance(error, Refusal):
+        return error.status
     return NOT_ACCEPTABLE if isinstance(error, PeerError) else SERVER_ERROR
 
 
 def reasons_for(error: VoiceDpkiError) -> list[tuple[str, str]]:
     """Return the header fields of our refusal; one of our own failures is told in the log alone."""
     if isinstance(error, PeerError):
-        return reasons(str(error))
+        return [*reasons(str(error), status_of(error)), *(error.headers if isinstance(error, Refusal) else ())]
     return reasons("this telephone has failed", SERVER_ERROR)
 
 

@@ -11,10 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+from sip_testbed.allowance import Allowance
 from sip_testbed.conversation import Flow
 from sip_testbed.digits import further_maps, take_answered, take_offered
 from sip_testbed.key_errors import refusal_body, told_error
-from sip_testbed.keying import AnyOffer, KeyAgreement, offer_to
+from sip_testbed.keying import AnyOffer, KeyAgreement, accept_again, offer_to
 from sip_testbed.media_policy import (
     FAILED,
     NOT_ACCEPTABLE,
@@ -34,7 +35,6 @@ from sip_testbed.video_call import Video
 from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.media.codecs import Codec
-from voice_dpki.mikey.certified import KeyingAnswer
 from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.sdp import key_mgmt_value
@@ -110,6 +110,8 @@ class Session:
         self._agreed: Agreed | None = None
         self._leg: Leg | None = None
         self._begun = asyncio.Event()
+        self._allowance = Allowance()
+        """The new keys that the other side may still ask for."""
         self.video = Video(setup, None, media)
         """The video of the call: none unless the telephone sets another."""
 
@@ -305,7 +307,9 @@ class Session:
         agreed = Agreed(offer, taken, codec, now.own_keys, described.audio_key_mgmt)
         whole = keys = None
         if self._keying and agreed.their_keys != now.their_keys:
-            accepted = await self._accepted(self._keying, agreed.their_keys, len(keyed_with(offer, taken)))
+            self._allowance.take(asyncio.get_running_loop().time())
+            lines = len(keyed_with(offer, taken))
+            accepted = await accept_again(self._keying, agreed.their_keys, self.peer_uri, lines)
             whole, keys = accepted.keys, keys_of(accepted.keys, offer, taken)
             agreed = replace(agreed, own_keys=(key_mgmt_value(accepted.message),))
         self.video.check(offer, offer, whole)
@@ -325,15 +329,6 @@ class Session:
         sections = self.video.sections(offer, self._wanted, whole)
         await change.accept(answer_to(offer, taken, own, sections).serialize(), apply)
         self.video.switch()
-
-    async def _accepted(self, keying: KeyAgreement[Any], values: Sequence[str], lines: int) -> KeyingAnswer:
-        """Answer an offer of other keys for up to `lines` m-lines: an update of the bundle, or a new agreement.
-
-        Raises MikeyError.
-        """
-        if keying.updating.is_update(values):
-            return keying.updating.accept(values)
-        return await keying.accept(values, self.peer_uri, lines)
 
     async def _offer_late(self, change: Reinvite) -> None:
         """Offer the session as it is where a re-INVITE has no offer, and take the answer in the ACK."""

@@ -2,13 +2,15 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from prometheus_client import REGISTRY
 
-from sip_testbed import gateway_changes
+from sip_testbed import allowance, gateway_changes
+from sip_testbed.allowance import MAX_CHANGES
 from sip_testbed.gateway_changes import CallEnd, Changes, silence
 from sip_testbed.gateway_keys import MikeyKeys, SideKeys
 from sip_testbed.gateway_refresh import Described
@@ -74,6 +76,7 @@ class Change:
         self.sdp = sdp
         self.cancelled = cancelled
         self.answered: bytes | int | None = None
+        self.headers: dict[str, str] = {}
 
     async def accept(self, sdp: bytes, apply: Callable[[], None] | None = None) -> bytes:
         if self.cancelled:
@@ -83,8 +86,8 @@ class Change:
         self.answered = sdp
         return b""
 
-    def refuse(self, status: int, *_: object) -> None:
-        self.answered = status
+    def refuse(self, status: int, _: str | None = None, headers: Sequence[tuple[str, str]] = ()) -> None:
+        self.answered, self.headers = status, dict(headers)
 
     @property
     def description(self) -> SessionDescription:
@@ -97,6 +100,12 @@ def directed(text: str, direction: str) -> bytes:
     return ("\r\n".join([*lines, f"a={direction}"]) + "\r\n").encode()
 
 
+def counted_refusals(reason: str) -> float:
+    found = REGISTRY.get_sample_value("voice_dpki_gateway_changes_refused_total", {"reason": reason})
+    assert found is not None
+    return found
+
+
 MIKEY = THEIRS.serialize().decode()
 
 
@@ -105,7 +114,7 @@ class Keying:
 
     def __init__(self) -> None:
         self.fails = False
-        self.made = self.proposed = 0
+        self.made = self.offered = self.proposed = 0
         self.updating = SimpleNamespace(is_update=lambda _: False)
 
     async def accept(self, key_mgmt: Any, initiator_uri: str, lines: int) -> Any:
@@ -116,6 +125,7 @@ class Keying:
 
     def offer(self, *_: object) -> Any:
         self.proposed += 1
+        self.offered += 1
         return SimpleNamespace(message=b"offer")
 
     async def confirm(self, *_: object) -> SrtpKeys:
@@ -339,6 +349,36 @@ async def test_keys_that_do_not_verify_are_refused_and_change_nothing(sdes: Call
     assert (await sdes.change(sdes.domain, directed(MIKEY.replace("AQ", "Ag"), "sendonly"))).answered == 488
     assert (sdes.telephone.offered, sdes.streams()) == ([], streams)
     assert [end.described for end in sdes.ends] == before
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow this machine is, no further change is allowed during the test."""
+    monkeypatch.setattr(allowance, "CHANGE_S", 3600.0)
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_keys_are_agreed_on_so_often_and_then_only_now_and_then(sdes: Call) -> None:
+    """Each costs a signature, and a place among its organisation's replays. The other side has its own changes."""
+    before = counted_refusals("too-often")
+    agains = [MIKEY.replace("AQ==", f"A{number}Q=") for number in range(MAX_CHANGES + 2)]
+    changes = [await sdes.change(sdes.domain, directed(again, "sendrecv")) for again in agains]
+    assert [isinstance(change.answered, bytes) for change in changes] == [True] * MAX_CHANGES + [False] * 2
+    assert (changes[-1].answered, sdes.keying.made) == (500, MAX_CHANGES)
+    assert 1 <= int(changes[-1].headers["Retry-After"]) <= 3600
+    assert counted_refusals("too-often") == before + 2
+    assert isinstance((await sdes.change(sdes.domain, directed(agains[-3], "sendrecv"))).answered, bytes)
+    sdes.domain.says = agains[-3]
+    assert isinstance((await sdes.change(sdes.telephone, directed(SDES_ANSWER, "sendonly"))).answered, bytes)
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_a_telephone_that_changes_codecs_makes_keys_so_often_and_no_more(sdes: Call) -> None:
+    """A codec of another clock has the gateway offer the domain new keys."""
+    sdes.domain.status = 488
+    changes = [await sdes.change(sdes.telephone, recoded(SDES_ANSWER, 107, OPUS)) for _ in range(MAX_CHANGES + 2)]
+    assert [change.answered for change in changes] == [488] * MAX_CHANGES + [500] * 2
+    assert sdes.keying.offered == len(sdes.domain.offered) == MAX_CHANGES
 
 
 async def test_a_new_key_of_sdes_is_answered_with_one_of_ours_for_another_ssrc(sdes: Call) -> None:

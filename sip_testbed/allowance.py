@@ -1,0 +1,38 @@
+"""How often one side of a call may have it changed: each can cost a signature, and a place among replays."""
+
+import math
+from typing import Final
+
+from sip_testbed.media_policy import SERVER_ERROR, Refusal
+
+MAX_CHANGES: Final = 8
+"""Changes that one side of a call may ask for at once."""
+
+CHANGE_S: Final = 5.0
+"""Seconds after which it may ask for one more: fewer than 50 in the time that the replay cache keeps a message."""
+
+
+class TooOftenError(Refusal):
+    """A side has asked for changes too often; `headers` say when it may ask again (RFC 3261 §21.5.1)."""
+
+    status = SERVER_ERROR
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__("changes", "this side asks for changes of the call too often")
+        self.headers = [("Retry-After", str(math.ceil(wait_s)))]
+
+
+class Allowance:
+    """The changes that are left to one side of a call."""
+
+    def __init__(self) -> None:
+        self._left: float = MAX_CHANGES
+        self._at_s = -math.inf
+
+    def take(self, now_s: float) -> None:
+        """Count a change at a time of the monotonic clock; raises TooOftenError if none is left."""
+        self._left = min(self._left + (now_s - self._at_s) / CHANGE_S, MAX_CHANGES)
+        self._at_s = now_s
+        if self._left < 1:
+            raise TooOftenError((1 - self._left) * CHANGE_S)
+        self._left -= 1
