@@ -47,7 +47,8 @@ from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.sessions import Bundles, accept_policy, answer_header, offered_sessions, srtp_keys
 from voice_dpki.mikey.steps import Counts, PeerClaim
 from voice_dpki.names import CertDigest
-from voice_dpki.x509.keys import KeyKindError, SignatureError, verify_signature
+from voice_dpki.x509.keys import KeyKindError, SignatureError
+from voice_dpki.x509.p256 import fastest, verify_es256
 from voice_dpki.x509.recorded import CertificateRefused, RecordedCertificate, TrustedCertificate, Use, judge
 
 SIGNATURE_ALGORITHM: Final = "ES256"
@@ -168,6 +169,7 @@ class ModernInitiator:
 
     def __init__(self, party: ModernParty) -> None:
         self._party = party
+        self._signer = fastest(party.signer)
         self._bundles = Bundles()
 
     def offer(
@@ -200,7 +202,7 @@ class ModernInitiator:
             MARK,
             steps.sdp_ids_of(key_mgmt_ids),
         )
-        sent = _sign(header, payloads, self._party.signer, _OFFER_DOMAIN)
+        sent = _sign(header, payloads, self._signer, _OFFER_DOMAIN)
         return ModernOffer(sent.octets, responder_uri, profile, sent, exchange)
 
     def close(self, csb_id: int) -> None:
@@ -224,6 +226,7 @@ class ModernResponder:
         encapsulate: Encapsulate = encapsulate,
     ) -> None:
         self._party = party
+        self._signer = fastest(party.signer)
         self._replays = replays
         self._profiles = tuple(profiles)
         self._least = least
@@ -301,7 +304,7 @@ class ModernResponder:
             MARK,
         )
         offered = _hash(message)
-        octets = _sign(header, payloads, self._party.signer, _ANSWER_DOMAIN + offered).octets
+        octets = _sign(header, payloads, self._signer, _ANSWER_DOMAIN + offered).octets
         tgk, rand = _tgk(secret, offered, value), message.one(Rand).rand
         return KeyingAnswer(octets, srtp_keys(tgk, header, rand, profile, initiates=False))
 
@@ -376,7 +379,7 @@ def _check_signature(claim: ModernClaim, trusted: TrustedCertificate, context: b
         raise MikeyError(Failure.SIGNATURE_TYPE, f"signature type {signature.s_type} is not ECDSA on P-256")
     key, signed = trusted.profile.public_key_der, context + claim.message.signed_octets()
     try:
-        verify_signature(key, SIGNATURE_ALGORITHM, signed, signature.signature)
+        verify_es256(key, signed, signature.signature)
     except (SignatureError, KeyKindError):
         raise MikeyError(
             Failure.SIGNATURE, f"the signature of the {claim.role}'s message does not verify"
