@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from voice_dpki.codec.cursor import Cursor
 from voice_dpki.mikey import dh
 from voice_dpki.mikey.failures import MikeyError
-from voice_dpki.mikey.keys import PRE_SHARED, EnvelopeConstant, Label, StreamKey, TgkConstant, prf
+from voice_dpki.mikey.keys import PRE_SHARED, EnvelopeConstant, KeyedPrf, Label, StreamKey, TgkConstant
 from voice_dpki.mikey.message import Message, SrtpId, parse_payloads
 from voice_dpki.mikey.payloads import Kemac, KeyData, Rand, Timestamp
 from voice_dpki.mikey.policy import SrtpProfile
@@ -51,8 +51,8 @@ class TestPreSharedKeyVectors:
 
     @pytest.mark.parametrize("cs_id", [1, 2])
     def test_the_keys_of_each_crypto_session(self, vector: dict[str, Any], cs_id: int) -> None:
-        tgk, expected = bytes.fromhex(vector["tgk"]), vector["cs"][str(cs_id)]
-        label = Label(Prf.MIKEY_1, cs_id, int(vector["csb_id"], 16), bytes.fromhex(vector["rand"]))
+        tgk, expected = KeyedPrf(Prf.MIKEY_1, bytes.fromhex(vector["tgk"])), vector["cs"][str(cs_id)]
+        label = Label(cs_id, int(vector["csb_id"], 16), bytes.fromhex(vector["rand"]))
         assert label.derive(tgk, TgkConstant.TEK, 16).hex() == expected["tek"]
         assert label.derive(tgk, TgkConstant.SALT, 14).hex() == expected["salt"]
         assert label.derive(tgk, TgkConstant.ENCRYPTION, 16).hex() == expected["encr"]
@@ -62,8 +62,8 @@ class TestPreSharedKeyVectors:
 
     @staticmethod
     def envelope(vector: dict[str, Any], constant: EnvelopeConstant, size: int) -> bytes:
-        label = Label(Prf.MIKEY_1, PRE_SHARED, int(vector["csb_id"], 16), bytes.fromhex(vector["rand"]))
-        return label.derive(bytes.fromhex(vector["psk"]), constant, size)
+        label = Label(PRE_SHARED, int(vector["csb_id"], 16), bytes.fromhex(vector["rand"]))
+        return label.derive(KeyedPrf(Prf.MIKEY_1, bytes.fromhex(vector["psk"])), constant, size)
 
 
 def reference(hash_name: str, key: bytes, label: bytes, size: int) -> bytes:
@@ -86,11 +86,12 @@ def reference(hash_name: str, key: bytes, label: bytes, size: int) -> bytes:
 @pytest.mark.parametrize("size", [14, 16, 20, 32, 33, 64])
 def test_prf_at_block_boundaries(function: Prf, name: str, length: int, size: int) -> None:
     key = bytes(range(1, length + 1))
-    assert prf(function, key, b"label", size) == reference(name, key, b"label", size)
+    assert KeyedPrf(function, key).derive(b"label", size) == reference(name, key, b"label", size)
 
 
 def test_a_longer_key_never_gives_the_same_output() -> None:
-    outputs = [prf(Prf.MIKEY_1, bytes([7]) * length, b"label", 16) for length in (31, 32, 33, 63, 64, 65)]
+    keyed = [KeyedPrf(Prf.MIKEY_1, bytes([7]) * length) for length in (31, 32, 33, 63, 64, 65)]
+    outputs = [prf.derive(b"label", 16) for prf in keyed]
     assert all(one != other for one, other in pairwise(outputs))
 
 

@@ -18,7 +18,7 @@ from voice_dpki.codec.ntp import ntp_time
 from voice_dpki.effects import SystemRandom
 from voice_dpki.mikey import dh
 from voice_dpki.mikey.failures import Failure
-from voice_dpki.mikey.keys import Label, StreamKey
+from voice_dpki.mikey.keys import KeyedPrf, Label, StreamKey
 from voice_dpki.mikey.message import Header, Message, SrtpId
 from voice_dpki.mikey.payloads import DhValue, Identity, KeyData, Payload, Rand, Timestamp
 from voice_dpki.mikey.policy import policy_for
@@ -83,7 +83,8 @@ def keys_of(message: Message, psk: bytes, rand: bytes | None = None) -> LongKeys
 
 def srtp_of(tgk: bytes, offer: Message) -> str:
     """Master key and salt of crypto session 0."""
-    key = StreamKey.from_tgk(tgk, Label(Prf.MIKEY_1, 0, offer.header.csb_id, offer.one(Rand).rand), PROFILE, 0)
+    label = Label(0, offer.header.csb_id, offer.one(Rand).rand)
+    key = StreamKey.from_tgk(KeyedPrf(Prf.MIKEY_1, tgk), label, PROFILE, 0)
     return (key.tek + key.salt).hex()
 
 

@@ -15,7 +15,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.mikey import dh
 from voice_dpki.mikey.certified import KeyingAnswer
 from voice_dpki.mikey.failures import Failure, MikeyError
-from voice_dpki.mikey.keys import EnvelopeConstant, Label, StreamKey
+from voice_dpki.mikey.keys import EnvelopeConstant, KeyedPrf, Label, StreamKey
 from voice_dpki.mikey.message import Header, Message, SrtpId, serialize
 from voice_dpki.mikey.payloads import (
     DhValue,
@@ -356,8 +356,8 @@ def test_dhhmac_exchanges_with_mykey(vector: dict[str, Any]) -> None:
     assert keys.sealed(ours.header, ours.payloads[:-1], EncrAlg.NULL, b"") == ours.octets
     pair = dh.new_pair(CountingRandom("dhhmac"))
     assert ours.one(DhValue).value == pair.public_value
-    tgk = dh.shared_value(pair.secret, theirs.one(DhValue).value)
-    key = StreamKey.from_tgk(tgk, Label(Prf.MIKEY_1, 0, csb_id, rand), PROFILE, 0)
+    tgk = KeyedPrf(Prf.MIKEY_1, dh.shared_value(pair.secret, theirs.one(DhValue).value))
+    key = StreamKey.from_tgk(tgk, Label(0, csb_id, rand), PROFILE, 0)
     assert (key.tek + key.salt).hex() == vector["keys"]
 
 

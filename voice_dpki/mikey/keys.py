@@ -1,11 +1,12 @@
 """Key derivation (RFC 3830 §4.1, RFC 6043 §6.1): from a TGK or a pre-shared key to the keys in use."""
 
-import hmac
 import struct
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import reduce
-from hashlib import sha1, sha256
+
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.registry import Prf
@@ -16,7 +17,7 @@ _BLOCK_BYTES = 32
 _LABEL = struct.Struct("!IBI")
 """The beginning of a label: constant, crypto session, bundle (RFC 3830 §4.1.3)."""
 
-_HASHES = {Prf.MIKEY_1: sha1, Prf.HMAC_SHA_256: sha256}
+_HASHES = {Prf.MIKEY_1: SHA1(), Prf.HMAC_SHA_256: SHA256()}  # noqa: S303 - MIKEY-1 is HMAC with SHA-1
 
 PRE_SHARED = 0xFF
 """Replaces the crypto session ID when keys for MIKEY's own messages are derived (RFC 3830 §4.1.4)."""
@@ -39,44 +40,53 @@ class EnvelopeConstant(IntEnum):
     SALT = 0x29B88916
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
-    """What a derived key is bound to besides its constant: PRF, crypto session, bundle and RAND."""
+class KeyedPrf:
+    """PRF(key, label) with one key, which is set up once for all labels (RFC 3830 §4.1.2, RFC 6043 §6.1).
 
-    prf: Prf
-    cs_id: int
-    csb_id: int
-    rand: bytes
-
-    def derive(self, key: bytes, constant: TgkConstant | EnvelopeConstant, size: int) -> bytes:
-        """Derive `size` bytes from `key`: label = constant ‖ cs_id ‖ csb_id ‖ RAND."""
-        label = _LABEL.pack(constant, self.cs_id, self.csb_id) + self.rand
-        return prf(self.prf, key, label, size)
-
-
-def prf(function: Prf, key: bytes, label: bytes, size: int) -> bytes:
-    """Compute PRF(key, label), `size` bytes long, with a key that is not empty (RFC 3830 §4.1.2).
-
-    A key whose length is a multiple of 32 bytes has no empty last block.
+    The key is not empty. One whose length is a multiple of 32 bytes has no empty last block.
     """
-    if len(key) <= _BLOCK_BYTES:
-        return _p(function, key, label, size)
-    blocks = [key[start : start + _BLOCK_BYTES] for start in range(0, len(key), _BLOCK_BYTES)]
-    return reduce(_xor, (_p(function, block, label, size) for block in blocks))
+
+    __slots__ = ("_blocks",)
+
+    def __init__(self, function: Prf, key: bytes) -> None:
+        blocks = (key[start : start + _BLOCK_BYTES] for start in range(0, len(key), _BLOCK_BYTES))
+        self._blocks = [HMAC(block, _HASHES[function]) for block in blocks]
+
+    def derive(self, label: bytes, size: int) -> bytes:
+        """Compute `size` bytes."""
+        return reduce(_xor, [self._p(block, label, size) for block in self._blocks])
+
+    @staticmethod
+    def _p(block: HMAC, label: bytes, size: int) -> bytes:
+        """Compute the P-function over one block of the key, cut to `size` bytes."""
+        out, link = b"", label
+        while len(out) < size:
+            link = _mac(block, link)
+            out += _mac(block, link + label)
+        return out[:size]
 
 
-def _p(function: Prf, block: bytes, label: bytes, size: int) -> bytes:
-    """Compute the P-function over one block of the key, cut to `size` bytes."""
-    hash_ = _HASHES[function]
-    out, link = b"", label
-    while len(out) < size:
-        link = hmac.digest(block, link, hash_)
-        out += hmac.digest(block, link + label, hash_)
-    return out[:size]
+def _mac(keyed: HMAC, data: bytes) -> bytes:
+    context = keyed.copy()
+    context.update(data)
+    return context.finalize()
 
 
 def _xor(one: bytes, other: bytes) -> bytes:
     return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).to_bytes(len(one), "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a derived key is bound to besides its constant: crypto session, bundle and RAND."""
+
+    cs_id: int
+    csb_id: int
+    rand: bytes
+
+    def derive(self, prf: KeyedPrf, constant: TgkConstant | EnvelopeConstant, size: int) -> bytes:
+        """Derive `size` bytes: label = constant ‖ cs_id ‖ csb_id ‖ RAND."""
+        return prf.derive(_LABEL.pack(constant, self.cs_id, self.csb_id) + self.rand, size)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -88,8 +98,8 @@ class StreamKey:
     salt: bytes
 
     @classmethod
-    def from_tgk(cls, tgk: bytes, label: Label, profile: SrtpProfile, ssrc: int) -> "StreamKey":
-        """Derive the key of the crypto session that `label` names (RFC 3830 §4.1.3)."""
+    def from_tgk(cls, tgk: KeyedPrf, label: Label, profile: SrtpProfile, ssrc: int) -> "StreamKey":
+        """Derive the key of the crypto session that `label` names from a TGK (RFC 3830 §4.1.3)."""
         tek = label.derive(tgk, TgkConstant.TEK, profile.key_bytes)
         return cls(ssrc, tek, label.derive(tgk, TgkConstant.SALT, profile.salt_bytes))
 

@@ -12,7 +12,7 @@ from voice_dpki.codec.ntp import ntp_time
 from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError
 from voice_dpki.mikey.failures import Failure, MikeyError
-from voice_dpki.mikey.keys import Label, SrtpKeys, StreamKey
+from voice_dpki.mikey.keys import KeyedPrf, Label, SrtpKeys, StreamKey
 from voice_dpki.mikey.message import Header, Message, SrtpId
 from voice_dpki.mikey.payloads import SecurityPolicy, Timestamp
 from voice_dpki.mikey.policy import SrtpProfile, profile_of
@@ -75,17 +75,18 @@ def answer_header(kind: DataType, offered: Header, random: Random) -> Header:
 
 def srtp_keys(tgk: bytes, header: Header, rand: bytes, profile: SrtpProfile, *, initiates: bool) -> SrtpKeys:
     """Derive the keys of each m-line that an answer's `header` maps, as its Initiator or its Responder has them."""
+    prf = KeyedPrf(Prf(header.prf), tgk)
 
     def stream(cs_id: int) -> StreamKey:
-        label = Label(Prf(header.prf), cs_id, header.csb_id, rand)
-        return StreamKey.from_tgk(tgk, label, profile, header.sessions[cs_id - 1].ssrc)
+        label = Label(cs_id, header.csb_id, rand)
+        return StreamKey.from_tgk(prf, label, profile, header.sessions[cs_id - 1].ssrc)
 
     def line(first: int) -> SrtpKeys:
         ours, theirs = (stream(first), stream(first + 1))[:: 1 if initiates else -1]
         return SrtpKeys(profile, send=ours, receive=theirs)
 
     keys, *further = [line(first) for first in range(1, len(header.sessions), 2)]
-    return replace(keys, further=tuple(further))
+    return replace(keys, further=tuple(further)) if further else keys
 
 
 def accept_policy(message: Message, profiles: Iterable[SrtpProfile]) -> SrtpProfile:

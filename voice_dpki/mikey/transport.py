@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from voice_dpki.codec.cursor import Cursor
 from voice_dpki.errors import MalformedError
 from voice_dpki.mikey.failures import Failure, MikeyError
-from voice_dpki.mikey.keys import PRE_SHARED, EnvelopeConstant, Label
+from voice_dpki.mikey.keys import PRE_SHARED, EnvelopeConstant, KeyedPrf, Label
 from voice_dpki.mikey.message import Header, Message, parse_payloads, serialize
 from voice_dpki.mikey.payloads import Kemac, Payload, Timestamp, Verification
 from voice_dpki.mikey.registry import EncrAlg, ErrorNumber, MacAlg, PayloadType, Prf
@@ -117,11 +117,15 @@ class MessageKeys:
         return _SUITES[self.prf]
 
     @cached_property
+    def _keyed(self) -> KeyedPrf:
+        return KeyedPrf(self.prf, self.secret)
+
+    @cached_property
     def _auth_key(self) -> bytes:
         return self._derive(EnvelopeConstant.AUTHENTICATION, self._suite.mac_bytes)
 
     def _derive(self, constant: EnvelopeConstant, size: int) -> bytes:
-        return Label(self.prf, PRE_SHARED, self.csb_id, self.rand).derive(self.secret, constant, size)
+        return Label(PRE_SHARED, self.csb_id, self.rand).derive(self._keyed, constant, size)
 
     def _mac(self, data: bytes) -> bytes:
         return hmac.digest(self._auth_key, data, self._suite.hash_name)
