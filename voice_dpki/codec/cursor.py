@@ -37,7 +37,8 @@ class Cursor:
 
     def uint(self, size: int) -> int:
         """Read an unsigned big-endian integer of `size` bytes."""
-        return int.from_bytes(self.take(size), "big")
+        octets = self.take(size)
+        return octets[0] if size == 1 else int.from_bytes(octets, "big")
 
     def rest(self) -> bytes:
         """Read all that is left."""

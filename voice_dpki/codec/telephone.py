@@ -98,7 +98,12 @@ def is_canonical_tn(text: str) -> bool:
 def number_in_uri(text: str) -> Tn | None:
     """Return the E.164 number that is the user of a SIP or SIPS URI, None for others (see `SipUri.number`)."""
     uri = split_sip_uri(text)
-    return uri.number if uri is not None else None
+    return _number(uri) if uri is not None else None
+
+
+@lru_cache(maxsize=_URIS_KEPT)
+def _number(uri: SipUri) -> Tn | None:
+    return uri.number
 
 
 def host_in_uri(text: str) -> str | None:

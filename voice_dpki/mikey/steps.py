@@ -3,7 +3,6 @@
 Each returns what it read, or nothing, and raises MikeyError with the step's failure.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -221,11 +220,11 @@ def _check_streams(header: Header, chosen: int) -> None:
 
 def check_payloads(message: Message, counts: Counts) -> None:
     """Check that the message has the payloads of its mode, each as often as `counts` allows, and no others."""
-    found = Counter(type(payload) for payload in message.payloads)
-    for kind in found.keys() | counts.keys():
+    found = [type(payload) for payload in message.payloads]
+    for kind in {*found, *counts}:
         least, most = counts.get(kind, (0, 0))
-        if not least <= found[kind] <= most:
-            raise MikeyError(Failure.PAYLOAD, f"{found[kind]} {kind.kind.name} payloads in a message of this kind")
+        if not least <= (number := found.count(kind)) <= most:
+            raise MikeyError(Failure.PAYLOAD, f"{number} {kind.kind.name} payloads in a message of this kind")
 
 
 def check_echo(equal: bool, failure: Failure, what: str) -> None:

@@ -6,6 +6,7 @@ record it. Relying parties compare again, because an allotment may have moved to
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Protocol
 
 from voice_dpki.errors import MalformedError
@@ -17,6 +18,8 @@ _SIP_URI = re.compile(r"sips?:(?:(?P<user>[^@]*)@)?(?P<host>[a-z0-9.-]+)(?::[0-9
 
 _TEL_URI = re.compile(r"tel:\+(?P<number>[0-9]{1,15})\Z", re.IGNORECASE)
 _URN = re.compile(r"urn:[a-z0-9][a-z0-9-]{0,30}:[!-~]+\Z", re.IGNORECASE)
+_URIS_KEPT = 1024
+"""URIs whose claims are cached: several rules ask for those of one certificate, with each judgement."""
 
 
 class Claims(Protocol):
@@ -48,14 +51,19 @@ class UriClaim:
     @classmethod
     def of(cls, uri: str) -> "UriClaim":
         """Read a SIP, SIPS or tel URI, or a URN; raises MalformedError for another URI."""
-        if found := _SIP_URI.match(uri):
-            user = found["user"] or ""
-            return cls(found["host"].lower(), Tn(user[1:]) if user.startswith("+") else None)
-        if found := _TEL_URI.match(uri):
-            return cls(number=Tn(found["number"]))
-        if _URN.match(uri):
-            return cls()
-        raise MalformedError("a certificate's URI is none of sip, sips, tel and urn, or has parameters")
+        return _claimed(uri)
+
+
+@lru_cache(maxsize=_URIS_KEPT)
+def _claimed(uri: str) -> UriClaim:
+    if found := _SIP_URI.match(uri):
+        user = found["user"] or ""
+        return UriClaim(found["host"].lower(), Tn(user[1:]) if user.startswith("+") else None)
+    if found := _TEL_URI.match(uri):
+        return UriClaim(number=Tn(found["number"]))
+    if _URN.match(uri):
+        return UriClaim()
+    raise MalformedError("a certificate's URI is none of sip, sips, tel and urn, or has parameters")
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,9 +250,10 @@ def _judged(
     profile: CertificateProfile, recorded: RecordedCertificate, use: Use, allotment: Allotment
 ) -> TrustedCertificate:
     """Judge a certificate of good standing by the rules on which time has no influence."""
+    case = _Case(use, profile, recorded.organization, allotment)
     for rule in RULES:
         if use in rule.uses:
-            rule.check(_Case(use, profile, recorded.organization, allotment))
+            rule.check(case)
     return TrustedCertificate(use, profile, recorded.organization, allotment)
 
 

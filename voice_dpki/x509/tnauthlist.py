@@ -46,7 +46,7 @@ class TnRange:
 
     def covers(self, tn: Tn) -> bool:
         """Tell whether `tn`, a canonical number, lies in the range."""
-        if len(tn) != len(self.start) or not _DIGITS.match(tn):
+        if len(tn) != len(self.start) or not (tn.isascii() and tn.isdigit()):
             return False
         return 0 <= int(tn) - int(self.start) < self.count
 
