@@ -21,7 +21,7 @@ from voice_dpki.ledger.activation import (
     scheduled,
     version_at,
 )
-from voice_dpki.ledger.draft import Draft
+from voice_dpki.ledger.draft import Draft, TxResult
 from voice_dpki.ledger.genesis import dump_genesis, load_genesis
 from voice_dpki.ledger.kind import Endorsement
 from voice_dpki.ledger.members import Member
@@ -38,9 +38,10 @@ from voice_dpki.ledger.proposals import (
     parse_change,
 )
 from voice_dpki.ledger.quotas import usage
+from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.rules import NEWEST, V1, V2, V3, V4, VERSIONS, MissingRulesError, is_readable, rules_for
 from voice_dpki.ledger.signatures import is_canonical
-from voice_dpki.ledger.state import Block, Composed, apply, check, check_sender, compose
+from voice_dpki.ledger.state import Block, Composed, apply, check, check_sender, compose, may_enter
 from voice_dpki.ledger.transactions import Batch, ChangeStatus, Propose, Submit, Transaction, canonical, endorse
 from voice_dpki.names import Height
 from voice_dpki.x509.profile import build_certificate, digest_of
@@ -448,3 +449,10 @@ def test_what_is_missing_is_named_in_numbers() -> None:
     with pytest.raises(MissingRulesError) as caught:
         rules_for(99, 1234)
     assert (caught.value.version, caught.value.height) == (99, 1234)
+
+
+@pytest.mark.parametrize("refusal", Refusal)
+def test_only_what_a_valid_sender_sent_may_enter_a_block_though_it_is_refused(refusal: Refusal) -> None:
+    result = TxResult(refusal.code, refusal.kebab, refusal.sentence)
+    assert may_enter(V1, result) == (refusal.code >= 100)
+    assert not may_enter(V2, result)
