@@ -23,13 +23,23 @@ from voice_dpki.wire.tasks import first_of
 log = logging.getLogger(__name__)
 
 MAX_CHANGE_S: Final = 90.0
-"""Longest time until our side has answered a re-INVITE and the ACK has come, which alone may take 32 s."""
+"""Longest time until our side has answered a re-INVITE, and again from then until it is done with the change.
+
+The ACK alone may take 32 s, and what was passed on may have to be undone."""
+
+MAX_UPDATE_S: Final = 16.0
+"""The same for an UPDATE with an offer, which is to be answered promptly (RFC 3311 §5.2).
+
+Its sender waits for 64*T1, 32 s as a rule; an answer after that would change our side alone."""
 
 MAX_UNACKNOWLEDGED: Final = 2
 """Re-INVITEs whose ACK may be missing at the same time; a further one has to wait."""
 
 DIALOG_ENDS: Final = (408, 481)
 """Final responses, or their absence, after which there is no dialog any more (RFC 3261 §12.2.1.2)."""
+
+TOO_LATE: Final = ("Reason", 'SIP;cause=487;text="a change was accepted after it had been given up"')
+"""Header field of the BYE that ends a call whose other side has taken a change that ours has not."""
 
 
 class UnchangedError(PeerError):
@@ -73,7 +83,10 @@ class Changes:
         (self._idle.set if self.progress.may_send else self._idle.clear)()
 
     async def offer(self, dialog: Dialog, offer: Callable[[], bytes], *, owns_call_id: bool) -> FinalAnswer:
-        """Send a re-INVITE with what `offer` makes; see `Leg.reinvite`."""
+        """Send a re-INVITE with what `offer` makes; see `Leg.reinvite`.
+
+        Cancelled while it waits for the answer, it gives the re-INVITE up, as `_SentReinvite.give_up` says.
+        """
         async with self._lock:
             for tries in range(1, MAX_TRIES + 1):
                 await first_of(self._idle.wait(), self._ended.wait())
@@ -93,11 +106,22 @@ class Changes:
         request.headers.set("Contact", self._line.contact)
         request.headers.set("Allow", self._line.allow)
         set_body(request, offer(), CONTENT_TYPE)
-        self.note(sent=True)
+        sent = _SentReinvite(self, self._line, dialog, request)
         try:
-            return await _SentReinvite(self, self._line, dialog, request).answer
-        finally:
-            self.note(sent=False)
+            return await asyncio.shield(sent.answer)
+        except asyncio.CancelledError:
+            sent.give_up()
+            raise
+
+    def given_up(self, answer: FinalAnswer) -> None:
+        """Process the answer to a re-INVITE of ours that nobody waits for; it must not leave the sides apart."""
+        if self._ended.is_set():
+            return
+        if 200 <= answer.status < 300:
+            log.warning("a change was accepted after it had been given up, which ends the call")
+            self._line.exchange.run(self._end((TOO_LATE,)))
+        elif answer.status in DIALOG_ENDS:
+            self._line.exchange.run(self._end(()))
 
     def receive(self, dialog: Dialog, event: RequestReceived) -> None:
         """Process a re-INVITE whose CSeq is in order; raises RequestRefusedError if it cannot be taken now."""
@@ -111,16 +135,20 @@ class Changes:
         self._line.exchange.run(self._serve(self.on_reinvite, self._received))
 
     async def _serve(self, on_reinvite: Callable[["Reinvite"], Awaitable[None]], change: "Reinvite") -> None:
-        """Let the owner answer a re-INVITE, and refuse what it leaves unanswered."""
+        """Let the owner answer a re-INVITE in time, and refuse what it leaves unanswered."""
+        status = 500
         try:
-            async with asyncio.timeout(MAX_CHANGE_S):
+            async with asyncio.timeout(change.limit_s) as change.limit:
                 await on_reinvite(change)
+        except TimeoutError:
+            status = 504
+            log.warning("a change of the call took too long", extra={"fields": {"answered": change.is_answered}})
         except UnchangedError as error:
             log.info("a change of the call did not come about", extra={"fields": {"reason": str(error)}})
         except Exception:
             log.exception("a re-INVITE was not handled")
         finally:
-            change.refuse(500)
+            change.refuse(status)
 
     def update_received(self, update: "Reinvite") -> None:
         """Let the owner answer an UPDATE with an offer, as it does with a re-INVITE; raises RequestRefusedError."""
@@ -134,10 +162,12 @@ class Changes:
         """Wait for the ACK of our 2xx `response`, and end the call if it does not come; raises UnchangedError."""
         self._unacknowledged.append(invitation)
         self.note(received=False, unacknowledged=True, offered=not invitation.request.body)
-        came = await invitation.repeat(response, self._ended)
-        self._unacknowledged.remove(invitation)
-        left = self._unacknowledged
-        self.note(unacknowledged=bool(left), offered=any(not each.request.body for each in left))
+        try:
+            came = await invitation.repeat(response, self._ended)
+        finally:
+            self._unacknowledged.remove(invitation)
+            left = self._unacknowledged
+            self.note(unacknowledged=bool(left), offered=any(not each.request.body for each in left))
         if not came:
             await self._end(())
             raise UnchangedError("our answer was not acknowledged, so the call is over")
@@ -171,6 +201,9 @@ class Changes:
 class Reinvite:
     """A re-INVITE of the other side, to be answered once, by `accept` or `refuse`."""
 
+    limit_s = MAX_CHANGE_S
+    """Longest time until it is answered."""
+
     _progress = "received"
     """The field of InviteProgress that tells of it."""
 
@@ -181,6 +214,8 @@ class Reinvite:
         self._line = line
         self._dialog = dialog
         self._invitation = invitation
+        self.limit: asyncio.Timeout | None = None
+        """Ends the work on it, which begins anew with `accept`."""
 
     @property
     def sdp(self) -> bytes:
@@ -206,6 +241,8 @@ class Reinvite:
 
     def _answer(self, sdp: bytes, apply: Callable[[], None] | None) -> Response:
         """Send a 200 with `sdp`, and return it; raises UnchangedError."""
+        if self.limit is not None:
+            self.limit.reschedule(asyncio.get_running_loop().time() + MAX_CHANGE_S)
         self._changes.check_goes_on(self)
         try:
             self._dialog.refresh(self._invitation.request)
@@ -247,12 +284,27 @@ class _SentReinvite:
         self._request = request
         self._ack: Request | None = None
         self._tries = 0
+        self._key: TransactionKey | None = None
+        self._is_given_up = False
+        self._changes.note(sent=True)
         self._send()
+
+    def give_up(self) -> None:
+        """Cancel the re-INVITE, which nobody waits for any more, after a provisional response (RFC 3261 §9.1).
+
+        No other begins before its final response. A 2xx that comes nevertheless is acknowledged, and ends the call:
+        the session from before cannot be offered again here, as it may take new keys, and that may be refused, too.
+        """
+        self._is_given_up = True
+        if self.answer.done():
+            self._changes.given_up(self.answer.result())
+        elif self._key is not None:
+            self._line.exchange.cancel(self._key)
 
     def _send(self) -> None:
         self._tries += 1
         set_headers(self._request, self._changes.timer.request_headers())
-        self._line.exchange.send(self._request, self._dialog.next_hop(), self._response)
+        self._key = self._line.exchange.send(self._request, self._dialog.next_hop(), self._response)
 
     def _response(self, response: Response, envelope: Envelope | None) -> None:
         if response.code < 200:
@@ -266,17 +318,21 @@ class _SentReinvite:
 
     def _lengthen(self, response: Response) -> bool:
         """Return whether to send the request again with a longer session interval, after a 422."""
-        if self._tries >= MAX_TRIES or not self._changes.timer.take_refusal(response):
+        if not self._may_retry or not self._changes.timer.take_refusal(response):
             return False
         self._number()
         return True
 
     def _authorize(self, response: Response) -> bool:
         account, random = self._line.account, self._line.exchange.random
-        if self._tries >= MAX_TRIES or not account.authorize(self._request, response, random):
+        if not self._may_retry or not account.authorize(self._request, response, random):
             return False
         self._number()
         return True
+
+    @property
+    def _may_retry(self) -> bool:
+        return self._tries < MAX_TRIES and not self._is_given_up
 
     def _number(self) -> None:
         """Take the next number: another request may have taken the one after that of the first try."""
@@ -297,5 +353,9 @@ class _SentReinvite:
         self._finish(answer)
 
     def _finish(self, answer: FinalAnswer) -> None:
-        if not self.answer.done():
-            self.answer.set_result(answer)
+        if self.answer.done():
+            return
+        self._changes.note(sent=False)
+        self.answer.set_result(answer)
+        if self._is_given_up:
+            self._changes.given_up(answer)

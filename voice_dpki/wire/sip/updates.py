@@ -15,7 +15,7 @@ from voice_dpki.sip.dialog import Dialog
 from voice_dpki.sip.message import header_values, make_response, parse_address
 from voice_dpki.sip.transaction import RequestReceived
 from voice_dpki.sip.uas import RequestRefusedError
-from voice_dpki.wire.sip.changes import Changes, Reinvite
+from voice_dpki.wire.sip.changes import MAX_UPDATE_S, Changes, Reinvite
 from voice_dpki.wire.sip.invitation import Invitation
 from voice_dpki.wire.sip.line import MAX_TRIES, FinalAnswer, Line, answer_of, verstat_in
 
@@ -28,6 +28,7 @@ METHOD: Final = "UPDATE"
 class Update(Reinvite):
     """An UPDATE of the other side with an offer, to be answered once, by `accept` or `refuse`; no ACK follows."""
 
+    limit_s = MAX_UPDATE_S
     _progress = "updated"
 
     async def accept(self, sdp: bytes, apply: Callable[[], None] | None = None) -> bytes:
