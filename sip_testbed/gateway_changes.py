@@ -230,6 +230,9 @@ class Changes:
             except REFUSED as error:
                 await self._end(other, error)
                 raise
+            except asyncio.CancelledError:  # the time is over for a change that this side has made
+                other.leg.hang_up()
+                raise
         finally:
             other.keys.forget()
             other.media.take_keys(None)
@@ -274,6 +277,9 @@ class Changes:
         try:
             await self._offer(other, direction, payloads, recodes=recodes)
             self._retype(end, other)
+        except asyncio.CancelledError:
+            other.leg.hang_up()
+            raise
         except (LocalError, _RefusedError, *REFUSED) as error:
             log.info("a change was not undone", extra={"fields": {"reason": str(error)}})
             if recodes:  # both would speak what the other cannot hear

@@ -68,6 +68,9 @@ class Telephone:
     async def bye(self, headers: list[tuple[str, str]]) -> None:
         self.ended += headers
 
+    def hang_up(self) -> None:
+        self.ended.append(("", ""))
+
 
 class Change:
     """A re-INVITE of a telephone."""
@@ -467,6 +470,45 @@ async def test_a_codec_that_its_side_gives_up_is_undone_or_the_call_is_over(sdes
         await sdes.domain.answer(change)
     assert [offer.audio.formats for offer in sdes.telephone.offered] == [("8",), ("0",)]
     assert bool(sdes.telephone.ended) is (undone == 488)
+
+
+async def test_a_change_that_ends_after_the_other_side_has_taken_it_ends_the_call(
+    sdes: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is over while the keys of the answer are verified, so that the side that asked for it is refused."""
+    verifying = asyncio.Event()
+
+    async def confirm(*_: object) -> SrtpKeys:
+        verifying.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(sdes.keying, "confirm", confirm)
+    sdes.domain.says = recoded(MIKEY.replace("a=rtpmap:0 PCMU/8000\r\n", ""), 96, OPUS).decode()
+    changing = asyncio.create_task(sdes.telephone.answer(Change(recoded(SDES_ANSWER, 107, OPUS))))
+    await verifying.wait()
+    changing.cancel()
+    await asyncio.wait((changing,))
+    assert (len(sdes.domain.ended), sdes.telephone.ended, sdes.keying.proposed) == (1, [], 0)
+
+
+async def test_a_change_that_cannot_be_undone_in_time_ends_the_call(sdes: Call) -> None:
+    change = Change(directed(MIKEY, "sendonly"))
+    given_up = asyncio.Event()
+
+    async def cancelled(*_: object) -> bytes:
+        sdes.telephone.gate.clear()
+        given_up.set()
+        raise UnchangedError("it was cancelled")
+
+    change.accept = cancelled  # type: ignore[method-assign,assignment]
+    changing = asyncio.create_task(sdes.domain.answer(change))
+    await given_up.wait()
+    while len(sdes.telephone.offered) < 2:
+        await asyncio.sleep(0)
+    changing.cancel()
+    await asyncio.wait((changing,))
+    assert (len(sdes.telephone.ended), sdes.domain.ended) == (1, [])
 
 
 async def test_changes_wait_until_media_are_relayed(sdes: Call) -> None:
