@@ -10,12 +10,12 @@ from sipmessage import Request
 from sip_testbed.gateway_call import Bridge, Inside
 from sip_testbed.gateway_counts import CALLS, End, Way
 from sip_testbed.gateway_phones import NotRegisteredError
+from tests.descriptors import descriptors_left, sockets_open
 from voice_dpki.effects import SystemRandom
-from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.errors import MalformedError
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.location import Binding, Target
 from voice_dpki.sip.message import Hop, parse_uri
-from voice_dpki.wire import media_ports
 from voice_dpki.wire.sip.line import FinalAnswer
 from voice_dpki.wire.sip.provisional import UnacknowledgedError
 
@@ -242,17 +242,14 @@ async def test_a_caller_that_does_not_acknowledge_ringing_leaves_no_call_on_the_
     assert (placed.cancelled, placed.hung_up) == (True, answered_late)
 
 
-@pytest.mark.parametrize("error", [LocalError("no two free UDP ports"), OSError(24, "Too many open files")])
-async def test_a_gateway_without_ports_says_that_it_is_full(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def bind_pair(_: str) -> None:
-        raise error
-
+@pytest.mark.parametrize("left", [0, 1, 2, 3])
+async def test_a_gateway_without_ports_says_that_it_is_full(left: int, caplog: pytest.LogCaptureFixture) -> None:
+    """There are no file descriptors for the four sockets of a call, or only for some."""
     gateway = Gateway()
-    monkeypatch.setattr(media_ports, "bind_pair", bind_pair)
-    before = CALLS.labels(Way.OUT, End.BUSY)._value.get()
-    assert await gateway.outwards(Call(AUDIO + CRYPTO)) == 503
+    before, opened = CALLS.labels(Way.OUT, End.BUSY)._value.get(), sockets_open()
+    with descriptors_left(left):
+        assert await gateway.outwards(Call(AUDIO + CRYPTO)) == 503
     assert CALLS.labels(Way.OUT, End.BUSY)._value.get() == before + 1
-    monkeypatch.undo()
+    assert sockets_open() == opened
+    assert "no ports for another call" in caplog.text
     assert await gateway.outwards(Call(AUDIO + CRYPTO)) == 486

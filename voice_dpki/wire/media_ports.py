@@ -1,9 +1,11 @@
 """The two UDP ports of a call's media, and who watches them."""
 
 import asyncio
+import errno
 import logging
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Protocol
 
@@ -43,29 +45,56 @@ async def listen_pair(
 ) -> tuple[int, list[asyncio.DatagramTransport]]:
     """Take what comes at an even port and the one above it, which is for RTCP; return the port and both transports.
 
-    Raises LocalError if there are none.
+    Raises LocalError if there are none, and then leaves nothing open.
     """
     loop, pair = asyncio.get_running_loop(), bind_pair(host)
     transports: list[asyncio.DatagramTransport] = []
-    for is_control, bound in enumerate(pair):
-        transport, _ = await loop.create_datagram_endpoint(partial(Datagrams, take, bool(is_control)), sock=bound)
-        transports.append(transport)
-    return int(pair[0].getsockname()[1]), transports
+    try:
+        for is_control, bound in enumerate(pair):
+            made = partial(Datagrams, take, bool(is_control))
+            transport, _ = await loop.create_datagram_endpoint(made, sock=bound)
+            transports.append(transport)
+        return int(pair[0].getsockname()[1]), transports
+    except BaseException as error:
+        for transport in transports:
+            transport.close()
+        for bound in pair[len(transports) :]:
+            bound.close()
+        await asyncio.sleep(0)  # lets the loop close the sockets
+        if isinstance(error, OSError):
+            raise LocalError(f"no media ports at {host}: {error.strerror}") from None
+        raise
 
 
 def bind_pair(host: str) -> tuple[socket.socket, socket.socket]:
-    """Bind two UDP sockets to an even port and the one above it (RFC 3550 §11)."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    """Bind two UDP sockets to an even port and the one above it (RFC 3550 §11).
+
+    Raises LocalError if there are none: no ports, no file descriptors, or not our address.
+    """
+    why = ""
     for _ in range(MAX_PORT_TRIES):
-        first, second = (socket.socket(family, socket.SOCK_DGRAM) for _ in range(2))
         try:
-            first.bind((host, 0))
-            port = first.getsockname()[1]
-            if port % 2 == 0:
-                second.bind((host, port + 1))
-                return first, second
+            pair = _try_pair(host)
         except OSError as error:
             log.debug("no pair of ports here", extra={"fields": {"error": str(error)}})
-        first.close()
-        second.close()
-    raise LocalError(f"no two free UDP ports at {host}")
+            why = f": {error.strerror}"
+            if error.errno != errno.EADDRINUSE:
+                break
+        else:
+            if pair is not None:
+                return pair
+    raise LocalError(f"no two free UDP ports at {host}{why}")
+
+
+def _try_pair(host: str) -> tuple[socket.socket, socket.socket] | None:
+    """Return two sockets at the port that the system chooses and the next, or None if it is odd; raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for _ in range(2))
+        first.bind((host, 0))
+        port = first.getsockname()[1]
+        if port % 2:
+            return None
+        second.bind((host, port + 1))
+        stack.pop_all()
+        return first, second
