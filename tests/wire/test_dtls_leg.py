@@ -13,7 +13,7 @@ from voice_dpki.effects import SystemRandom
 from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.sip.dtls_sdp import DtlsDescription, Fingerprint, Setup
 from voice_dpki.wire import dtls_leg
-from voice_dpki.wire.dtls import DtlsError, DtlsIdentity
+from voice_dpki.wire.dtls import DtlsError, DtlsIdentity, DtlsSrtp
 from voice_dpki.wire.dtls_leg import MAX_OTHERS, DtlsLeg
 from voice_dpki.wire.ice_lite import IceLite
 from voice_dpki.wire.relay import UNAUTHENTIC
@@ -57,6 +57,16 @@ async def test_both_are_keyed_and_hear_each_other(legs: Legs) -> None:
         assert await heard.get() == packet
         await one.close()
         await other.ended.wait()
+
+
+async def test_a_client_hello_may_overtake_the_answer(legs: Legs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linphone's is, which begins as soon as it has answered; it is sent once here."""
+    one, other = legs
+    monkeypatch.setattr(DtlsSrtp, "timeout_s", lambda _: None)
+    monkeypatch.setattr(one, "transmit", lambda data, _: other.take(data, (HOST, one.port), False))  # at once
+    one.handshake(told(other), (HOST, other.port), client=True)
+    other.handshake(told(one), (HOST, one.port), client=False)
+    assert len(await keyed(one, other)) == 2
 
 
 async def test_another_certificate_keys_nothing(legs: Legs, monkeypatch: pytest.MonkeyPatch) -> None:

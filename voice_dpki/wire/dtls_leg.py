@@ -13,7 +13,7 @@ from voice_dpki.media.rtcp import is_rtcp
 from voice_dpki.sip.dtls_sdp import DtlsDescription
 from voice_dpki.wire.dtls import DtlsError, DtlsIdentity, DtlsKeys, DtlsSrtp, WrongPeerError
 from voice_dpki.wire.dtls_listener import DtlsListener
-from voice_dpki.wire.early import Address
+from voice_dpki.wire.early import Address, EarlyPackets
 from voice_dpki.wire.ice_lite import IceLite
 from voice_dpki.wire.media_peer import check_address
 from voice_dpki.wire.relay import UNAUTHENTIC, Leg
@@ -23,6 +23,9 @@ HANDSHAKE_S: Final = 20.0
 
 MAX_OTHERS: Final = 4
 """Most sources beside the SDP's address whose handshakes are taken up at once."""
+
+EARLY_RECORDS: Final = 2
+"""Most datagrams of one source that wait for the SDP: a ClientHello, in two fragments or sent again."""
 
 
 class DtlsLeg(Leg):
@@ -51,6 +54,8 @@ class DtlsLeg(Leg):
         """What was wrong with the latest of them."""
         self._limit: asyncio.TimerHandle | None = None
         self._retries: dict[DtlsSrtp, asyncio.TimerHandle] = {}
+        self._early: EarlyPackets[bytes] | None = EarlyPackets(each=EARLY_RECORDS, sources=MAX_OTHERS + 1)
+        """What comes before the SDP that names the peer: a ClientHello may overtake the answer (RFC 5763 §5)."""
 
     def handshake(self, described: DtlsDescription, remote: Address, *, client: bool) -> None:
         """Begin the handshake with the peer that `described` names; `remote` is its address in the SDP.
@@ -64,9 +69,15 @@ class DtlsLeg(Leg):
         self._limit = asyncio.get_running_loop().call_later(HANDSHAKE_S, self._overdue)
         if described.ice is None and not client:
             self._listener = DtlsListener(self.identity, described.fingerprints)
-            return
-        self._dtls = DtlsSrtp(self.identity, described.fingerprints, client=client)
-        self._begin(self._dtls)
+        else:
+            self._dtls = DtlsSrtp(self.identity, described.fingerprints, client=client)
+            self._begin(self._dtls)
+        self._take_early()
+
+    def _take_early(self) -> None:
+        early, self._early = self._early, None
+        for source, data in early.release() if early is not None else ():
+            self._take_dtls(data, source)
 
     async def close(self) -> None:
         """End the DTLS connection, and close the port."""
@@ -110,6 +121,9 @@ class DtlsLeg(Leg):
             self._drive(dtls, dtls.start, self._peer)
 
     def _take_dtls(self, data: bytes, source: Address) -> None:
+        if self._early is not None:
+            self.dropped[UNAUTHENTIC] += self._early.hold(source, data)
+            return
         dtls = None if self._failed else self._connection_with(source)
         if dtls is not None:
             self._drive(dtls, lambda: dtls.receive(data), source)
