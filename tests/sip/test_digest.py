@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from voice_dpki.codec import base64url
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError
+from voice_dpki.sip.account import Account
 from voice_dpki.sip.digest import (
     MD5,
     SHA_256,
@@ -86,6 +87,12 @@ def test_a_hash_serves_as_well_as_the_password(random: Random) -> None:
     server = Authenticator("a.example", lambda _: secret, random=random)
     challenge = server.challenge(USER, NOW_S)
     assert server.authenticate([answer(challenge)], "INVITE", NOW_S)
+
+
+def test_what_is_printed_shows_no_secret() -> None:
+    shown = repr(Secret("word")) + repr(Secret(ha1="c0ffee")) + repr(Account("sip:1@a.example", "alice", "word"))
+    assert "word" not in shown.replace("password", "")
+    assert "c0ffee" not in shown
 
 
 @pytest.mark.parametrize(

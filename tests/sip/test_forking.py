@@ -92,7 +92,8 @@ def test_a_second_2xx_that_crosses_the_cancel_goes_back_too(forked: Bench) -> No
         ((486, 480, 404), 486),
         ((486, 302, 404), 302),
         ((500, 486, 500), 486),
-        ((486, 407, 404), 407),
+        *(((486, status, 404), status) for status in (401, 407, 415, 420, 484)),  # RFC 3261 §16.7 step 6
+        *(((486, status, 404), 486) for status in (400, 402, 406, 408, 414, 416, 421, 483, 485)),
         ((503, 500, 503), 500),
     ],
 )

@@ -90,6 +90,20 @@ def test_numbers_begin_anywhere_and_go_up_by_one() -> None:
     assert len(first) > 1
 
 
+@pytest.mark.parametrize(
+    ("token", "number"),
+    [(0, 1), (2**31 - 3, 2**31 - 2), (2**31 - 2, 2**31 - 1), (2**31 - 1, 1), (2**31, 2), (2**32 - 1, 2)],
+)
+def test_the_first_number_is_one_of_31_bits(token: int, number: int) -> None:
+    """RFC 3262 §3: from 1 to 2**31 - 1, so that there is room for those that follow."""
+
+    class Drawn:
+        def token(self, size: int) -> bytes:
+            return token.to_bytes(size)
+
+    assert Sent(1, Drawn()).next() == number
+
+
 def test_only_the_response_that_waits_is_acknowledged_and_once(random: Random) -> None:
     sent = Sent(7, random)
     assert not sent.acknowledge(Rack(1, 7, "INVITE")), "nothing was sent yet"
