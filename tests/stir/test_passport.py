@@ -184,12 +184,21 @@ def test_whether_destinations_are_among_others(others: Destinations, are_include
     assert Destinations((ONE, TWO), ("sip:a@b.example", "sip:c@b.example")).includes(others) is are_included
 
 
-@pytest.mark.parametrize("token", ["a..b", "e30.e30.c2ln", "..c2ln.c2ln", ".c2ln", "", "..c2ln=", "..~"])
-def test_only_a_signature_behind_two_dots_is_compact(token: str) -> None:
+@pytest.mark.parametrize(
+    ("token", "wrong"),
+    [
+        *(
+            (token, "two dots and a signature")
+            for token in ("a..b", "e30.e30.c2ln", "..c2ln.c2ln", "...", ".c2ln", "")
+        ),
+        *((token, "not base64url") for token in ("..c2ln=", "..~")),
+    ],
+)
+def test_only_a_signature_behind_two_dots_is_compact(token: str, wrong: str) -> None:
     """RFC 8225 §7."""
     made = Passport.detached("..c2ln", {"alg": "ES256"}, b"{}")
     assert (made.signing_input, made.signature, made.is_detached) == (b"eyJhbGciOiJFUzI1NiJ9.e30", b"sig", True)
-    with pytest.raises(MalformedError, match=r"two dots and a signature|base64url"):
+    with pytest.raises(MalformedError, match=wrong):
         Passport.detached(token, {"alg": "ES256"}, b"{}")
 
 
