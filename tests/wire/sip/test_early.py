@@ -157,14 +157,35 @@ async def test_a_telephone_that_loses_gets_one_bye_after_its_prack(make: Make, p
     assert await bye(peer) == ("3 BYE", "A")
 
 
-async def test_telephones_beyond_the_limit_are_not_answered(make: Make, peer: Peer) -> None:
+async def test_telephones_beyond_the_limit_are_hung_up_on_too(make: Make, peer: Peer) -> None:
+    """Each 2xx is acknowledged, and then ended by BYE (RFC 3261 §13.2.2.4)."""
     call, invite, _ = await placed(make, peer)
-    for place in range(MAX_EARLY_DIALOGS + 2):
-        taken(peer, invite, f"fork-{place}")
-    rest = [f"fork-{place}" for place in range(1, MAX_EARLY_DIALOGS)]
-    assert {await bye(peer) for _ in rest} == {("2 BYE", tag) for tag in rest}
+    tags = [f"fork-{place}" for place in range(MAX_EARLY_DIALOGS + 3)]
+    for tag in tags:
+        taken(peer, invite, tag)
+    assert await acks(peer, len(tags)) == tags
+    for tag in (tags[-1], tags[0]):  # their ACKs were lost
+        taken(peer, invite, tag)
+    assert {await bye(peer) for _ in tags[1:]} == {("2 BYE", tag) for tag in tags[1:]}
+    assert call.is_up
     call.hang_up()
-    assert await bye(peer) == ("2 BYE", "fork-0"), "none for those beyond"
+    assert await bye(peer) == ("2 BYE", tags[0])
+
+
+async def test_telephones_beyond_the_limit_are_hung_up_on_few_at_a_time(make: Make, peer: Peer) -> None:
+    """A 2xx that finds too many BYEs without answer gets no ACK, so that it comes again."""
+    call, invite, _ = await placed(make, peer)
+    kept, surplus = ([f"{kind}-{place}" for place in range(MAX_EARLY_DIALOGS)] for kind in ("kept", "surplus"))
+    for tag in (*kept, *surplus, "later", surplus[0]):
+        taken(peer, invite, tag)
+    assert await acks(peer, 2 * MAX_EARLY_DIALOGS + 1) == [*kept, *surplus, surplus[0]], "none for the later one"
+    ended = [await bye(peer) for _ in (*kept[1:], *surplus)]
+    assert set(ended) == {("2 BYE", tag) for tag in (*kept[1:], *surplus)}
+    await until(lambda: not call._hanging_up)
+    taken(peer, invite, "later")
+    assert await acks(peer, 1) == ["later"]
+    assert await bye(peer) == ("2 BYE", "later")
+    assert call.is_up
 
 
 # The callee, against a peer.

@@ -15,6 +15,7 @@ from voice_dpki.sip.dialog import Dialog
 from voice_dpki.sip.message import Envelope, Hop, header_values
 from voice_dpki.sip.transaction import RequestReceived, TransactionKey
 from voice_dpki.sip.uas import RequestRefusedError
+from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.sip.changes import DIALOG_ENDS, Changes, Reinvite
 from voice_dpki.wire.sip.early_dialogs import MAX_EARLY_DIALOGS, EarlyAnswer, EarlyDialogs
 from voice_dpki.wire.sip.line import MAX_TRIES, SUPPORTED, FinalAnswer, Line, answer_of, set_headers
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from voice_dpki.wire.sip.incoming_call import IncomingCall
 
 log = logging.getLogger(__name__)
+_SAID = Seldom(log)
 
 
 class Leg:
@@ -206,6 +208,8 @@ class Call(Leg):
         self._answer: asyncio.Future[FinalAnswer] = asyncio.get_running_loop().create_future()
         self._acks: dict[str, tuple[Request, Hop]] = {}
         """The ACK of each telephone that has answered, by its tag, and where it goes."""
+        self._hanging_up: set[str] = set()
+        """Tags of those beyond MAX_EARLY_DIALOGS whose BYE has no answer yet."""
         self._cancelled = False
         self._tries = 0
         self._early = EarlyDialogs(line)
@@ -293,15 +297,15 @@ class Call(Leg):
         if envelope.to_tag in self._acks:
             self._line.exchange.send_ack(*self._acks[envelope.to_tag])
             return
-        if len(self._acks) >= MAX_EARLY_DIALOGS:
-            log.info("2xx ignored: too many telephones answer one call")
-            return
         try:
             dialog = Dialog.of_caller(self._invite, response, envelope)
             early_sdp = self._early.confirm(dialog, envelope.to_tag)
             ack, hop = dialog.request("ACK", envelope.sequence), dialog.next_hop()
         except MalformedError as error:
             self._unusable(error)
+            return
+        if len(self._acks) >= MAX_EARLY_DIALOGS:
+            self._hang_up_on(dialog, ack, hop)
             return
         self._acks[envelope.to_tag] = ack, hop
         self._line.exchange.send_ack(ack, hop)
@@ -316,6 +320,26 @@ class Call(Leg):
         self._finish(replace(answer, sdp=early_sdp or answer.sdp, tag=envelope.to_tag))
         if self._cancelled:
             self.hang_up()
+
+    def _hang_up_on(self, dialog: Dialog, ack: Request, hop: Hop) -> None:
+        """Acknowledge a 2xx of a telephone of which nothing is kept, and end its dialog by BYE.
+
+        One that finds too many BYEs without answer gets no ACK, and so comes again.
+        """
+        tag = dialog.remote_tag
+        if tag in self._hanging_up:
+            self._line.exchange.send_ack(ack, hop)
+        elif len(self._hanging_up) < MAX_EARLY_DIALOGS:
+            _SAID.info("a call that many telephones answer", kept=MAX_EARLY_DIALOGS)
+            self._hanging_up.add(tag)
+            self._line.exchange.send_ack(ack, hop)
+            self._line.exchange.run(self._bye_to(dialog, hop))
+
+    async def _bye_to(self, dialog: Dialog, hop: Hop) -> None:
+        try:
+            await self._line.exchange.ask(dialog.request("BYE"), hop)
+        finally:
+            self._hanging_up.discard(dialog.remote_tag)
 
     def _unusable(self, error: MalformedError) -> None:
         """Give up after a 2xx of which no dialog comes, unless another telephone has answered before."""

@@ -20,7 +20,9 @@ from voice_dpki.wire.sip.line import Line
 log = logging.getLogger(__name__)
 
 MAX_EARLY_DIALOGS: Final = 8
-"""Telephones of one call whose provisional or final responses count; those of others are not acknowledged."""
+"""Telephones of one call whose responses count: provisional ones of others are not acknowledged.
+
+A further one that answers gets ACK and BYE, and so many at a time."""
 
 
 @dataclass(frozen=True, slots=True)
