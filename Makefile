@@ -34,6 +34,7 @@ test: $(VENV)/.installed-dev peers cometbft go strongswan ## Run all tests; peer
 	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 long: $(VENV)/.installed-dev peers cometbft go strongswan ## Run the tests that are too long for every run
+	@tests/install-peers linphonec:linphone-cli
 	@$(PIP) --editable ".[release]"
 	@$(BIN)/pytest -m long --timeout 3600 $(PYTEST_ARGS)
 

@@ -51,6 +51,7 @@ PACKAGES = {
     "pkcs11-tool": "opensc",
     "sngrep": "sngrep",
     "baresip": "baresip-core",
+    "linphonec": "linphone-cli",
     "promtool": "prometheus",
     "prometheus": "prometheus",
     "systemd-analyze": "systemd",

@@ -10,12 +10,15 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from sip_testbed.network import Testbed
 from sip_testbed.network_config import user_agent_config
 from sip_testbed.provision import CALLEE, CALLER, OPERATORS, aor
+from voice_dpki.media.pcm import Pcm
+from voice_dpki.media.recording import read_wav
 from voice_dpki.sip.message import Hop
 from voice_dpki.sip.sdp import SECURE, RtpMap, audio_description
 from voice_dpki.stage.processes import Running
@@ -24,6 +27,8 @@ from voice_dpki.x509.elements import element_uri
 from voice_dpki.x509.keys import generate_es256
 
 NAME = "gateway.b.example"
+ENCRYPTION_ENDS = f"encryption ends at {NAME}"
+RATE = 8000
 PASSWORD = "of-the-telephone"
 PATIENCE_S = 60.0
 """For what peers do; they are not judged by their speed."""
@@ -261,3 +266,27 @@ class Raw:
         sdp = sdp.replace("RTP/AVP", protocol) + "".join(f"{line}\r\n" for line in lines)
         call = await self.agent.invite(aor(CALLER, OPERATORS[0]), sdp.encode())
         return await call.answered()
+
+
+def speech(who: str, speech_s: float) -> Pcm:
+    pcm = read_wav(files("sip_testbed").joinpath("speech", f"{who}.wav").read_bytes()).resampled(RATE)
+    return pcm.part(0, speech_s)
+
+
+def report(folder: Path) -> dict[str, Any]:
+    """The report of our telephone, once it is written."""
+    until = time.monotonic() + 60
+    while not (path := folder / "caller.json").exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def assert_keyed_and_told(found: dict[str, Any]) -> None:
+    """Our side reports SRTP, whom it was keyed with, and that encryption ends there."""
+    assert found["established"], found
+    assert found["srtp"] == "AES_CM_128_HMAC_SHA1_80"
+    assert found["verstat"] == "TN-Validation-Passed"
+    assert found["media"]["unauthentic"] == 0
+    assert any(ENCRYPTION_ENDS in remark for remark in found["remarks"]), found["remarks"]

@@ -1,90 +1,41 @@
 """Ordinary telephones through the gateway: baresip with SDES, aiortc with DTLS-SRTP, and what is refused."""
 
 import asyncio
-import json
 import time
-from collections.abc import Callable, Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sip_testbed.network import Testbed
 from sip_testbed.provision import CALLEE, CALLER, OPERATORS, aor
-from tests.e2e.gateways import NAME, Baresip, Raw, RtcPhone, Site, baresip_account
+from tests.e2e.gateways import (
+    NAME,
+    RATE,
+    Baresip,
+    Raw,
+    RtcPhone,
+    Site,
+    assert_keyed_and_told,
+    baresip_account,
+    report,
+    speech,
+)
 from tests.e2e.hearing import (
     LONG_SPEECH_S,
-    SPEECH_S,
     assert_heard_throughout,
     assert_is_of,
     heard,
     heard_around_a_hold,
 )
 from tests.e2e.sdes_phone import SdesPhone
-from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
+from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import read_wav, write_wav
 from voice_dpki.sip.sdp import RtpMap, audio_description
 from voice_dpki.wire.sip.user_agent import RegistrationError
 
-RATE = 8000
 CALLER_URI, CALLEE_URI = aor(CALLER, OPERATORS[0]), aor(CALLEE, OPERATORS[1])
-ENCRYPTION_ENDS = f"encryption ends at {NAME}"
 CALL_INFO = f"<sip:{NAME}>;purpose=media-gateway;outside=dtls;inside=mikey;sip=unprotected"
 """What aiortc's telephone is told: our user agent speaks SIP over UDP for it."""
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Testbed(tmp_path_factory.mktemp("logs")) as testbed:
-        testbed.start()
-        testbed.record_all()
-        site = Site(testbed)
-        site.record()
-        yield site
-
-
-@pytest.fixture
-def gateway(site: Site) -> Iterator[Callable[..., Any]]:
-    yield site.start
-    site.stop()
-
-
-def speech(who: str, speech_s: float) -> Pcm:
-    pcm = read_wav(files("sip_testbed").joinpath("speech", f"{who}.wav").read_bytes()).resampled(RATE)
-    return pcm.part(0, speech_s)
-
-
-@pytest.fixture
-def spoken(tmp_path: Path) -> Callable[[str], Path]:
-    """Writes one side's speech. The callee's goes on in silence: baresip hangs up at its file's end."""
-
-    def write(who: str, speech_s: float = SPEECH_S) -> Path:
-        path = tmp_path / f"{who}.wav"
-        after = bytes(3 * RATE * SAMPLE_BYTES if who == "callee" else 0)
-        path.write_bytes(write_wav(Pcm(RATE, speech(who, speech_s).data + after)))
-        return path
-
-    return write
-
-
-def report(folder: Path) -> dict[str, Any]:
-    """The report of our telephone, once it is written."""
-    until = time.monotonic() + 60
-    while not (path := folder / "caller.json").exists():
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
-
-
-def assert_keyed_and_told(found: dict[str, Any]) -> None:
-    """Our side reports SRTP, whom it was keyed with, and that encryption ends there."""
-    assert found["established"], found
-    assert found["srtp"] == "AES_CM_128_HMAC_SHA1_80"
-    assert found["verstat"] == "TN-Validation-Passed"
-    assert found["media"]["unauthentic"] == 0
-    assert any(ENCRYPTION_ENDS in remark for remark in found["remarks"]), found["remarks"]
 
 
 @pytest.mark.peer("baresip")
