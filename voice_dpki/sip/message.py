@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sipmessage import URI, Address, Message, Request, Response
+from sipmessage import URI, Address, Headers, Message, Request, Response
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.sip.hop import Hop, check_quotes, is_numeric_host, plain_ipv6, read_number, uri_hop
@@ -305,24 +305,33 @@ def copy_request(request: Request, *, vias: Sequence[str] | None = None) -> Requ
     message.
     """
     copy = Request(request.method, request.uri, request.body)
+    copy.headers = headers = _CopiedHeaders(request.headers)
     if vias is not None:
-        copy.headers.setlist("Via", list(vias))
-    _copy_headers(request, copy)
-    if vias is not None:
-        copy.headers.setlist("Via", list(vias))
+        headers.put_first("Via", vias)
     return copy
 
 
 def copy_response(response: Response) -> Response:
     """Return a copy with header fields of its own."""
     copy = Response(response.code, response.phrase, response.body)
-    _copy_headers(response, copy)
+    copy.headers = _CopiedHeaders(response.headers)
     return copy
 
 
-def _copy_headers(source: Message, copy: Message) -> None:
-    for name in source.headers.keys():  # noqa: SIM118 - Headers is no mapping
-        copy.headers.setlist(name, list(source.headers.getlist(name)))
+class _CopiedHeaders(Headers):
+    """A copy of header fields.
+
+    It reads the list in which `Headers` keeps them: by its methods each name would be looked for among all others
+    twice, and a proxy copies each message several times.
+    """
+
+    def __init__(self, source: Headers) -> None:
+        self._list = [(name, list(values)) for name, values in source._list]
+
+    def put_first(self, name: str, values: Sequence[str]) -> None:
+        """Replace the values of a header field and put it before all others."""
+        self.remove(name)
+        self._list.insert(0, (name, list(values)))
 
 
 def make_response(
