@@ -305,17 +305,11 @@ class _Inwards(_Passing):
             raise GatewayRefusal(str(error)) from None
         answer_sdp = answer_to(offer.whole, offer.taken, own)
         await call.answer(answer_sdp.serialize(), [told])
-        changes = Changes(
-            self._setup.name,
-            self._random,
-            CallEnd(
-                call,
-                inner,
-                MikeyKeys(self._keying, caller_of(call)),
-                Described(answer_sdp, offer.whole, offer.audio),
-            ),
-            CallEnd(placed, side.leg, side.keys, side.settled(ours, answered, answered)),
-        )
+        self._keying.updating.answered(answer.bundle)
+        mikey, described = MikeyKeys(self._keying, caller_of(call)), Described(answer_sdp, offer.whole, offer.audio)
+        inside = CallEnd(call, inner, mikey, described)
+        outside = CallEnd(placed, side.leg, side.keys, side.settled(ours, answered, answered))
+        changes = Changes(self._setup.name, self._random, inside, outside)
         return _Placed(placed, keys, self._keyed(suite, binding.target.hop), both, changes)
 
     def _binding(self) -> Binding:

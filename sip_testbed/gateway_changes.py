@@ -78,6 +78,8 @@ class CallEnd:
             self.media.move(*places)
         self.described = taken.described
         self.media.take_keys(taken.keys.protection if taken.keys else None)
+        if taken.keys is not None:
+            taken.keys.keep()
 
 
 class Changes:
@@ -215,11 +217,17 @@ class Changes:
         """
         before = other.described
         ours = before.next(_with(before, payloads) if recodes else before.ours, direction)
-        if recodes and speech_rate(payloads) != self._running.sent_to(other.media).clock_rate:
-            ours = await other.keys.propose(ours)
+        renews = recodes and speech_rate(payloads) != self._running.sent_to(other.media).clock_rate
+        propose = await other.keys.proposer() if renews else None
+
+        def describe() -> bytes:
+            nonlocal ours
+            ours = propose(ours) if propose else ours
+            return ours.serialize()
+
         other.media.expect_keys()
         try:
-            final = await other.leg.reinvite(ours.serialize)
+            final = await other.leg.reinvite(describe)
             if not 200 <= final.status < 300:
                 raise _RefusedError(Unchanged.DECLINED, final.status)
             try:

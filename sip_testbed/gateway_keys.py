@@ -4,11 +4,13 @@ Each side's keys are its own affair: the other side hears nothing of new ones. A
 as long as the call lasts; another one would have another fingerprint, or another ICE, and is refused.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeAlias
 
 from sip_testbed.gateway_refresh import Described, cryptos, numbered, only, section_in_use, settled
-from sip_testbed.keying import KeyAgreement, accept_again, offer_to
+from sip_testbed.keying import KeyAgreement, accept_again
 from sip_testbed.media_policy import keys_of
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError
@@ -31,6 +33,8 @@ class NewKeys:
     """Whether we send under them; if not, only what the side sends is under new ones."""
     ssrc: int | None = None
     """The SSRC that what we send must have; None for any that was not used under them."""
+    keep: Callable[[], None] = lambda: None
+    """Keeps what further keys need of these, once the answer with them is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,10 @@ class Taken:
 
     described: Described
     keys: NewKeys | None
+
+
+Proposer: TypeAlias = Callable[[SessionDescription], SessionDescription]
+"""Returns an offer of ours with new keys."""
 
 
 class SideKeys(Protocol):
@@ -54,8 +62,8 @@ class SideKeys(Protocol):
         """
         ...
 
-    async def propose(self, ours: SessionDescription) -> SessionDescription:
-        """Return our next offer with new keys of its own, for a stream of another clock."""
+    async def proposer(self) -> Proposer:
+        """Return what gives each try of our next offer new keys of its own, for a stream of another clock."""
         ...
 
     async def confirm(self, described: Described, ours: SessionDescription, answer: SessionDescription) -> Taken:
@@ -90,9 +98,9 @@ class SdesKeys:
         told = _with(described.ours, CRYPTO, ours.serialize())
         return Taken(Described(told, whole, only(audio, theirs)), NewKeys(protection, ours.suite))
 
-    async def propose(self, ours: SessionDescription) -> SessionDescription:
+    async def proposer(self) -> Proposer:
         """Leave our key: it is bound to no SSRC."""
-        return ours
+        return lambda ours: ours
 
     async def confirm(self, described: Described, ours: SessionDescription, answer: SessionDescription) -> Taken:
         """Take the answer's key, which may be another one. Ours goes on, and what is sent under it."""
@@ -118,9 +126,9 @@ class DtlsKeys:
         """Keep the association; a side that leaves the choice open keeps its side of the handshake."""
         return Taken(Described(described.ours, whole, settled(whole.narrowed(at), described.agreed)), None)
 
-    async def propose(self, ours: SessionDescription) -> SessionDescription:
+    async def proposer(self) -> Proposer:
         """Leave the keys: they are bound to no SSRC."""
-        return ours
+        return lambda ours: ours
 
     async def confirm(self, described: Described, ours: SessionDescription, answer: SessionDescription) -> Taken:
         """Keep the association."""
@@ -150,11 +158,18 @@ class MikeyKeys:
             raise MalformedError("the offer has no key management any more: media in clear are refused")
         answer = await accept_again(self._keying, values, self._peer_uri, len(keyed_with(whole, at)))
         ours = _with(described.ours, KEY_MGMT, key_mgmt_value(answer.message))
-        return Taken(Described(ours, whole, audio), _mikey(keys_of(answer.keys, whole, at)))
+        keys = _mikey(keys_of(answer.keys, whole, at))
+        keep = partial(self._keying.updating.answered, answer.bundle)
+        return Taken(Described(ours, whole, audio), replace(keys, keep=keep))
 
-    async def propose(self, ours: SessionDescription) -> SessionDescription:
-        """Offer new keys."""
-        self._proposed = await offer_to(self._keying, self._peer_uri)
+    async def proposer(self) -> Proposer:
+        """Have a message of its own for each try: the other side would take the same one for a replay."""
+        await self._keying.meet(self._peer_uri)
+        return self._propose
+
+    def _propose(self, ours: SessionDescription) -> SessionDescription:
+        self.forget()
+        self._proposed = self._keying.offer(self._peer_uri)
         return _with(ours, KEY_MGMT, key_mgmt_value(self._proposed.message))
 
     async def confirm(self, described: Described, ours: SessionDescription, answer: SessionDescription) -> Taken:

@@ -30,6 +30,7 @@ from voice_dpki.mikey.rsa_r import ReverseOffer
 from voice_dpki.mikey.sdp import mikey_message, protocol_ids
 from voice_dpki.mikey.shared import SharedOffer
 from voice_dpki.mikey.steps import AnyClaim, PeerClaim
+from voice_dpki.mikey.update import UpdateOffer
 from voice_dpki.shell.trace import Tracer, ms_since
 
 PAIR_AFTER_S: Final = 1.0
@@ -40,6 +41,8 @@ _O = TypeVar("_O")
 
 
 AnyOffer: TypeAlias = Offer | PkeOffer | ReverseOffer | ModernOffer | SharedOffer
+KeyOffer: TypeAlias = AnyOffer | UpdateOffer
+"""What may be offered within a call."""
 
 _NAMES: Final[dict[int, str]] = {
     DataType.DH_INIT: "DH-SIGN",
@@ -89,7 +92,10 @@ class KeyAgreement(Protocol[_O]):
         ...
 
     async def accept(self, key_mgmt: Sequence[str], initiator_uri: str, lines: int = 1) -> KeyingAnswer:
-        """Verify an offer that may key up to `lines` m-lines, and answer it; raises MikeyError."""
+        """Verify an offer that may key up to `lines` m-lines, and answer it; raises MikeyError.
+
+        `updating` gets the bundle of the answer once that is sent: a call or change that is refused leaves none.
+        """
         ...
 
     async def confirm(self, offer: _O, key_mgmt: Sequence[str]) -> SrtpKeys:
@@ -126,10 +132,24 @@ async def offer_to(keying: KeyAgreement[_O] | None, responder_uri: str, lines: i
 async def accept_again(
     keying: KeyAgreement[Any], key_mgmt: Sequence[str], initiator_uri: str, lines: int
 ) -> KeyingAnswer:
-    """Answer an offer of other keys within a call: an update of its bundle, or an agreement; raises MikeyError."""
+    """Answer an offer of other keys within a call: an update of its bundle, or an agreement.
+
+    Raises MikeyError. As with `KeyAgreement.accept`, the bundle stays as it is until the answer is sent.
+    """
     if keying.updating.is_update(key_mgmt):
         return keying.updating.accept(key_mgmt)
     return await keying.accept(key_mgmt, initiator_uri, lines)
+
+
+async def confirm_again(
+    keying: KeyAgreement[Any] | None, offer: KeyOffer | None, key_mgmt: Sequence[str]
+) -> SrtpKeys | None:
+    """Verify the answer to an offer of other keys within a call; raises MikeyError. None without such an offer."""
+    if keying is None or offer is None:
+        return None
+    if isinstance(offer, UpdateOffer):
+        return keying.updating.confirm(offer, key_mgmt)
+    return await keying.confirm(offer, key_mgmt)
 
 
 class _Pairs:
@@ -244,7 +264,6 @@ class CertifiedKeying:
         now_s, steady_s = self._clock.now_s(), self._clock.steady_s()
         answer = responder.complete(prepared, found.recorded, now_s=now_s, steady_s=steady_s)
         await self._inquiry.compare(prepared.claim, found)
-        self.updating.answered(answer.bundle)
         self._agreed(began_s, _NAMES[responder.kind])
         return answer
 

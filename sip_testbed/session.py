@@ -6,16 +6,17 @@ keys and streams stay; other values are a new agreement, whose keys replace the 
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NoReturn
 
 from sip_testbed.allowance import Allowance
 from sip_testbed.conversation import Flow
 from sip_testbed.digits import further_maps, take_answered, take_offered
 from sip_testbed.key_errors import refusal_body, told_error
-from sip_testbed.keying import AnyOffer, KeyAgreement, accept_again, offer_to
+from sip_testbed.keying import KeyAgreement, KeyOffer, accept_again, confirm_again
 from sip_testbed.media_policy import (
     FAILED,
     NOT_ACCEPTABLE,
@@ -30,6 +31,7 @@ from sip_testbed.media_policy import (
     severity_of,
     status_of,
 )
+from sip_testbed.updating import NoUpdateError
 from sip_testbed.user_agent_config import TelephoneSetup
 from sip_testbed.video_call import Video
 from voice_dpki.effects import Random
@@ -58,10 +60,6 @@ REFRESH = "refresh"
 
 class ChangeRefusedError(PeerError):
     """The other side refused a change of the call, which goes on as before, or is over."""
-
-
-class UpdateRefusedError(PeerError):
-    """The other side refused an update of the keys, and the session is as before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,23 +190,32 @@ class Session:
 
         After a 488 the session is as it was (RFC 3261 §14.1), so a whole agreement may follow a refused update.
         """
-        update = self._keying.updating.offer() if self._keying else None
-        if update is not None:
-            with suppress(UpdateRefusedError):
-                await self._offer(name, codec, holding=self._holding, offer=update)
-                return
-        await self._offer(name, codec, holding=self._holding, offer=await self._new_keys(name))
+        keying = self._keying
+        if keying is None:
+            await self._offer(name, codec, holding=self._holding)
+            return
+        with suppress(NoUpdateError):
+            await self._offer(name, codec, holding=self._holding, keys=keying.updating.next_offer)
+            return
+        try:
+            await keying.meet(self.peer_uri)
+        except (MikeyError, LocalError) as error:
+            await self._not_changed(name, str(error))
+        lines = 1 + len(self.video.offered_again())
+        await self._offer(name, codec, holding=self._holding, keys=partial(keying.offer, self.peer_uri, lines))
 
     async def _offer(
-        self, name: str, codec: Codec | None, *, holding: bool, offer: AnyOffer | UpdateOffer | None = None
+        self, name: str, codec: Codec | None, *, holding: bool, keys: Callable[[], KeyOffer] | None = None
     ) -> None:
-        """Offer a change, with new keys if there is an `offer` of them."""
+        """Offer a change, and new keys by `keys`, anew for each try: a message that was seen before is a replay."""
         leg, offered = self._leg, self._now
+        offer: KeyOffer | None = None
         assert leg is not None
 
         def describe() -> bytes:
-            nonlocal offered
-            now = self._now
+            nonlocal offered, offer
+            self._forget(offer)
+            offer, now = keys() if keys else None, self._now
             own_keys = (key_mgmt_value(offer.message),) if offer else now.own_keys
             direction = Direction.SENDONLY if holding else Direction.SENDRECV
             own = self.describe(codec or now.codec, (codec or now.codec).payload_type, own_keys, direction)
@@ -221,7 +228,7 @@ class Session:
             if not 200 <= answer.status < 300:
                 if isinstance(offer, UpdateOffer) and answer.status == NOT_ACCEPTABLE:
                     self._tracer.note("update refused: new keys take a new agreement", step="change", ok=False)
-                    raise UpdateRefusedError("the other side refused an update of the keys")
+                    raise NoUpdateError("the other side refused an update of the keys")
                 ends = offer is not None and answer.status == NOT_ACCEPTABLE
                 why = f"{answer.status} {answer.reason}{told_error(answer.sdp, offer.message if offer else None)}"
                 await self._not_changed(name, why, bye=reasons(why) if ends else None)
@@ -229,19 +236,18 @@ class Session:
                 await self._take_answer(offered, answer.sdp, offer)
             except FAILED as error:
                 await self._not_changed(name, str(error), bye=reasons_for(error))
+        except (MikeyError, LocalError) as error:
+            await self._not_changed(name, str(error))
         finally:
-            if self._keying and offer and not isinstance(offer, UpdateOffer):
-                self._keying.end(offer)
+            self._forget(offer)
         self._holding = holding
         self._allow()
         self._tell(name)
 
-    async def _new_keys(self, name: str) -> AnyOffer | None:
-        """Return an offer of new keys, unless media are in clear; raises ChangeRefusedError."""
-        try:
-            return await offer_to(self._keying, self.peer_uri, 1 + len(self.video.offered_again()))
-        except (MikeyError, LocalError) as error:
-            await self._not_changed(name, str(error))
+    def _forget(self, offer: KeyOffer | None) -> None:
+        """Forget the bundle of an agreement that was confirmed or refused."""
+        if self._keying and offer and not isinstance(offer, UpdateOffer):
+            self._keying.end(offer)
 
     async def _not_changed(self, name: str, why: str, *, bye: Sequence[tuple[str, str]] | None = None) -> NoReturn:
         """Record that a change of ours did not come about; end the call if `bye`, its header fields, are given."""
@@ -251,14 +257,14 @@ class Session:
             await self._leg.bye(bye)
         raise ChangeRefusedError(f"the change of the call ({name}) was refused: {why}")
 
-    async def _take_answer(self, offered: Agreed, body: bytes, offer: AnyOffer | UpdateOffer | None) -> None:
+    async def _take_answer(self, offered: Agreed, body: bytes, offer: KeyOffer | None) -> None:
         """Take the answer to what we `offered`, with new keys if `offer` asked for them; raises one of FAILED."""
         answered = SessionDescription.parse(body)
         check_answer(offered.offer, answered)
         described = answered.narrowed(offered.taken)
         check_protected(described, keyed=self._keying is not None)
         values = described.audio_key_mgmt
-        keys = await self._confirmed(offer, values)
+        keys = await confirm_again(self._keying, offer, values)
         self.video.check(offered.offer, answered, keys)
         if keys is None and values != offered.their_keys:
             raise Refusal("SDP key-mgmt", "the answer has other key management, and no new keys were offered")
@@ -270,14 +276,6 @@ class Session:
         self._agreed = replace(offered, their_keys=values)
         self.video.switch()
         self._is_held = Flow.agreed(described).sends is False
-
-    async def _confirmed(self, offer: AnyOffer | UpdateOffer | None, values: Sequence[str]) -> SrtpKeys | None:
-        """Return the keys that the answer to an offer of keys gives; None without one. Raises MikeyError."""
-        if self._keying is None or offer is None:
-            return None
-        if isinstance(offer, UpdateOffer):
-            return self._keying.updating.confirm(offer, values)
-        return await self._keying.confirm(offer, values)
 
     # Changes of the other side.
 
@@ -305,7 +303,7 @@ class Session:
         codec = codec_of(described, now.codec)
         payload_type = payload_type_of(described, codec)
         agreed = Agreed(offer, taken, codec, now.own_keys, described.audio_key_mgmt)
-        whole = keys = None
+        accepted = whole = keys = None
         if self._keying and agreed.their_keys != now.their_keys:
             self._allowance.take(asyncio.get_running_loop().time())
             lines = len(keyed_with(offer, taken))
@@ -319,6 +317,8 @@ class Session:
 
         def apply() -> None:
             self._apply(described, codec, payload_type, payload_type, keys)
+            if self._keying and accepted:
+                self._keying.updating.answered(accepted.bundle)
             self.video.follow(offer, offer, whole)
             self._agreed = agreed
             was_held, self._is_held = self._is_held, not Flow.agreed(described).sends

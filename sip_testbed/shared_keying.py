@@ -92,7 +92,6 @@ class SharedKeying:
             steady_s=self._clock.steady_s(),
             lines=lines,
         )
-        self.updating.answered(answer.bundle)
         self._agreed(began_s)
         return answer
 

@@ -285,6 +285,8 @@ class Telephone:
             await self._refuse(call, result, error)
             return
         own_keys = (key_mgmt_value(answer.message),) if answer else ()
+        if self._keying and answer:
+            self._keying.updating.answered(answer.bundle)
         own = session.describe(codec, payload_type, own_keys, described.audio_direction.answered)
         session.begin(Agreed(offer, taken, codec, own_keys, values))
         try:

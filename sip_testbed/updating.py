@@ -7,7 +7,7 @@ needs no certificate and no ledger: it is under the key that the call's parties 
 from collections.abc import Sequence
 
 from voice_dpki.effects import Clock, Random
-from voice_dpki.errors import LocalError
+from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.mikey.bundle import Bundle
 from voice_dpki.mikey.certified import CertifiedInitiator, KeyingAnswer
 from voice_dpki.mikey.failures import Failure, MikeyError
@@ -18,6 +18,10 @@ from voice_dpki.mikey.sdp import mikey_message, protocol_ids
 from voice_dpki.mikey.shared import SharedInitiator
 from voice_dpki.mikey.update import UpdateOffer, accept_update, offer_update
 from voice_dpki.shell.trace import Tracer
+
+
+class NoUpdateError(PeerError):
+    """New keys take a new agreement: the call has no bundle of ours, or the other side refuses its update."""
 
 
 class Updating:
@@ -45,7 +49,7 @@ class Updating:
         self._bundle, self._initiator = bundle, initiator
 
     def answered(self, bundle: Bundle | None) -> None:
-        """Take the bundle of an offer that we answered; None in a mode that has no updates."""
+        """Take the bundle of an offer or update that we have answered; None in a mode that has no updates."""
         self._bundle, self._initiator = bundle, None
 
     def offer(self) -> UpdateOffer | None:
@@ -63,13 +67,23 @@ class Updating:
         self._tracer.note(f"MIKEY update offered ({self._bundle.profile})", step="MIKEY")
         return offer
 
+    def next_offer(self) -> UpdateOffer:
+        """Return what `offer` does; raises NoUpdateError where that is None."""
+        offer = self.offer()
+        if offer is None:
+            raise NoUpdateError("the keys of the call take a new agreement")
+        return offer
+
     def is_update(self, key_mgmt: Sequence[str]) -> bool:
         """Tell whether an offer is for the call's bundle, which only an update may be; raises MikeyError."""
         octets = mikey_message(key_mgmt)
         return self._bundle is not None and Message.parse(octets).header.csb_id == self._bundle.keys.csb_id
 
     def accept(self, key_mgmt: Sequence[str]) -> KeyingAnswer:
-        """Verify an update and answer it; raises MikeyError, also for one that is not later than the last."""
+        """Verify an update and make the answer; raises MikeyError, also for one that is not later than the last.
+
+        `answered` takes the bundle of the answer once that is sent.
+        """
         if self._bundle is None or self._initiator is not None:
             raise MikeyError(Failure.CSB_ID, "an update comes from the side alone that began the bundle")
         answer = accept_update(
@@ -81,7 +95,6 @@ class Updating:
             now_s=self._clock.now_s(),
             steady_s=self._clock.steady_s(),
         )
-        self._bundle = answer.updated.bundle
         self._agreed(answer.updated.keys)
         return KeyingAnswer(answer.message, answer.updated.keys, answer.updated.bundle)
 

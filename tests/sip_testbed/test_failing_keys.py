@@ -4,7 +4,6 @@ import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -135,7 +134,8 @@ def fails(*given: object, **options: object) -> Any:
 async def test_new_keys_that_we_cannot_answer_leave_the_call(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     talk = await begin()
     monkeypatch.setattr(talk.callee._keying, "accept", fails)
-    monkeypatch.setattr(talk.caller._keying, "updating", SimpleNamespace(offer=lambda: None, forget=lambda: None))
+    assert talk.caller._keying is not None
+    talk.caller._keying.updating.forget()
     with pytest.raises(ChangeRefusedError, match="500 "):
         await talk.caller.rekey()
     await talk.flows("caller", "callee")

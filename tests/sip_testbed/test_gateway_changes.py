@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -28,12 +29,15 @@ from tests.sip_testbed.test_gateway_refresh import (
     relayed,
     sdes_side,
 )
+from tests.sip_testbed.test_keying import CALLEE, CALLER
+from tests.sip_testbed.test_updating import pair_by
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import MalformedError
 from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys, StreamKey
 from voice_dpki.mikey.policy import SrtpProfile
+from voice_dpki.mikey.sdp import key_mgmt_value
 from voice_dpki.sip.sdp import Direction, SessionDescription
 from voice_dpki.wire.relay import Leg as MediaLeg
 from voice_dpki.wire.sip.changes import UnchangedError
@@ -47,6 +51,8 @@ class Telephone:
     def __init__(self, says: str) -> None:
         self.says = says
         self.status = 200
+        self.tries = 1
+        """How often an offer is made to it: all but the last get 491."""
         self.offered: list[SessionDescription] = []
         self.ended: list[tuple[str, str]] = []
         self.gate = asyncio.Event()
@@ -59,8 +65,9 @@ class Telephone:
         self.refresh = callback
 
     async def reinvite(self, describe: Callable[[], bytes]) -> Any:
-        offer = SessionDescription.parse(describe())
-        self.offered.append(offer)
+        for _ in range(self.tries):
+            offer = SessionDescription.parse(describe())
+            self.offered.append(offer)
         await self.gate.wait()
         answer = directed(self.says, ANSWERS[offer.audio_direction])
         return SimpleNamespace(status=self.status, sdp=answer)
@@ -112,24 +119,29 @@ def counted_refusals(reason: str) -> float:
 MIKEY = THEIRS.serialize().decode()
 
 
+def keyed(message: bytes) -> str:
+    """The domain's description with another message of MIKEY."""
+    return MIKEY.replace("mikey AQ==", key_mgmt_value(message))
+
+
 class Keying:
     """Agrees on keys without messages of MIKEY, which others test: new ones each time, unless it is to `fail`."""
 
     def __init__(self) -> None:
         self.fails = False
         self.made = self.offered = self.proposed = 0
-        self.updating = SimpleNamespace(is_update=lambda _: False)
+        self.updating = SimpleNamespace(is_update=lambda _: False, answered=lambda _: None)
 
     async def accept(self, key_mgmt: Any, initiator_uri: str, lines: int) -> Any:
         assert (initiator_uri, lines) == ("sip:caller@a.example", 1)
-        return SimpleNamespace(message=b"answer", keys=self.keys())
+        return SimpleNamespace(message=b"answer", keys=self.keys(), bundle=None)
 
     async def meet(self, _: str) -> None: ...
 
     def offer(self, *_: object) -> Any:
         self.proposed += 1
         self.offered += 1
-        return SimpleNamespace(message=b"offer")
+        return SimpleNamespace(message=b"offer%d" % self.offered)
 
     async def confirm(self, *_: object) -> SrtpKeys:
         return self.keys()
@@ -384,6 +396,38 @@ async def test_a_telephone_that_changes_codecs_makes_keys_so_often_and_no_more(s
     assert sdes.keying.offered == len(sdes.domain.offered) == MAX_CHANGES
 
 
+@pytest.mark.parametrize("refused", ["by the telephone", "as its caller cancels it", "for its address"])
+async def test_keys_of_a_refused_change_are_forgotten(sdes: Call, refused: str) -> None:
+    """The caller has not got our answer, so its next update is of the bundle from before."""
+    pair = pair_by("psk")
+    await pair.begin()
+    sdes.ends[0].keys = MikeyKeys(pair.callee, CALLER)
+    sdes.telephone.status = 486 if refused == "by the telephone" else 200
+    again = Change(directed(keyed(pair.caller.offer(CALLEE).message), "sendonly"))
+    if refused == "for its address":
+        again.sdp = re.sub(rb"c=IN IP4 \S+", b"c=IN IP4 224.0.0.9", again.sdp)
+    again.cancelled = refused == "as its caller cancels it"
+    with suppress(UnchangedError):
+        await sdes.domain.answer(again)
+    assert not isinstance(again.answered, bytes)
+    sdes.telephone.status = 200
+    offer = pair.offer()
+    answer = (await sdes.change(sdes.domain, directed(keyed(offer.message), "sendonly"))).description
+    keys = pair.caller.updating.confirm(offer, answer.key_mgmt)
+    assert sdes.streams()[0][0] == keys.receive.ssrc
+    assert sdes.changes.is_held
+
+
+async def test_each_try_of_an_offer_of_keys_has_keys_of_its_own(sdes: Call) -> None:
+    """What the domain has looked at before it said 491 would be a replay (RFC 3830 §5.4)."""
+    sdes.domain.tries = 3
+    sdes.domain.says = recoded(MIKEY.replace("a=rtpmap:0 PCMU/8000\r\n", ""), 96, OPUS).decode()
+    await sdes.change(sdes.telephone, recoded(SDES_ANSWER, 107, OPUS))
+    assert len({offer.key_mgmt for offer in sdes.domain.offered}) == 3
+    assert (sdes.keying.offered, sdes.keying.proposed) == (3, 0)
+    assert sdes.streams()[0] == (0x101, 48_000)
+
+
 async def test_a_new_key_of_sdes_is_answered_with_one_of_ours_for_another_ssrc(sdes: Call) -> None:
     own = sdes.ends[1].described.crypto.ours
     (inwards, (outwards, rate)) = sdes.streams()
@@ -435,7 +479,7 @@ async def test_a_codec_of_another_clock_gets_new_keys_of_mikey_and_other_ssrcs(s
     sdes.domain.says = recoded(MIKEY.replace("a=rtpmap:0 PCMU/8000\r\n", ""), 96, OPUS).decode()
     change = await sdes.change(sdes.telephone, recoded(SDES_ANSWER, 107, OPUS))
     assert change.description.audio.formats == ("107",)
-    assert sdes.domain.offered[-1].key_mgmt == ("mikey b2ZmZXI=",)
+    assert sdes.domain.offered[-1].key_mgmt == ("mikey b2ZmZXIx",)
     assert sdes.streams() == [(0x101, 48_000), (outwards + 1, 48_000)]
     assert sdes.keying.proposed == 0
     packet = RtpPacket(107, 1, 160, 5, b"x").serialize()

@@ -15,7 +15,7 @@ from tests.clocks import SettableClock
 from tests.present import present
 from tests.recorded import recorded
 from tests.sip_testbed.test_keying import CALLEE, CALLER, CLOCK, HELD, RANDOM, party
-from voice_dpki.mikey.certified import Party
+from voice_dpki.mikey.certified import KeyingAnswer, Party
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.message import Message
@@ -70,6 +70,7 @@ class Pair:
         await self.caller.meet(CALLEE)
         offer = self.caller.offer(CALLEE)
         answer = await self.callee.accept([key_mgmt_value(offer.message)], CALLER)
+        self.answered(answer)
         return await self.caller.confirm(offer, [key_mgmt_value(answer.message)]), answer.keys
 
     def offer(self) -> UpdateOffer:
@@ -80,6 +81,11 @@ class Pair:
         values = [key_mgmt_value(offer.message)]
         assert self.callee.updating.is_update(values)
         return self.callee.updating.accept(values)
+
+    def answered(self, answer: KeyingAnswer) -> KeyingAnswer:
+        """The callee sends an answer."""
+        self.callee.updating.answered(answer.bundle)
+        return answer
 
 
 def credentials(own: Party, ledger: Ledger, mode: str) -> Credentials:
@@ -114,7 +120,7 @@ async def test_an_update_gives_both_sides_new_keys_and_asks_no_ledger(mode: str)
     csb_ids = set()
     for _ in range(2):
         offer = pair.offer()
-        answer = pair.accept(offer)
+        answer = pair.answered(pair.accept(offer))
         keys = pair.caller.updating.confirm(offer, [key_mgmt_value(answer.message)])
         assert (keys.send, keys.receive) == (answer.keys.receive, answer.keys.send)
         assert not Message.parse(offer.message).all(Rand)
@@ -129,11 +135,23 @@ async def test_an_update_is_taken_once_and_no_older_one_after_it(mode: str) -> N
     pair = pair_by(mode)
     await pair.begin()
     older, newer = pair.offer(), pair.offer()
-    pair.accept(newer)
+    pair.answered(pair.accept(newer))
     for each in (newer, older):
         with pytest.raises(MikeyError) as caught:
             pair.accept(each)
         assert caught.value.failure is Failure.REPLAY
+
+
+@MODES
+async def test_what_was_accepted_and_not_answered_changes_nothing(mode: str) -> None:
+    pair = pair_by(mode)
+    await pair.begin()
+    await pair.callee.accept([key_mgmt_value(pair.caller.offer(CALLEE).message)], CALLER)
+    pair.accept(pair.offer())
+    offer = pair.offer()
+    answer = pair.answered(pair.accept(offer))
+    keys = pair.caller.updating.confirm(offer, [key_mgmt_value(answer.message)])
+    assert (keys.send, keys.receive) == (answer.keys.receive, answer.keys.send)
 
 
 @MODES

@@ -102,10 +102,11 @@ class Changes:
     async def _try(self, dialog: Dialog, offer: Callable[[], bytes]) -> FinalAnswer:
         if self._ended.is_set():
             raise LocalError("a call that is over cannot be changed")
+        sdp = offer()  # it may raise, and then no number is taken
         request = dialog.request("INVITE")
         request.headers.set("Contact", self._line.contact)
         request.headers.set("Allow", self._line.allow)
-        set_body(request, offer(), CONTENT_TYPE)
+        set_body(request, sdp, CONTENT_TYPE)
         sent = _SentReinvite(self, self._line, dialog, request)
         try:
             return await asyncio.shield(sent.answer)
