@@ -112,16 +112,17 @@ def test_one_probe_is_sent_until_it_is_answered(new_wire: NewWire) -> None:
     assert not wire.happened("gateway", Closed)
 
 
-def outer(sa: StandingSa, *before: tuple[int, bool]) -> bytes:
-    """An INFORMATIONAL request with payloads in front of the encrypted one."""
-    sealed = sa._cipher.sealed_bytes(0)
-    kinds = [kind for kind, _ in before] + [46]
+def outer(sa: StandingSa, *before: tuple[int, bool], fragment: tuple[int, int] | None = None) -> bytes:
+    """An INFORMATIONAL request, or one fragment of it, with payloads in front of the encrypted one."""
+    place = b"" if fragment is None else b"".join(each.to_bytes(2, "big") for each in fragment)
+    length = 4 + len(place) + sa._cipher.sealed_bytes(0)
+    kinds = [kind for kind, _ in before] + [53 if place else 46]
     clear = b"".join(
         bytes((after, 0x80 * critical)) + b"\0\x05x" for (_, critical), after in zip(before, kinds[1:], strict=True)
     )
     header = sa._header(ExchangeType.INFORMATIONAL, sa._requests.next_id, is_response=False)
-    octets = header.serialize(kinds[0], 28 + len(clear) + 4 + sealed) + clear
-    octets += b"\0\0" + (4 + sealed).to_bytes(2, "big")
+    octets = header.serialize(kinds[0], 28 + len(clear) + length) + clear
+    octets += b"\0\0" + length.to_bytes(2, "big") + place
     return octets + sa._cipher.seal(octets, b"")
 
 
@@ -134,6 +135,25 @@ def test_every_payload_before_the_encrypted_one_is_looked_at(
     wire.gateway.receive(outer(wire.device, *before), INBOUND, wire.now_s)
     (answer,) = wire.gateway.take_datagrams()
     assert answer.payloads == ("N(UNSUPPORTED_CRITICAL_PAYLOAD)",)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ((200, True), (201, False), ("N(UNSUPPORTED_CRITICAL_PAYLOAD)",)),
+        ((200, False), (201, True), ()),
+    ],
+)
+def test_of_fragments_the_first_says_what_stands_before(
+    wire: Wire, first: tuple[int, bool], second: tuple[int, bool], told: tuple[str, ...]
+) -> None:
+    """RFC 7383 §2.5.3: what is put together has the headers of fragment 1."""
+    wire.start()
+    fragments = [outer(wire.device, each, fragment=(at, 2)) for at, each in enumerate((first, second), 1)]
+    for datagram in fragments:
+        wire.gateway.receive(datagram, INBOUND, wire.now_s)
+    (answer,) = wire.gateway.take_datagrams()
+    assert answer.payloads == told
 
 
 def test_a_closed_sa_repeats_its_last_answer_for_10_seconds(wire: Wire) -> None:

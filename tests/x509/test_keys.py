@@ -14,14 +14,17 @@ from hypothesis import strategies as st
 
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.x509.keys import (
+    KeyElsewhere,
     KeyKindError,
     LocalSigner,
     SignatureError,
     algorithm_of,
     check_key_is_for,
+    fault_of,
     from_pem,
     generate_es256,
     generate_rsa,
+    is_elsewhere,
     to_pem,
     verify_signature,
 )
@@ -206,3 +209,25 @@ def test_public_keys_that_verify_nothing_and_why() -> None:
 
 def test_repr_shows_no_key() -> None:
     assert "PRIVATE KEY" not in repr(ES256)
+
+
+class Away(KeyElsewhere):
+    """A key that its device has lost. Tokens that hold keys are tried in tests/shell."""
+
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        return ec.generate_private_key(ec.SECP256R1()).public_key()
+
+    def fault(self) -> str:
+        return "the device is gone"
+
+    def probe(self) -> None:
+        raise NotImplementedError
+
+    def fail(self, why: LocalError) -> None:
+        raise NotImplementedError
+
+
+def test_only_a_key_elsewhere_can_have_a_fault() -> None:
+    away = LocalSigner(Away())  # type: ignore[arg-type]  # all that is asked of it here
+    assert (is_elsewhere(away), fault_of(away)) == (True, "the device is gone")
+    assert (is_elsewhere(ES256), fault_of(ES256)) == (False, "")

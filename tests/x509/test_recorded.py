@@ -24,6 +24,7 @@ from voice_dpki.x509.recorded import (
     TrustedCertificate,
     Use,
     check_fitness,
+    check_usable,
     judge,
     judge_again,
 )
@@ -220,6 +221,27 @@ def test_the_rules_that_need_no_ledger_can_be_asked_first(use: Use) -> None:
     with pytest.raises(CertificateRefused) as caught:
         check_fitness(case.presented, use)
     assert caught.value.code is Distrust.KEY_USAGE
+
+
+@pytest.mark.parametrize("use", [use for use in Use if use is not Use.ENDORSE])
+def test_a_certificate_is_usable_by_all_that_needs_no_comparison(use: Use) -> None:
+    """Rules 1 to 4, and 6 to 9."""
+    recorded = given(use).recorded
+    assert check_usable(recorded, use, NOW_S) == read_profile(present(recorded.der))
+    assert check_usable(replace(recorded, allotment=Allotment()), use, NOW_S), "what is held is not looked at"
+    with pytest.raises(CertificateRefused) as caught:
+        check_usable(replace(recorded, status=CertStatus.REVOKED), use, NOW_S)
+    assert caught.value.code is Distrust.REVOKED
+    with pytest.raises(CertificateRefused) as caught:
+        check_usable(replace(recorded, der=None), use, NOW_S)
+    assert caught.value.code is Distrust.NOT_GIVEN
+
+
+@pytest.mark.parametrize(("use", "other"), [(Use.SIGN_CALLS, Use.KEY_MEDIA), (Use.KEY_MEDIA, Use.SIGN_CALLS)])
+def test_a_certificate_for_another_use_is_not_usable(use: Use, other: Use) -> None:
+    with pytest.raises(CertificateRefused) as caught:
+        check_usable(given(other).recorded, use, NOW_S)
+    assert caught.value.code in (Distrust.KEY, Distrust.NO_NUMBERS)
 
 
 def test_rules_are_numbered_in_the_order_in_which_they_are_asked() -> None:

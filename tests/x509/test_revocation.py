@@ -176,10 +176,19 @@ def test_an_extension_that_is_not_critical_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\x30", pem_of(LEAF.certificate), der_of(LEAF.certificate), b"x" * (MAX_LIST_BYTES + 1)]
+    ("data", "why"),
+    [
+        *(
+            (data, "no revocation list")
+            for data in (b"", b"\x30", pem_of(LEAF.certificate), der_of(LEAF.certificate))
+        ),
+        (b"x" * MAX_LIST_BYTES, "no revocation list"),
+        (b"x" * (MAX_LIST_BYTES + 1), "more than"),
+    ],
+    ids=range(6),
 )
-def test_what_is_no_list(data: bytes) -> None:
-    with pytest.raises(MalformedError):
+def test_what_is_no_list(data: bytes, why: str) -> None:
+    with pytest.raises(MalformedError, match=why):
         RevocationList.parse(data)
 
 

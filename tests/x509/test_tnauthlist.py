@@ -245,3 +245,14 @@ def test_allotments_that_touch_overlap_or_contain_one_another() -> None:
     # Numbers of another length are others, also where they have the same value.
     assert not inside(("0100", 10), ("100", 800))
     assert not inside(("100", 10), ("0100", 800))
+
+
+def test_a_list_is_made_of_what_is_allotted() -> None:
+    """RFC 8226 §9: one number is `one`, and two are a range."""
+    one, two, many = (TnRange(Tn(f"49302312{number}"), number) for number in (1, 2, 1000))
+    assert TnAuthList.of(["709K", "710K"], [many, one, two]) == TnAuthList(
+        ("709K", "710K"), (many, two), (one.start,)
+    )
+    assert TnAuthList.of(iter(()), iter((one,))) == TnAuthList(tns=(one.start,))
+    with pytest.raises(MalformedError, match="at least one entry"):
+        TnAuthList.of([], [])
