@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from sip_testbed.allowance import Allowance, TooOftenError
-from sip_testbed.gateway_codecs import in_use, numbered_for, passed, speech_rate, wanted, with_payloads
+from sip_testbed.gateway_codecs import PayloadTypes, in_use, passed, speech_rate, wanted, with_payloads
 from sip_testbed.gateway_counts import UNCHANGED, Unchanged
 from sip_testbed.gateway_keys import NewKeys, SideKeys, Taken
 from sip_testbed.gateway_refresh import Described
@@ -24,7 +24,7 @@ from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.media.relay import Translation
 from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.sip.dtls_sdp import DTLS_PROTOCOLS
-from voice_dpki.sip.sdp import Direction, RtpMap, SessionDescription
+from voice_dpki.sip.sdp import Direction, RtpMap
 from voice_dpki.wire.relay import Leg as MediaLeg
 from voice_dpki.wire.relay import Relay
 from voice_dpki.wire.seldom import Seldom
@@ -63,6 +63,10 @@ class CallEnd:
     described: Described
     allowance: Allowance = field(default_factory=Allowance)
     """The changes that the side may still ask for."""
+    payload_types: PayloadTypes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.payload_types = PayloadTypes(self.described)
 
     def take(self, taken: Taken) -> None:
         """Take new descriptions and keys, and send media where the other side's has them; raises MalformedError.
@@ -128,6 +132,7 @@ class Changes:
         now = end.described
         try:
             taken = await end.keys.confirm(now, now.ours, now.repeated(answer))
+            end.payload_types.take(taken.described.agreed)
             if taken.keys is not None:
                 end.take(taken)
                 self._turn(end, taken.keys, None)
@@ -165,6 +170,7 @@ class Changes:
         whole, at = now.offered(change.sdp)
         used = in_use(now, before)
         payloads, recodes = wanted(used, payloads_of(whole.narrowed(at)))
+        end.payload_types.take(whole.narrowed(at), payloads)
         taken = await end.keys.accept(now, whole, at)
         self._check_clock(end, taken.keys, payloads)
         direction = taken.described.agreed.audio_direction
@@ -216,7 +222,8 @@ class Changes:
         Raises _RefusedError; one of REFUSED, and then the call is over; and LocalError if it was already.
         """
         before = other.described
-        ours = before.next(_with(before, payloads) if recodes else before.ours, direction)
+        told = with_payloads(before.ours, other.payload_types.number(payloads)) if recodes else before.ours
+        ours = before.next(told, direction)
         renews = recodes and speech_rate(payloads) != self._running.sent_to(other.media).clock_rate
         propose = await other.keys.proposer() if renews else None
 
@@ -233,6 +240,7 @@ class Changes:
             try:
                 answer = before.answered(ours, final.sdp)
                 taken = await other.keys.confirm(before, ours, answer)
+                other.payload_types.take(taken.described.agreed)
                 common = agreed(payloads, payloads_of(taken.described.agreed))
                 other.take(taken)
             except REFUSED as error:
@@ -305,10 +313,6 @@ def _refuse(
     UNCHANGED.labels(why).inc()
     _SAID.info("a change is refused", reason=str(error), status=status)
     change.refuse(status, None, headers)
-
-
-def _with(before: Described, payloads: Sequence[RtpMap]) -> SessionDescription:
-    return with_payloads(before.ours, numbered_for(before, payloads))
 
 
 async def silence(relay: Relay, changes: Changes, idle_s: float) -> None:

@@ -1,7 +1,7 @@
 """Which codecs a change within a call through the gateway leaves, and under which payload types. No I/O.
 
 Payloads are not changed on their way, so both sides have the same codecs. Their payload types may differ, and a
-side keeps those that it has had in the call (RFC 3264 §8.3.2).
+side keeps those that it has had in the call (`PayloadTypes`).
 """
 
 from collections.abc import Sequence
@@ -45,20 +45,47 @@ def speech_rate(payloads: Sequence[RtpMap]) -> int:
     return clock_rate(next((each for each in payloads if _is_speech(each)), payloads[0]))
 
 
-def numbered_for(described: Described, payloads: Sequence[RtpMap]) -> list[RtpMap]:
-    """Return codecs under the payload types of another side: those that it has had, else free ones.
+class PayloadTypes:
+    """What the payload types of one side of a call stand for in the side's descriptions, and in ours to it.
 
-    Raises MalformedError if none is free.
+    That holds for the whole call, even if a description was refused (RFC 3264 §8.3.2). A side that does not keep to
+    what we alone have described is refused only where we would have to break it, too.
     """
-    known = [*described.ours.audio.rtpmaps, *described.agreed.audio.rtpmaps]
-    taken = {each.payload_type for each in known}
-    made: list[RtpMap] = []
-    for payload in payloads:
-        before = next((each for each in known if same_encoding(each.encoding, payload.encoding)), None)
-        number = before.payload_type if before else _free(payload.payload_type, taken)
-        taken.add(number)
-        made.append(replace(payload, payload_type=number))
-    return made
+
+    def __init__(self, described: Described) -> None:
+        self._ours = {each.payload_type: each for each in described.ours.audio.rtpmaps}
+        self._theirs = {each.payload_type: each for each in described.agreed.audio.rtpmaps}
+
+    def take(self, described: SessionDescription, answered: Sequence[RtpMap] = ()) -> None:
+        """Note a further description of the side, and what of it our answer may have.
+
+        Raises MalformedError if a payload type stood for another codec.
+        """
+        _note(self._theirs, described.audio.rtpmaps)
+        _note(self._ours, answered)
+
+    def number(self, payloads: Sequence[RtpMap]) -> list[RtpMap]:
+        """Return codecs as we offer them to the side, under the payload types that they have had, else free ones.
+
+        Raises MalformedError if none is free.
+        """
+        return [self._numbered(each) for each in payloads]
+
+    def _numbered(self, payload: RtpMap) -> RtpMap:
+        known = self._ours | self._theirs | self._ours  # ours come first, and count
+        before = [number for number, each in known.items() if same_encoding(each.encoding, payload.encoding)]
+        free = [each for each in [payload.payload_type, *_DYNAMIC] if each not in known]
+        if not before and not free:
+            raise MalformedError("no payload type is free for another codec")
+        made = replace(payload, payload_type=(before or free)[0])
+        _note(self._ours, [made])
+        return made
+
+
+def _note(known: dict[int, RtpMap], payloads: Sequence[RtpMap]) -> None:
+    for each in payloads:
+        if not same_encoding(known.setdefault(each.payload_type, each).encoding, each.encoding):
+            raise MalformedError("the change gives another codec to a payload type (RFC 3264 §8.3.2)")
 
 
 def with_payloads(described: SessionDescription, payloads: Sequence[RtpMap]) -> SessionDescription:
@@ -82,15 +109,6 @@ def _with(section: Media, payloads: Sequence[RtpMap]) -> Media:
     return replace(
         section, formats=tuple(str(each.payload_type) for each in payloads), lines=(*first, *lines, *rest)
     )
-
-
-def _free(number: int, taken: set[int]) -> int:
-    if number not in taken:
-        return number
-    free = next((each for each in _DYNAMIC if each not in taken), None)
-    if free is None:
-        raise MalformedError("no payload type is free for another codec")
-    return free
 
 
 def _has(payloads: Sequence[RtpMap], payload: RtpMap) -> bool:

@@ -474,6 +474,67 @@ async def test_another_codec_is_offered_to_the_other_side_and_answered_as_that_a
         assert RtpPacket.parse(sdes.relay.sent_to(end.media).rtp(packet, 0.0)).payload_type == 8
 
 
+BARE = MIKEY.replace("a=rtpmap:0 PCMU/8000\r\n", "")
+ONE, OTHER = "G726-16/8000", "G726-24/8000"
+
+
+async def recode(call: Call, number: int, encoding: str, theirs: int | None = None) -> Change:
+    """The telephone offers a codec, and the domain takes it up, under a number of its own if `theirs` says one."""
+    call.domain.says = recoded(BARE, theirs or number, encoding).decode()
+    return await call.change(call.telephone, recoded(SDES_ANSWER, number, encoding))
+
+
+async def test_a_payload_type_that_was_given_up_stands_for_no_other_codec(sdes: Call) -> None:
+    """RFC 3264 §8.3.2: for as long as the call lasts, and also where the offer that described it was refused."""
+    for number, encoding in ((107, ONE), (8, PCMA)):
+        assert (await recode(sdes, number, encoding)).description.audio.formats == (str(number),)
+    sdes.domain.status = 486
+    assert (await recode(sdes, 108, "G726-40/8000")).answered == 486
+    sdes.domain.status, offered = 200, len(sdes.domain.offered)
+    for number in (107, 108):
+        assert (await recode(sdes, number, OTHER)).answered == 488
+    assert len(sdes.domain.offered) == offered
+    assert (await recode(sdes, 109, OTHER)).description.audio.formats == ("109",)
+    assert (await recode(sdes, 107, ONE)).description.audio.formats == ("107",)
+
+
+async def test_a_payload_type_that_a_side_has_given_up_is_offered_to_it_for_no_other_codec(sdes: Call) -> None:
+    await recode(sdes, 107, ONE, theirs=98)
+    await recode(sdes, 8, PCMA)
+    sdes.domain.says = recoded(BARE, 96, OTHER).decode()
+    assert (await sdes.change(sdes.telephone, recoded(SDES_ANSWER, 98, OTHER))).description.audio.formats == ("98",)
+    assert sdes.domain.offered[-1].audio.formats == ("96",)
+    await recode(sdes, 107, ONE, theirs=98)
+    assert sdes.domain.offered[-1].audio.formats in (("98",), ("107",))
+
+
+async def test_a_side_that_has_not_taken_up_a_codec_may_have_its_payload_type_for_another(sdes: Call) -> None:
+    """Telephones put all their codecs into each offer, numbered as they like. Only an answer of ours has to fit."""
+    sdes.telephone.status = 488
+    await sdes.change(sdes.domain, recoded(BARE, 96, ONE))
+    sdes.telephone.status = 200
+    more = SDES_ANSWER.replace("SAVP 0", "SAVP 0 96") + f"a=rtpmap:96 {OTHER}\r\n"
+    assert (await sdes.change(sdes.telephone, directed(more, "sendonly"))).description.audio.formats == ("0",)
+    assert (await sdes.change(sdes.telephone, recoded(SDES_ANSWER, 96, OTHER))).answered == 488
+
+
+async def test_an_answer_that_gives_a_payload_type_another_codec_ends_the_call(sdes: Call) -> None:
+    for number, encoding in ((107, ONE), (8, PCMA)):
+        await recode(sdes, number, encoding)
+    both = recoded(BARE, 96, OTHER).replace(b"SAVP 96", b"SAVP 96 107") + b"a=rtpmap:107 G726-40/8000\r\n"
+    sdes.domain.says = both.decode()
+    assert (await sdes.change(sdes.telephone, recoded(SDES_ANSWER, 96, OTHER))).answered == 488
+    assert [name for name, _ in sdes.domain.ended] == ["Reason", "Warning"]
+
+
+async def test_an_answer_to_a_refresh_gives_no_payload_type_another_codec(sdes: Call) -> None:
+    for number, encoding in ((107, ONE), (8, PCMA)):
+        await recode(sdes, number, encoding)
+    sdes.telephone.says = recoded(SDES_ANSWER, 107, OTHER).decode().replace("SAVP 107", "SAVP 8 107")
+    await sdes.telephone.refresh()
+    assert [name for name, _ in sdes.telephone.ended] == ["Reason", "Warning"]
+
+
 async def test_a_codec_of_another_clock_gets_new_keys_of_mikey_and_other_ssrcs(sdes: Call) -> None:
     (_, (outwards, _)) = sdes.streams()
     sdes.domain.says = recoded(MIKEY.replace("a=rtpmap:0 PCMU/8000\r\n", ""), 96, OPUS).decode()
