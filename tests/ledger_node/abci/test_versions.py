@@ -15,9 +15,9 @@ from .conftest import CHAIN, START_S, Federation, Node, at, make_node
 BEGINS = 3
 
 
-def told(federation: Federation, version: int) -> Node:
-    """Return a node of a ledger whose genesis has a notice: a version begins with block BEGINS."""
-    members = [*federation.genesis.members, notice(version, BEGINS)]
+def told(federation: Federation, version: int, begins: int = BEGINS) -> Node:
+    """Return a node of a ledger whose genesis has a notice: a version begins with a block."""
+    members = [*federation.genesis.members, notice(version, begins)]
     return make_node(load_genesis(dump_genesis(CHAIN, START_S * 10**9, members)))
 
 
@@ -58,6 +58,15 @@ def test_after_block_2_a_restarted_node_tells_cometbft_of_version_2(changing: No
         assert changing.application.info(Info.Request()).app_version == 1
         changing.decide(height, [])
     assert changing.application.info(Info.Request()).app_version == 2
+
+
+def test_cometbft_is_told_of_the_version_of_the_next_block_at_each_height(federation: Federation) -> None:
+    node = told(federation, 2, begins=9)
+    versions = []
+    for height in range(1, 11):
+        versions.append(node.application.info(Info.Request()).app_version)
+        node.decide(height, [])
+    assert versions == [1] * 8 + [2] * 2
 
 
 def test_codes_from_100_on_may_enter_a_block_of_version_1_alone(federation: Federation, changing: Node) -> None:
