@@ -11,7 +11,7 @@ from sip_testbed.keying import KeyAgreement
 from sip_testbed.media_policy import severity_of, step_of
 from sip_testbed.result import Result, keep_recording, keep_result
 from sip_testbed.user_agent_config import TelephoneSetup
-from voice_dpki.errors import VoiceDpkiError
+from voice_dpki.errors import LocalError, VoiceDpkiError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.wire.media import MediaSession
@@ -31,6 +31,7 @@ class CallReport:
     def __init__(self, setup: TelephoneSetup, tracer: Tracer) -> None:
         self._setup = setup
         self._tracer = tracer
+        self._unkept: LocalError | None = None
 
     def refused(self, result: Result, error: VoiceDpkiError) -> None:
         """Record that we refuse a call, or end it, because of an error, which is one of FAILED."""
@@ -64,18 +65,38 @@ class CallReport:
         result.reason = f"{told}{remarks.reasons_of(call.end_headers)}"
 
     def keep(self, media: MediaSession, result: Result) -> None:
-        """Write the recordings, and put the media statistics into the result and the trace."""
+        """Write the recordings, and put the media statistics into the result and the trace.
+
+        A recording that cannot be written is logged, and told among the result's remarks.
+        """
         result.media = counted = media.statistics()
         keep_digits(media.keypad, result, self._tracer)
         result.remarks += remarks.foreign_media("callee" if result.role == "caller" else "caller", counted)
         note = remarks.media_note(counted)
         self._tracer.note(note, step="media", ok=counted.received > 0 and not counted.unauthentic)
         for path, pcm in ((self._setup.said, media.said), (self._setup.heard, media.heard)):
-            if path is not None:
-                keep_recording(path, pcm)
+            try:
+                if path is not None:
+                    keep_recording(path, pcm)
+            except LocalError as error:
+                self._not_kept("recording", result, error)
 
     def write(self, result: Result) -> None:
-        """Write the result of a call that is over; raises OSError."""
+        """Write the result of a call that is over; a failure is logged, and becomes one of its remarks."""
+        self._unkept = None
+        try:
+            if self._setup.result is not None:
+                keep_result(self._setup.result, result)
+        except LocalError as error:
+            self._unkept = error
+            self._not_kept("result", result, error)
         self._tracer.result(**asdict(result))
-        if self._setup.result is not None:
-            keep_result(self._setup.result, result)
+
+    def _not_kept(self, what: str, result: Result, error: LocalError) -> None:
+        log.error(f"{what} cannot be written", extra={"fields": {"reason": str(error)}})
+        result.remarks.append(f"a {what} of the {result.role} was not kept: {error}")
+
+    def check_kept(self) -> None:
+        """Raise the LocalError that says why the last result was not kept, if it was not."""
+        if self._unkept is not None:
+            raise self._unkept

@@ -1,7 +1,6 @@
 """How a call went, as one telephone tells it at its end."""
 
 import json
-import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,8 +9,7 @@ from voice_dpki.media.figures import MediaStatistics
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import write_wav
 from voice_dpki.media.video import VideoStatistics
-
-log = logging.getLogger(__name__)
+from voice_dpki.shell.files import make_folder, write_whole
 
 Purpose = Literal["call", "transferred", "consultation"]
 """What a call is: one like any other, one that a transfer has made, or one before a transfer."""
@@ -58,16 +56,14 @@ class Result:
 
 
 def keep_recording(path: Path, pcm: Pcm) -> None:
-    """Write a recording; a failure is logged and does not change the call's result."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(write_wav(pcm))
-    except OSError as error:
-        log.error("recording cannot be written", extra={"fields": {"file": str(path), "reason": error.strerror}})
+    """Write a recording; raises LocalError, and leaves the file of before then."""
+    make_folder(path.parent)
+    write_whole(path, write_wav(pcm))
 
 
 def keep_result(path: Path, result: Result) -> None:
-    """Write how a call went, by the members of Result; raises OSError. A reader finds it whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.new")
-    unfinished.write_text(json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    """Write how a call went, by the members of Result; raises LocalError, and leaves the file of before then.
+
+    A reader finds it whole or not at all.
+    """
+    write_whole(path, (json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n").encode())

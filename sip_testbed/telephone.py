@@ -80,7 +80,7 @@ class Telephone:
     async def call(self, target: str) -> Result:
         """Place a call, speak, and hang up once the other side has spoken, too.
 
-        Raises LocalError if it cannot be placed, by no fault of the other side.
+        Raises LocalError if it cannot be placed, by no fault of the other side, and if its result was not kept.
         """
         result = Result("caller", self._setup.purpose)
         self._take_keying("callee")
@@ -91,6 +91,7 @@ class Telephone:
             await self._video.close()
             self._report.write(result)
         await self._transfers.finished()
+        self._report.check_kept()
         return result
 
     async def answer(self, call: IncomingCall) -> None:

@@ -16,7 +16,7 @@ from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import LocalError
 from voice_dpki.media.keypad import Keypad
 from voice_dpki.mikey.keys import SrtpKeys
-from voice_dpki.shell.files import write_file
+from voice_dpki.shell.files import write_whole
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.keyed import keyed_with
 from voice_dpki.sip.sdp import Direction, Media, SessionDescription
@@ -235,7 +235,7 @@ class Video:
     def _keep(self, recording: bytes) -> None:
         assert self._setup.seen is not None
         try:
-            write_file(self._setup.seen, recording)
+            write_whole(self._setup.seen, recording)
         except LocalError as error:
             log.warning("recording not written", extra={"fields": {"reason": str(error)}})
 

@@ -18,15 +18,19 @@ def write_private(path: Path, data: bytes) -> None:
 
     The replacement is atomic: a reader finds the old file or the new one, also after this process was killed.
     """
-    unfinished = path.with_name(f"{path.name}.new")
-    try:
-        unfinished.unlink(missing_ok=True)
-        _create(unfinished, data, OWNER_ONLY)
-        unfinished.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise LocalError(f"{path}: cannot be written: {error.strerror}") from None
+    _replace(path, data, OWNER_ONLY)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write or replace a file that everybody may read, as `write_private` does; raises LocalError.
+
+    What the file held is kept if there is no room. A device or pipe of that name is written to.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        write_file(path, data)
+    else:
+        _replace(path, data, FOR_ALL)
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -95,6 +99,18 @@ def lock_file(file: Path, path: Path, taken: str) -> IO[bytes]:
         lock.close()
         raise LocalError(f"{path}: {taken}") from None
     return lock
+
+
+def _replace(path: Path, data: bytes, mode: int) -> None:
+    unfinished = path.with_name(f"{path.name}.new")
+    try:
+        unfinished.unlink(missing_ok=True)
+        _create(unfinished, data, mode)
+        unfinished.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise LocalError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _create(path: Path, data: bytes, mode: int) -> None:
