@@ -16,7 +16,7 @@ from sip_testbed.allowance import Allowance, TooOftenError
 from sip_testbed.gateway_codecs import PayloadTypes, in_use, passed, speech_rate, wanted, with_payloads
 from sip_testbed.gateway_counts import UNCHANGED, Unchanged
 from sip_testbed.gateway_keys import NewKeys, SideKeys, Taken
-from sip_testbed.gateway_refresh import Described
+from sip_testbed.gateway_refresh import Described, reoffered
 from sip_testbed.gateway_rules import agreed, payloads_of, reasons
 from sip_testbed.media_policy import Refusal
 from voice_dpki.effects import Random
@@ -68,6 +68,12 @@ class CallEnd:
     def __post_init__(self) -> None:
         self.payload_types = PayloadTypes(self.described)
 
+    def offer(self) -> bytes:
+        """Return our description as a further offer, and keep it as what is then said."""
+        offer, ours = reoffered(self.described.ours)
+        self.described = replace(self.described, ours=ours)
+        return offer.serialize()
+
     def take(self, taken: Taken) -> None:
         """Take new descriptions and keys, and send media where the other side's has them; raises MalformedError.
 
@@ -109,7 +115,7 @@ class Changes:
 
     def _keep_up(self, end: CallEnd, other: CallEnd) -> None:
         async def refresh() -> None:
-            final = await end.leg.reinvite(end.described.ours.serialize)
+            final = await end.leg.reinvite(end.offer)
             log.debug("refresh of a call", extra={"fields": {"status": final.status}})
             if 200 <= final.status < 300:
                 await self._take_repeated(end, final.sdp)
@@ -146,7 +152,8 @@ class Changes:
     async def _answer(self, end: CallEnd, other: CallEnd, change: Reinvite) -> None:
         """Answer an offer of one side; raises TooOftenError, _RefusedError, or one of REFUSED."""
         if end.described.is_repeated_by(change.sdp):
-            acknowledged = await change.accept(end.described.ours.serialize())
+            ours = end.described.ours.serialize() if change.sdp else end.offer()
+            acknowledged = await change.accept(ours)
             if not change.sdp:
                 await self._take_repeated(end, acknowledged)
             return
@@ -229,8 +236,8 @@ class Changes:
 
         def describe() -> bytes:
             nonlocal ours
-            ours = propose(ours) if propose else ours
-            return ours.serialize()
+            offer, ours = reoffered(propose(ours) if propose else ours)
+            return offer.serialize()
 
         other.media.expect_keys()
         try:

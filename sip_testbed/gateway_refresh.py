@@ -137,6 +137,19 @@ def with_setup(described: SessionDescription, setup: Setup) -> SessionDescriptio
     return described.map_lines(lambda line: f"a=setup:{setup}" if line.startswith("a=setup:") else line)
 
 
+def reoffered(ours: SessionDescription) -> tuple[SessionDescription, SessionDescription]:
+    """Return a further offer of `ours`, and what holds of it once it is answered; each has a version of its own.
+
+    An offer leaves the side of the DTLS handshake open, though the association goes on (RFC 8842 §5.5). Linphone
+    answers another with neither side nor fingerprint.
+    """
+    own = ours.narrowed(section_in_use(ours)).audio.attributes("setup")
+    if not own:
+        return ours, ours
+    offer = renewed(ours, with_setup(ours, Setup.ACTPASS))
+    return offer, renewed(offer, with_setup(offer, Setup(own[0])))
+
+
 def only(described: SessionDescription, crypto: Crypto) -> SessionDescription:
     """Return a description without crypto attributes of other keys."""
     prefix = f"a={CRYPTO}:"

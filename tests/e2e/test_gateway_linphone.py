@@ -8,7 +8,7 @@ import pytest
 
 from sip_testbed.provision import CALLEE, CALLER, OPERATORS, aor
 from tests.e2e.gateways import Site, assert_keyed_and_told, report
-from tests.e2e.hearing import LONG_SPEECH_S, assert_heard_throughout, heard
+from tests.e2e.hearing import LONG_SPEECH_S, assert_heard_throughout, heard, heard_around_a_hold
 from tests.e2e.linphone import PROGRAM, Linphone
 
 CALLER_URI, CALLEE_URI = aor(CALLER, OPERATORS[0]), aor(CALLEE, OPERATORS[1])
@@ -67,3 +67,19 @@ def test_linphone_puts_us_on_hold_and_takes_us_up_again(
     assert_keyed_and_told(found)
     assert heard(theirs, (out / "caller.heard.wav").read_bytes()) > 0.95
     assert_heard_throughout(ours, linphone.heard())
+
+
+def test_linphone_is_put_on_hold_and_hears_us_again(
+    site: Site, gateway: Any, spoken: Any, tmp_path: Path, media: str
+) -> None:
+    """With DTLS it goes on with its association, if the offer leaves it the choice of the side."""
+    gateway(media)
+    ours, theirs, out = spoken("caller"), spoken("callee"), tmp_path / "out"
+    with Linphone.at(site, tmp_path / "linphone", theirs, media) as linphone:
+        linphone.wait_until_registered()
+        assert site.telephone(out, ours, CALLEE_URI, ("hold", "resume")).wait_end(60) == 0
+        linphone.wait_until_over()
+    found = report(out)
+    assert found["changes"] == ["hold", "resume"]
+    assert_keyed_and_told(found)
+    assert heard_around_a_hold(ours, linphone.heard()) > 0.9

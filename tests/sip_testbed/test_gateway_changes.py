@@ -242,6 +242,21 @@ async def test_a_side_of_dtls_that_leaves_the_choice_keeps_its_association(dtls:
     assert resumed.audio_direction == "sendrecv"
 
 
+async def test_each_further_offer_leaves_the_side_of_dtls_open_and_an_answer_does_not(dtls: Call) -> None:
+    """RFC 8842 §5.5. Linphone answers an offer of our side alone without its fingerprint."""
+    offered, telephone = dtls.telephone.offered, dtls.telephone
+    assert isinstance((await dtls.change(dtls.domain, directed(MIKEY, "sendonly"))).answered, bytes)
+    await telephone.refresh()
+    asked = await dtls.change(telephone, b"")
+    offers = [*offered, asked.description]
+    assert [offer.audio.attributes("setup") for offer in offers] == [("actpass",)] * 3
+    repeated = (await dtls.change(telephone, dtls.ends[1].described.theirs.serialize())).description
+    assert repeated.audio.attributes("setup") == ("passive",)
+    versions = [int(said.lines[1].split()[2]) for said in (*offers, repeated)]
+    assert versions == sorted(set(versions))  # no two that differ have the same (RFC 3264 §8)
+    assert repeated.audio.attributes("fingerprint") == offered[0].audio.attributes("fingerprint")
+
+
 @pytest.mark.parametrize(
     ("way", "old", "new"),
     [
