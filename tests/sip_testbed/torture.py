@@ -118,6 +118,8 @@ class TorturePeer:
     def __init__(self, target: Hop) -> None:
         self._target = target
         self._answers: asyncio.Queue[bytes] = asyncio.Queue()
+        self._refusals: set[bytes] = set()
+        """Refusals of INVITEs, which come again, as no ACK follows (RFC 3261 §17.2.1)."""
         self._transports: list[asyncio.DatagramTransport] = []
 
     async def start(self) -> None:
@@ -133,16 +135,20 @@ class TorturePeer:
             transport.close()
 
     async def over_udp(self, data: bytes) -> list[bytes]:
-        """Send `data`, then a request that must be answered, and return the final answers before that one's."""
-        while not self._answers.empty():
-            self._answers.get_nowait()
+        """Send `data`, then a request that must be answered, and return the new final answers before that one's."""
         for datagram in (data, PROBE):
             self._transports[0].sendto(datagram, (self._target.host, self._target.port))
         answers = []
         async with asyncio.timeout(30):
             while PROBE_BRANCH not in (answer := await self._answers.get()):
                 answers.append(answer)
-        return [answer for answer in answers if answer.startswith(FINAL)]
+        return [answer for answer in answers if answer.startswith(FINAL) and not self._is_again(answer)]
+
+    def _is_again(self, answer: bytes) -> bool:
+        came = answer in self._refusals
+        if b" INVITE\r\n" in answer:
+            self._refusals.add(answer)
+        return came
 
     async def over_tcp(self, data: bytes) -> tuple[list[bytes], bool]:
         """Send `data` and the probe; return the final answers, and whether the connection was closed before it."""
