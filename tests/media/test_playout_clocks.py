@@ -106,6 +106,15 @@ def test_a_stall_before_anything_was_played() -> None:
     assert 48 <= heard[0] <= 52
 
 
+def test_a_long_loss_that_ends_in_a_stall_leaves_its_time_in_the_recording() -> None:
+    """What comes late by more than the sender's clock went on is of the same clock."""
+    phone, heard = played(
+        (FRAME_S * n + (10.0 if n >= 300 else 0.0), packet(n)) for n in [*range(100), *range(300, 500)]
+    )
+    assert heard == [*range(100), *range(300, 500)]
+    assert [frame.position for frame in phone.frames if frame.payload is not None] == [TICKS * n for n in heard]
+
+
 @pytest.mark.parametrize("stopped_s", [2.5, 10.0, 600.0])
 def test_a_clock_that_stood_still_was_no_stall(stopped_s: float) -> None:
     """As a sender's on hold may: nothing is missing, and the speech that follows is as quick as ever."""

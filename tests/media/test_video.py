@@ -136,6 +136,23 @@ def test_sequence_numbers_and_timestamps_wrap() -> None:
     assert line.receiver.statistics().jitter < TICKS
 
 
+@pytest.mark.parametrize("moved", [-20_000, 20_000])
+def test_a_sender_that_numbers_anew_is_followed(moved: int) -> None:
+    """Before, up to half of 65536 packets were dropped for old, or as many counted as lost (RFC 3550 A.1)."""
+    line = Line()
+    for _ in range(10):
+        line.take(line.send())
+    for at in range(10):
+        line.take([renumbered(packet, moved) for packet in line.send(key=at % 5 == 0)])
+    assert line.shown.numbers[-5:] == list(range(15, 20))
+    assert line.receiver.statistics().lost == 0
+
+
+def renumbered(packet: bytes, moved: int) -> bytes:
+    given = RtpPacket.parse(packet)
+    return given._replace(sequence=(given.sequence + moved) & 0xFFFF).serialize()
+
+
 def test_pictures_under_keys(new_keys: Any) -> None:
     ours, theirs = new_keys(SrtpProfile.AES_CM_128_HMAC_SHA1_80)
     line = Line(Srtp(ours), Srtp(theirs))

@@ -6,6 +6,7 @@ is followed. Its largest values tell what the delay must cover. They are taken b
 stall delays dozens of packets, and is still one event, which no delay worth having would have covered.
 """
 
+from bisect import bisect_left, insort
 from collections import deque
 
 INTERVAL_S = 0.1
@@ -29,8 +30,7 @@ class Transits:
     def __init__(self, transit_s: float, now_s: float, least_delay_s: float) -> None:
         """Begin with the first packet's transit; playout stays at least `least_delay_s` behind the fast packets."""
         self._least_delay_s = least_delay_s
-        self._fast: deque[float] = deque(maxlen=MEMORY)
-        self._slow: deque[float] = deque(maxlen=MEMORY)
+        self._fast, self._slow = _Newest(), _Newest()
         self.fastest_s = self._slowest = transit_s
         """Transit of the interval's fastest packet."""
         self._until_s = now_s + INTERVAL_S
@@ -45,15 +45,31 @@ class Transits:
             self._end_interval()
             self.fastest_s = self._slowest = transit_s
             self._until_s = now_s + INTERVAL_S
-        self.fastest_s = min(self.fastest_s, transit_s)
-        self._slowest = max(self._slowest, transit_s)
+        elif transit_s < self.fastest_s:
+            self.fastest_s = transit_s
+        elif transit_s > self._slowest:
+            self._slowest = transit_s
 
     def _end_interval(self) -> None:
-        self._fast.append(self.fastest_s)
-        self._slow.append(self._slowest)
-        self.usual_s = sorted(self._fast)[len(self._fast) // 2]
-        slow = sorted(self._slow)[int(COVERED * (len(self._slow) - 1))]
-        self.wanted_s = max(self.usual_s + self._least_delay_s, slow)
+        fast, slow = self._fast.add(self.fastest_s), self._slow.add(self._slowest)
+        self.usual_s = fast[len(fast) // 2]
+        self.wanted_s = max(self.usual_s + self._least_delay_s, slow[int(COVERED * (len(slow) - 1))])
+
+
+class _Newest:
+    """The newest MEMORY values, kept in order."""
+
+    def __init__(self) -> None:
+        self._values: deque[float] = deque()
+        self._ordered: list[float] = []
+
+    def add(self, value: float) -> list[float]:
+        """Add a value, in place of the oldest one if there are as many; returns all, the smallest first."""
+        if len(self._values) == MEMORY:
+            del self._ordered[bisect_left(self._ordered, self._values.popleft())]
+        self._values.append(value)
+        insort(self._ordered, value)
+        return self._ordered
 
 
 class Stall:

@@ -14,11 +14,11 @@ of the network has held up come in one go; of these the newest are kept. So ever
 counted as late or as overflow.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 from typing import NamedTuple
 
+from voice_dpki.media.buffered import BufferedPacket, BufferedPackets
 from voice_dpki.media.delay import Jitter, Stall, Transits
 from voice_dpki.media.playout_statistics import PlayoutStatistics
 from voice_dpki.media.rtp import RtpPacket
@@ -58,8 +58,7 @@ class Arrival(StrEnum):
     OVERFLOW = "overflow"
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """A frame to play at `position` (ticks from the first frame), `duration` ticks long.
 
     If `payload` is None, the frame is to be concealed; if it is empty, the sender wants silence. If `is_noise`, it
@@ -72,15 +71,6 @@ class Frame:
     is_noise: bool = False
 
 
-class _Packet(NamedTuple):
-    """A packet that waits for its time; comfort noise has no duration of its own."""
-
-    payload: bytes
-    duration: int
-    arrived_s: float
-    is_noise: bool = False
-
-
 class PlayoutBuffer:
     """The buffer of one stream: its clock ticks `clock_rate` times a second, its frames last `frame_ticks`."""
 
@@ -88,7 +78,7 @@ class PlayoutBuffer:
         self._rate = clock_rate
         self._frame_ticks = frame_ticks
         self._delay_s = delay_s
-        self._waiting: dict[int, _Packet] = {}
+        self._waiting = BufferedPackets()
         """Packets by timestamp, which in all of this class are those of the schedule."""
         self._silences: dict[int, int] = {}
         """Ends of the sender's silences by their beginnings, both timestamps."""
@@ -119,13 +109,13 @@ class PlayoutBuffer:
 
     def receive(self, packet: RtpPacket, duration: int, now_s: float) -> Arrival:
         """Take a packet whose payload lasts `duration` ticks (more than 0)."""
-        return self._receive(packet, _Packet(packet.payload, duration, now_s))
+        return self._receive(packet, BufferedPacket(packet.payload, duration, now_s))
 
     def receive_noise(self, packet: RtpPacket, now_s: float) -> Arrival:
         """Take a packet of comfort noise, which sounds from its timestamp on until speech comes (RFC 3389 §4)."""
-        return self._receive(packet, _Packet(packet.payload, 0, now_s, is_noise=True))
+        return self._receive(packet, BufferedPacket(packet.payload, 0, now_s, is_noise=True))
 
-    def _receive(self, packet: RtpPacket, waiting: _Packet) -> Arrival:
+    def _receive(self, packet: RtpPacket, waiting: BufferedPacket) -> Arrival:
         now_s = waiting.arrived_s
         ahead = self._count(packet.sequence, packet.timestamp, now_s)
         if ahead is None:
@@ -133,7 +123,7 @@ class PlayoutBuffer:
         timestamp = self._scheduled(packet.timestamp)
         if ahead > 0:
             timestamp = self._newest = self._follow_clock(timestamp, now_s)
-        elif abs(self._due_s(timestamp) - now_s) > self._limit_s:
+        elif self._is_far(self._due_s(timestamp) - now_s):
             self._late += 1  # of before a jump of the sender's clock
             return Arrival.LATE
         self._measure(now_s - self._seconds(timestamp), now_s)
@@ -159,15 +149,17 @@ class PlayoutBuffer:
 
     def _count(self, sequence: int, timestamp: int, now_s: float) -> int | None:
         """Count a packet as `SequenceCounter.count` does; a source's first is scheduled by its `timestamp`."""
-        if self._sequence is not None and self._sequence.begins_anew(sequence):
+        if self._sequence is not None:
+            ahead = self._sequence.count(sequence)
+            if ahead is not None:
+                return ahead
+            if not self._sequence.is_over:
+                self._duplicate += 1
+                return None
             self.change_source()
-        if self._sequence is None:
-            self._sequence = SequenceCounter(sequence)
-            self._begin(timestamp, now_s)
-            return 1
-        ahead = self._sequence.count(sequence)
-        self._duplicate += ahead is None
-        return ahead
+        self._sequence = SequenceCounter(sequence)
+        self._begin(timestamp, now_s)
+        return 1
 
     def change_source(self) -> None:
         """Expect another source, whose sequence numbers and timestamps have nothing to do with those before."""
@@ -256,10 +248,9 @@ class PlayoutBuffer:
         """
         assert self._newest is not None
         ahead_s, step = self._due_s(timestamp) - now_s, timestamp - self._newest
-        limit_s = self._limit_s
-        if step < 0 or (ahead_s > limit_s and step > MAX_JUMP_S * self._rate):
+        if step < 0 or (ahead_s > 0 and step > MAX_JUMP_S * self._rate and self._is_far(ahead_s)):
             return self._jump(timestamp, now_s)
-        if ahead_s < -limit_s:
+        if ahead_s < 0 and self._is_far(ahead_s):
             self._stall = Stall(-ahead_s, now_s - self._seconds(timestamp), now_s)
             self._restart(timestamp, now_s)
         elif ahead_s < 0 and not self._waiting:
@@ -267,10 +258,10 @@ class PlayoutBuffer:
             self._paused_s -= ahead_s if self._next is not None else 0.0
         return timestamp
 
-    @property
-    def _limit_s(self) -> float:
-        """How far a timestamp may be from its time: what the delay has grown by counts for it."""
-        return MAX_JUMP_S + max(0.0, self._offset_s - min(self._transits.usual_s, self._transits.fastest_s))
+    def _is_far(self, ahead_s: float) -> bool:
+        """Tell whether a timestamp is too far from its time; it may be further by what the delay has grown by."""
+        far_s = abs(ahead_s) - MAX_JUMP_S
+        return far_s > 0 and far_s > self._offset_s - min(self._transits.usual_s, self._transits.fastest_s)
 
     def _measure(self, transit_s: float, now_s: float) -> None:
         """Measure transit, jitter, and the pause that a stall has made once it is known for one."""
@@ -280,7 +271,7 @@ class PlayoutBuffer:
             self._paused_s += paused_s
             self._stall = None
 
-    def _place(self, timestamp: int, packet: _Packet) -> Arrival:
+    def _place(self, timestamp: int, packet: BufferedPacket) -> Arrival:
         if self._next is not None and timestamp < self._next and not self._takes_back(timestamp):
             self._late += 1
             return Arrival.LATE
@@ -291,7 +282,7 @@ class PlayoutBuffer:
         if other is not None and not other.is_noise:
             self._late += 1  # a faulty sender's, as where frames overlap
             return Arrival.LATE
-        self._waiting[timestamp] = packet
+        self._waiting.put(timestamp, packet)
         return Arrival.PLAYABLE
 
     def _takes_back(self, timestamp: int) -> bool:
@@ -313,26 +304,25 @@ class PlayoutBuffer:
         for timestamp in overdue:
             self._overflow += not self._waiting.pop(timestamp).is_noise
         if overdue and self._next is not None:
-            self._next = min(self._waiting, default=self._next)
+            self._next = self._next if self._waiting.first is None else self._waiting.first
             self._noise_since = self._next
 
     # The frames.
 
     def _frame_due(self, now_s: float) -> Frame | None:
         """Take the next frame, its concealment or comfort noise, if its time has come."""
-        earliest = min(self._waiting, default=None)
+        earliest = self._waiting.first
         if earliest is None:
             return self._sound_noise(self._frame_ticks, now_s) if now_s < inf else None
         if self._next is None:
             if self._due_s(earliest) > now_s:
                 return None
             self._next = self._origin = earliest
-        gap = earliest - self._next
-        if gap > 0 and self._noise is not None:
-            return self._sound_noise(min(gap, self._frame_ticks), now_s)
-        if 0 < gap <= self._frame_ticks * MAX_CONCEALED_FRAMES:
-            return self._conceal(min(gap, self._frame_ticks), now_s)
-        if gap:
+        if gap := earliest - self._next:
+            if self._noise is not None:
+                return self._sound_noise(min(gap, self._frame_ticks), now_s)
+            if gap <= self._frame_ticks * MAX_CONCEALED_FRAMES:
+                return self._conceal(min(gap, self._frame_ticks), now_s)
             self._offset_s = self._wanted_s()
         if self._due_s(earliest) > now_s:
             return None
@@ -347,8 +337,9 @@ class PlayoutBuffer:
         if packet.is_noise:
             self._noise_since = timestamp if self._noise is None else self._noise_since
             self._noise = packet.payload
-            following = min(self._waiting, default=timestamp + self._frame_ticks) - timestamp
-            return self._sound_noise(min(following, self._frame_ticks), now_s)
+            following = self._waiting.first
+            gap = self._frame_ticks if following is None else following - timestamp
+            return self._sound_noise(min(gap, self._frame_ticks), now_s)
         self._noise = None
         self._next += packet.duration
         self._drop_overlapping()
@@ -376,8 +367,10 @@ class PlayoutBuffer:
 
     def _move_offset(self, duration: int) -> None:
         """Move the offset towards the wanted one, by what one frame may be shorter or longer."""
-        most_s = MAX_CHANGE * duration / self._rate
-        self._offset_s += min(most_s, max(-most_s, self._wanted_s() - self._offset_s))
+        change_s = self._wanted_s() - self._offset_s
+        if change_s:
+            most_s = MAX_CHANGE * duration / self._rate
+            self._offset_s += min(most_s, max(-most_s, change_s))
 
     def _wanted_s(self) -> float:
         """Return the offset that the packets' transits ask for, at which none that waits does so for too long."""
@@ -390,11 +383,11 @@ class PlayoutBuffer:
     def _drop_overlapping(self) -> None:
         """Drop packets that begin before the last frame's end, as a faulty sender's may; they count as late."""
         assert self._next is not None
-        for timestamp in [timestamp for timestamp in self._waiting if timestamp < self._next]:
-            self._late += not self._waiting.pop(timestamp).is_noise
+        while self._waiting.first is not None and self._waiting.first < self._next:
+            self._late += not self._waiting.pop(self._waiting.first).is_noise
 
     def _due_s(self, timestamp: int) -> float:
-        return self._offset_s + self._seconds(timestamp)
+        return self._offset_s + (timestamp - self._zero) / self._rate
 
     def _seconds(self, timestamp: int) -> float:
         return (timestamp - self._zero) / self._rate

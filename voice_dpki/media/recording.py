@@ -55,8 +55,8 @@ class Recorder:
         end = min(start + len(data), self._max_bytes)
         if position < 0 or end <= start:
             return
-        if len(self._data) < end:
-            self._data.extend(bytes(end - len(self._data)))
+        if len(self._data) < start:
+            self._data.extend(bytes(start - len(self._data)))
         self._data[start:end] = data[: end - start]
 
     def pcm(self) -> Pcm:

@@ -83,12 +83,12 @@ class Translation:
         starts = packet.ssrc != self.source
         if starts:
             self._begin(packet, now_s)
-        moved = replace(
-            packet,
-            ssrc=self.ssrc,
-            payload_type=payload_type,
-            sequence=(packet.sequence + self._sequence_moved) % _SEQUENCES,
-            timestamp=(packet.timestamp + self._timestamp_moved) % _TIMESTAMPS,
+        moved = RtpPacket(
+            payload_type,
+            (packet.sequence + self._sequence_moved) % _SEQUENCES,
+            (packet.timestamp + self._timestamp_moved) % _TIMESTAMPS,
+            self.ssrc,
+            packet.payload,
             marker=packet.marker or starts,
         )
         self._note(moved, now_s)

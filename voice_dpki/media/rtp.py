@@ -9,7 +9,7 @@
 """
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from voice_dpki.codec.cursor import Cursor
 from voice_dpki.errors import MalformedError
@@ -21,8 +21,7 @@ _FIXED = struct.Struct("!BBHII")
 _VERSION = 2
 
 
-@dataclass(frozen=True, slots=True)
-class RtpPacket:
+class RtpPacket(NamedTuple):
     """One packet; CSRCs, header extension and padding are dropped when reading, and never written."""
 
     payload_type: int
@@ -37,23 +36,30 @@ class RtpPacket:
         """Read a packet; raises MalformedError."""
         if len(data) > MAX_PACKET_BYTES:
             raise MalformedError(f"the RTP packet is longer than {MAX_PACKET_BYTES} bytes")
-        cursor = Cursor(data, "RTP packet")
-        first, second, sequence, timestamp, ssrc = _FIXED.unpack(cursor.take(_FIXED.size))
+        if len(data) < _FIXED.size:
+            raise MalformedError(f"the RTP packet is shorter than its header, {_FIXED.size} bytes")
+        first, second, sequence, timestamp, ssrc = _FIXED.unpack_from(data)
         if first >> 6 != _VERSION:
             raise MalformedError("the RTP packet is not of version 2")
-        cursor.take(4 * (first & 0x0F))
-        if first & 0x10:
-            cursor.take(2)
-            cursor.take(4 * cursor.uint(2))
-        payload = cursor.rest()
-        if first & 0x20:
-            payload = _without_padding(payload)
+        payload = data[_FIXED.size :]
+        if first & 0x3F:
+            payload = _bare(payload, first)
         return cls(second & 0x7F, sequence, timestamp, ssrc, payload, bool(second & 0x80))
 
     def serialize(self) -> bytes:
         """Write the packet."""
         second = self.marker << 7 | self.payload_type
         return _FIXED.pack(_VERSION << 6, second, self.sequence, self.timestamp, self.ssrc) + self.payload
+
+
+def _bare(payload: bytes, first: int) -> bytes:
+    """Drop the CSRCs, header extension and padding that the header's first byte tells of."""
+    cursor = Cursor(payload, "RTP packet")
+    cursor.take(4 * (first & 0x0F))
+    if first & 0x10:
+        cursor.take(2)
+        cursor.take(4 * cursor.uint(2))
+    return _without_padding(cursor.rest()) if first & 0x20 else cursor.rest()
 
 
 def _without_padding(payload: bytes) -> bytes:

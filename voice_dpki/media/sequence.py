@@ -3,6 +3,8 @@
 _WINDOW = 1024
 """How far back duplicates are recognised, in packets."""
 
+_ALL_SEEN = (1 << _WINDOW) - 1
+
 MAX_DROPOUT = 3000
 """Fewest packets in a row that are no loss, but a sender that has begun to number anew (RFC 3550 A.1)."""
 
@@ -19,6 +21,11 @@ class SequenceCounter:
     def __init__(self, first: int) -> None:
         self.base = self.highest = first
         self.received = 1
+        self.is_over = False
+        """Whether the newest packet shows that its sender has begun to number anew; it is not counted.
+
+        One packet far ahead shows it, and the second in a row that is too old.
+        """
         self._seen = 1
         """One bit for each packet seen; bit 0 is the highest number's."""
         self._after_old: int | None = None
@@ -27,29 +34,24 @@ class SequenceCounter:
     def count(self, sequence: int) -> int | None:
         """Count a packet and return how far it is ahead of the highest one before it.
 
-        Returns None for a packet that was seen before, or is too old to tell.
+        Returns None for a packet that is not counted: it was seen before, is too old to tell, or `is_over`.
         """
-        number = unwrap(sequence, self.highest, 16)
-        ahead = number - self.highest
+        ahead = (sequence - self.highest + 0x8000 & 0xFFFF) - 0x8000
+        if not -_WINDOW < ahead < MAX_DROPOUT:
+            self._pass_over(sequence, ahead)
+            return None
+        self.is_over, self._after_old = False, None
         if ahead > 0:
-            self._seen = (self._seen << min(ahead, _WINDOW) | 1) & ((1 << _WINDOW) - 1)
-            self.highest = number
-        elif ahead <= -_WINDOW or self._seen >> -ahead & 1:
+            self._seen = (self._seen << ahead | 1) & _ALL_SEEN
+            self.highest += ahead
+        elif self._seen >> -ahead & 1:
             return None
         else:
             self._seen |= 1 << -ahead
-            self.base = min(self.base, number)
+            self.base = min(self.base, self.highest + ahead)
         self.received += 1
         return ahead
 
-    def begins_anew(self, sequence: int) -> bool:
-        """Return whether a packet shows that its sender has begun to number anew; ask before it is counted.
-
-        One packet far ahead shows it, and the second in a row that is too old.
-        """
-        ahead = unwrap(sequence, self.highest, 16) - self.highest
-        if ahead > -_WINDOW:
-            self._after_old = None
-            return ahead >= MAX_DROPOUT
-        second, self._after_old = self._after_old == sequence, (sequence + 1) & 0xFFFF
-        return second
+    def _pass_over(self, sequence: int, ahead: int) -> None:
+        self.is_over = ahead > 0 or self._after_old == sequence
+        self._after_old = sequence + 1 & 0xFFFF

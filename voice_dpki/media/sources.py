@@ -27,7 +27,7 @@ class Sources:
 
     def judge(self, packet: RtpPacket, ssrc: int | None) -> Standing:
         """Tell what the sender of a packet is; `ssrc` is the stream's, None before its first packet."""
-        if ssrc in (None, packet.ssrc):
+        if ssrc is None or ssrc == packet.ssrc:
             self._other = None
             return Standing.SOURCE
         is_second = self._other == (packet.ssrc, packet.sequence)

@@ -48,6 +48,7 @@ class SendStream:
         """Whether the next packet is the first after silence (RFC 3551 §4.1)."""
         self._protection = protection
         self._encoder = SpeechEncoder(codec)
+        self._frame_ticks = codec.frame_samples
         # In the lower half, so that the first packets' loss cannot hide a wrap from SRTP (RFC 3711 §3.3.1).
         self._sequence = int.from_bytes(random.token(2), "big") & 0x7FFF
         self._timestamp = int.from_bytes(random.token(4), "big")
@@ -71,7 +72,7 @@ class SendStream:
 
     def skip(self) -> None:
         """Let one frame pass in silence: nothing is sent, and the timestamp goes on."""
-        self._timestamp = (self._timestamp + self._codec.frame_samples) & 0xFFFFFFFF
+        self._timestamp = (self._timestamp + self._frame_ticks) & 0xFFFFFFFF
         self._begins = True
 
     def send(self, frame: bytes) -> tuple[bytes, bytes]:
@@ -79,7 +80,7 @@ class SendStream:
         payload = self._encoder.encode(frame)
         begins, self._begins = self._begins, False
         timestamp = self._timestamp
-        self._timestamp = (self._timestamp + self._codec.frame_samples) & 0xFFFFFFFF
+        self._timestamp = (self._timestamp + self._frame_ticks) & 0xFFFFFFFF
         return self._pack(self.payload_type, timestamp, payload, begins)
 
     def send_event(self, payload_type: int, report: Report) -> tuple[bytes, bytes]:
@@ -206,13 +207,14 @@ class ReceiveStream:
         return self._playout.statistics()
 
     def _samples(self, frame: Frame) -> bytes:
-        if frame.is_noise and frame.payload:
-            return self._noise.noise(frame.payload, frame.duration)
-        if not frame.payload and frame.payload is not None:
+        if frame.payload is None:
+            return self._decoder.conceal(frame.duration)
+        if not frame.payload:
             return bytes(frame.duration * SAMPLE_BYTES)
-        if frame.payload is not None:
-            try:
-                return self._decoder.decode(frame.payload)
-            except MalformedError:
-                self.dropped[Dropped.MALFORMED] += 1
-        return self._decoder.conceal(frame.duration)
+        if frame.is_noise:
+            return self._noise.noise(frame.payload, frame.duration)
+        try:
+            return self._decoder.decode(frame.payload)
+        except MalformedError:
+            self.dropped[Dropped.MALFORMED] += 1
+            return self._decoder.conceal(frame.duration)

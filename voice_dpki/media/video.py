@@ -251,11 +251,15 @@ class VideoReceiver:
         """Return whether a packet is of the stream's source, or of one that takes its place, and begins anew."""
         standing = self._sources.judge(packet, self.ssrc)
         if standing is Standing.SUCCESSOR:
-            self._before = self.statistics()
-            self._sequence = self._timestamp = self._last_transit = None
-            self._pictures = Pictures()
-            self._waiting.clear()
+            self._begin_anew()
         return standing is not Standing.OTHER
+
+    def _begin_anew(self) -> None:
+        """Expect numbers and timestamps that have nothing to do with those before."""
+        self._before = self.statistics()
+        self._sequence = self._timestamp = self._last_transit = None
+        self._pictures = Pictures()
+        self._waiting.clear()
 
     def is_for(self, wire: bytes) -> bool:
         """Return whether a packet, of which nothing is verified, has this stream's payload type and SSRC."""
@@ -308,14 +312,13 @@ class VideoReceiver:
         return self._before.plus(counted)
 
     def _take(self, packet: RtpPacket, part: Descriptor, now_s: float) -> None:
+        if self._sequence is not None and self._sequence.count(packet.sequence) is None:
+            if not self._sequence.is_over:
+                self.dropped[Dropped.REPLAYED] += 1
+                return
+            self._begin_anew()
         if self._sequence is None or self._timestamp is None:
             self._sequence, self._timestamp = SequenceCounter(packet.sequence), packet.timestamp
-            ahead: int | None = 0
-        else:
-            ahead = self._sequence.count(packet.sequence)
-        if ahead is None:
-            self.dropped[Dropped.REPLAYED] += 1
-            return
         self._measure_jitter(packet.timestamp, now_s)
         number = unwrap(packet.sequence, self._sequence.highest, 16)
         for picture in self._pictures.put(number, packet, part, now_s):
