@@ -286,7 +286,8 @@ class Session:
         if self._agreed is None:
             return  # the call ended before it was agreed
         try:
-            await (self._answer(change) if change.sdp else self._offer_late(change))
+            with self._media.keypad.unless_refused():
+                await (self._answer(change) if change.sdp else self._offer_late(change))
         except FAILED as error:
             self._tracer.note(f"change refused: {error}", step="change", ok=False)
             log.log(severity_of(error), "change refused", extra={"fields": {"reason": str(error)}})

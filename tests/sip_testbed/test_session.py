@@ -277,6 +277,21 @@ async def test_a_change_for_the_worse_is_refused_and_the_call_goes_on(
     assert talk.callee.done == []
 
 
+async def test_a_refused_change_leaves_the_events_that_were_agreed(begin: Begin) -> None:
+    """Digits and comfort noise are in the other side's next offer as before, and in its next streams."""
+    talk = await begin("none")
+    bare = talk.caller.describe(talk.caller._now.codec, 0).serialize().decode()
+    more = bare.replace("RTP/AVP 0", "RTP/AVP 0 101 13") + "a=rtpmap:101 telephone-event/8000\r\n"
+    assert (await leg_of(talk.caller).reinvite(more.encode)).status == 200
+    keypad = talk.callee._media.keypad
+    before = keypad.ours, keypad.our_noise, keypad.agreed
+    assert before[:2] == (101, 13)
+    elsewhere = bare.replace("c=IN IP4 127.0.0.1", "c=IN IP4 224.0.0.1")
+    assert (await leg_of(talk.caller).reinvite(elsewhere.encode)).status == 488
+    assert (keypad.ours, keypad.our_noise, keypad.agreed) == before
+    await talk.flows("caller", "callee")
+
+
 async def test_an_old_agreement_is_not_taken_again(begin: Begin) -> None:
     """The offer of the keys before the present ones is recorded by anybody on the path, and accepted once."""
     talk = await begin()

@@ -1,5 +1,7 @@
 """What a call has beside its speech: digits, those that we dial and those that came, and comfort noise."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from voice_dpki.media import comfort_noise
@@ -46,6 +48,16 @@ class Keypad:
     def received(self) -> str:
         """The digits that came."""
         return self.agreed.digits.text
+
+    @contextmanager
+    def unless_refused(self) -> Iterator[None]:
+        """Leave what is agreed as it was if the offer that is answered within this is refused, by an exception."""
+        before = self.ours, self.our_noise, self.agreed
+        try:
+            yield
+        except BaseException:
+            self.ours, self.our_noise, self.agreed = before
+            raise
 
     def take_offer(self, theirs: int | None, fmtp: str) -> None:
         """Answer an offer: events are taken under the payload type of the offer, if it has them."""
