@@ -1,17 +1,20 @@
 """Linphone as an ordinary telephone at the gateway: its console program, with files in a sound card's place."""
 
 import os
+import re
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from configparser import RawConfigParser
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
-from sip_testbed.provision import CALLEE
 from tests.e2e.gateways import NAME, PASSWORD, PATIENCE_S, Site
 
 PROGRAM = "linphonec"
+GUIDE = Path(__file__).parents[2] / "docs" / "gateway.md"
 ENCRYPTIONS = {"sdes": "srtp", "dtls": "dtls"}
 
 
@@ -29,7 +32,7 @@ class Linphone:
         """Start it: it registers by TLS, has no encryption but `media`, and says `say` over and over in calls."""
         (folder / ".local" / "share" / "linphone").mkdir(parents=True)
         config = folder / "linphonerc"
-        config.write_text(_ini(_settings(site, media)))
+        config.write_text(_configured(site, media))
         command = [PROGRAM, "-a", "-c", str(config), "-d", "5", "-l", str(folder / "trace.log")]
         with (folder / "console.log").open("wb") as out:
             process = subprocess.Popen(
@@ -88,45 +91,29 @@ class Linphone:
         return (self.folder / "console.log").read_text(errors="replace")
 
 
-def _settings(site: Site, media: str) -> Mapping[str, Mapping[str, object]]:
-    """Return what is not as it is by itself.
+def _configured(site: Site, media: str) -> str:
+    """Return what docs/gateway.md has, for this site and without network or DNS.
 
     The gateway's certificate is the only one that is trusted, so its name, which no DNS has here, is not checked.
-    The gateway is reached at its address, not by `maddr`: Linphone would answer calls on another connection.
     """
-    aor, route = f"sip:+{CALLEE}@{NAME}", f"sip:{site.outside}:{site.ports[1]};transport=tls"
-    return {
-        "sip": {
-            "sip_port": 0,
-            "sip_tcp_port": 0,
-            "sip_tls_port": -1,
-            "root_ca": site.testbed.site.folder / "b" / "outside.pem",
-            "verify_server_certs": 1,
-            "verify_server_cn": 0,
+    (documented,) = re.findall(r"```ini\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    config = RawConfigParser()
+    config.read_string(documented.replace(f"{NAME}:5061", f"{site.outside}:{site.ports[1]}"))
+    config["auth_info_0"]["passwd"] = PASSWORD
+    config["sip"].update(
+        {
             "media_encryption": ENCRYPTIONS[media],
-            "media_encryption_mandatory": 1,
-            "use_ipv6": 0,
-            "auto_net_state_mon": 0,
-            "register_only_when_network_is_up": 0,
-            "default_proxy": 0,
-        },
-        "proxy_0": {
-            "reg_identity": f"<{aor}>",
-            "reg_proxy": f"<{route}>",
-            "reg_route": f"<{route}>",
-            "reg_expires": 120,
-            "reg_sendregister": 1,
-        },
-        "auth_info_0": {"username": f"+{CALLEE}", "passwd": PASSWORD},
-        "rtp": {"audio_rtp_port": -1, "rtcp_mux": int(media == "dtls")},
-    }
-
-
-def _ini(settings: Mapping[str, Mapping[str, object]]) -> str:
-    return "\n".join(
-        f"[{section}]\n" + "".join(f"{name}={value}\n" for name, value in entries.items())
-        for section, entries in settings.items()
+            "root_ca": str(site.testbed.site.folder / "b" / "outside.pem"),
+            "verify_server_cn": "0",
+            "use_ipv6": "0",
+            "auto_net_state_mon": "0",
+            "register_only_when_network_is_up": "0",
+        }
     )
+    config["rtp"]["audio_rtp_port"] = "-1"
+    text = StringIO()
+    config.write(text, space_around_delimiters=False)
+    return text.getvalue()
 
 
 def _environment(folder: Path) -> dict[str, str]:
