@@ -2,6 +2,8 @@
 
 import subprocess
 import time
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,14 @@ from hypothesis import strategies as st
 from tests.pki import Signer, der_of, list_at, pem_of, revocation_list, root
 from voice_dpki.errors import MalformedError
 from voice_dpki.x509.listed import Authorities
-from voice_dpki.x509.revocation import MAX_LIST_BYTES, ListNotTrustedError, ListSigner, Revocable, RevocationList
+from voice_dpki.x509.revocation import (
+    MAX_LIST_BYTES,
+    ListNotTrustedError,
+    ListSigner,
+    OlderListError,
+    Revocable,
+    RevocationList,
+)
 
 NOW_S = int(time.time())
 URL = "https://pa.example/crl"
@@ -135,6 +144,20 @@ def test_a_list_is_in_force_for_a_time() -> None:
         True,
         False,
     ]
+
+
+@pytest.mark.parametrize(
+    ("number", "kept", "by_time"),
+    [(None, None, True), (7, None, True), (None, 7, True), (7, 7, True), (6, 7, False), (8, 7, False)],
+)
+def test_which_of_two_lists_is_older(number: int | None, kept: int | None, by_time: bool) -> None:
+    """RFC 5280 §5.2.3: numbers decide where both have one, whatever the times say."""
+    seen = replace(read(), number=kept, this_update_s=NOW_S)
+    for this_update_s in (NOW_S - 1, NOW_S, NOW_S + 1):
+        found = replace(read(), number=number, this_update_s=this_update_s)
+        is_older = this_update_s < NOW_S if by_time else (number or 0) < (kept or 0)
+        with pytest.raises(OlderListError) if is_older else nullcontext():
+            found.check_not_older(seen)
 
 
 def some(**changes: Any) -> tuple[x509.ExtensionType, bool]:
