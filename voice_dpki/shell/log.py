@@ -13,6 +13,7 @@ from typing import Annotated, Literal, TextIO
 from voice_dpki.metrics import counter
 from voice_dpki.shell.config import Config
 from voice_dpki.shell.current import current_call, current_request
+from voice_dpki.shell.log_stream import ImpatientStream, log_stream
 from voice_dpki.shell.reload import RELOADABLE
 from voice_dpki.shortfalls import SHORTFALLS
 
@@ -78,11 +79,11 @@ class TextFormatter(JsonFormatter):
 _FIRST = ("time", "level", "service", "logger", "event")
 
 
-class LogHandler(logging.StreamHandler[TextIO]):
-    """A handler that writes to standard error; it counts records that cannot be written, and goes on."""
+class LogHandler(logging.StreamHandler[TextIO | ImpatientStream]):
+    """A handler that writes to standard error; it counts records that cannot be written in time, and goes on."""
 
     def __init__(self) -> None:
-        super().__init__(sys.stderr)
+        super().__init__(log_stream())
         self._lost = 0
         SHORTFALLS.watch(self)
 
