@@ -85,11 +85,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command and its arguments."""
     parser.description = HELP
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    what = parser.add_argument_group("what happens")
+    _add_scenarios(parser.add_argument_group("what happens"))
+    how = parser.add_argument_group("how")
+    _add_protection(how)
+    _add_events(how)
+    _add_course(how)
+    _add_results(parser.add_argument_group("results"))
+
+
+def _add_scenarios(what: argparse._ArgumentGroup) -> None:
     what.add_argument("--scenario", metavar="NAME", default=DEFAULT, help=f"what is tried (default: {DEFAULT})")
     what.add_argument("--list-scenarios", action="store_true", help="list them, one a line, and end")
     what.add_argument("--plain", action="store_true", help=f"no protection at all: short for --scenario {PLAIN}")
-    how = parser.add_argument_group("how")
+
+
+def _add_protection(how: argparse._ArgumentGroup) -> None:
+    """Describe what the media are, and under which keys."""
     how.add_argument("--codec", choices=CODECS, default="pcmu", help="speech codec (default: pcmu)")
     how.add_argument("--srtp", choices=SRTP_PROFILES, default=SRTP_PROFILES[0], help="protection of the media")
     how.add_argument(
@@ -100,6 +111,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "dh-sign, pke and rsa-r are for peers that speak the standards alone, "
         "dhhmac and psk use a key that both telephones share",
     )
+
+
+def _add_events(how: argparse._ArgumentGroup) -> None:
+    """Describe what happens before and during the speech, and beside it."""
     how.add_argument(
         "--change",
         choices=CHANGES,
@@ -130,6 +145,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="send the pauses of the speech as comfort noise (RFC 3389), by PCMU and PCMA",
     )
+
+
+def _add_course(how: argparse._ArgumentGroup) -> None:
+    """Describe how long and how often they speak, and over which ledger."""
     how.add_argument(
         "--say-seconds",
         type=number(above=0, most=3600, unit="seconds"),
@@ -149,7 +168,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=LedgerKind.EMBEDDED.value,
         help="what orders transactions (default: embedded): " + LEDGERS_HELP,
     )
-    results = parser.add_argument_group("results")
+
+
+def _add_results(results: argparse._ArgumentGroup) -> None:
     results.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=f"default: {DEFAULT_OUT}")
     results.add_argument(
         "--hep",

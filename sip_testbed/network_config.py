@@ -127,22 +127,7 @@ def user_agent_config(
     `mikey` is a mode of MIKEY: one with certificates, or one under a key that both telephones share. `telephone`
     replaces the certificate that the user has.
     """
-    operator = OPERATORS[1] if role == "callee" else OPERATORS[0]
-    if mikey in (MODERN, HYBRID, *STANDARD):
-        telephone = telephone or _telephone(site, role, mikey)
-        keyed = {
-            "keys": {
-                "certificate": telephone.certificate,
-                "key": telephone.key,
-                "mikey": mikey,
-                **_asks(site, operator, role),
-                **({"certificate_url": URL_OF_TELEPHONES} if mikey == RSA_R else {}),
-                "pins": f"pins-{role}{'-standard' if mikey in STANDARD else ''}.sqlite",
-            }
-        }
-    else:
-        peers = {target or aor(CALLER, OPERATORS[0]), aor(THIRD, OPERATORS[0]), aor(CALLEES[0], OPERATORS[1])}
-        keyed = {"shared_keys": {"mode": mikey, "with": dict.fromkeys(sorted(peers), site.shared_key)}}
+    operator = _operator(role)
     return {
         "aor": aor(number, operator),
         "password_file": site.secret(f"{role}.password", site.passwords[operator.letter]),
@@ -156,9 +141,32 @@ def user_agent_config(
         **({"early_s": early_s} if early_s else {}),
         **({"comfort_noise": True} if comfort_noise else {}),
         **({"video": True, "seen": out / f"{role}.seen.webm"} if video else {}),
-        **(keyed if srtp else {}),
+        **(_keyed(site, role, mikey, telephone, target) if srtp else {}),
         **({"accept_transfers": True} if transfers and not target else {}),
         **({"call": _wanted_call(target, changes, transfers, dtmf)} if target else {}),
+    }
+
+
+def _operator(role: str) -> Operator:
+    return OPERATORS[1] if role == "callee" else OPERATORS[0]
+
+
+def _keyed(site: Site, role: str, mikey: str, telephone: Credential | None, target: str | None) -> Sections:
+    """Return the section of what keys are agreed with: certificates, or a key that both telephones share."""
+    if mikey in (MODERN, HYBRID, *STANDARD):
+        return {"keys": _keys(site, role, mikey, telephone or _telephone(site, role, mikey))}
+    peers = {target or aor(CALLER, OPERATORS[0]), aor(THIRD, OPERATORS[0]), aor(CALLEES[0], OPERATORS[1])}
+    return {"shared_keys": {"mode": mikey, "with": dict.fromkeys(sorted(peers), site.shared_key)}}
+
+
+def _keys(site: Site, role: str, mikey: str, telephone: Credential) -> Sections:
+    return {
+        "certificate": telephone.certificate,
+        "key": telephone.key,
+        "mikey": mikey,
+        **_asks(site, _operator(role), role),
+        **({"certificate_url": URL_OF_TELEPHONES} if mikey == RSA_R else {}),
+        "pins": f"pins-{role}{'-standard' if mikey in STANDARD else ''}.sqlite",
     }
 
 
