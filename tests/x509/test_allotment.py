@@ -1,5 +1,6 @@
 """What a certificate claims, and whether its organisation holds it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,3 +65,28 @@ def test_numbers_lie_in_a_range() -> None:
 )
 def test_hosts_are_a_domain_or_below_one(host: str, held: bool) -> None:
     assert HELD.holds_host(host) is held
+
+
+ONE, OTHER = Tn("493023125001"), Tn("442079460001")
+
+
+def test_ranges_count_alone_unless_the_ledger_may_say_more_of_a_number() -> None:
+    by_number = replace(HELD, by_number=True)
+    assert HELD.is_settled(ONE)
+    assert not by_number.is_settled(ONE)
+    assert by_number.told(ONE, holds=True).is_settled(ONE)
+    assert not by_number.told(ONE, holds=True).is_settled(OTHER)
+
+
+@pytest.mark.parametrize(
+    ("holds", "one", "other"), [(True, True, True), (False, False, False), (None, True, False)]
+)
+def test_what_the_ledger_says_of_a_number_goes_before_its_range(holds: bool | None, one: bool, other: bool) -> None:
+    """What it says last counts, and where it says nothing, the range does."""
+    for earlier in (True, False, None):
+        told = HELD
+        for number in (ONE, OTHER):
+            told = told.told(number, holds=earlier).told(number, holds=holds)
+        assert (told.holds_number(ONE), told.holds_number(OTHER)) == (one, other)
+        assert told.asked == {ONE, OTHER}
+    assert HELD.told(OTHER, holds=True).holds_number(ONE), "other numbers stay as they are"

@@ -387,3 +387,43 @@ def test_what_was_judged_changes_nothing_about_the_record() -> None:
     judged(case, Use.SIGN_CALLS)
     assert case.recorded == fresh
     assert "TrustedCertificate" not in repr(case.recorded)
+
+
+OUTSIDE = Tn("442079460001")
+BY_NUMBER = replace(HELD, by_number=True)
+
+
+@pytest.mark.parametrize(
+    ("listed", "allotment", "number", "code"),
+    [
+        (TnAuthList(ranges=(RANGE,)), HELD, NUMBER, None),
+        (TnAuthList(ranges=(RANGE,)), HELD, OUTSIDE, Distrust.AUTHORITY),
+        (TnAuthList(("709J",)), HELD, NUMBER, None),
+        (TnAuthList(("709J",)), HELD, OUTSIDE, Distrust.AUTHORITY),
+        (TnAuthList(ranges=(RANGE,)), BY_NUMBER, NUMBER, Distrust.NOT_ASKED),
+        (TnAuthList(ranges=(RANGE,)), BY_NUMBER.told(NUMBER, holds=None), NUMBER, None),
+        (TnAuthList(ranges=(RANGE,)), BY_NUMBER.told(NUMBER, holds=False), NUMBER, Distrust.AUTHORITY),
+        (TnAuthList(tns=(NUMBER,)), BY_NUMBER, NUMBER, None),
+        (TnAuthList(tns=(NUMBER,)), BY_NUMBER.told(NUMBER, holds=False), NUMBER, Distrust.AUTHORITY),
+        (TnAuthList(("709J",)), BY_NUMBER.told(OUTSIDE, holds=True), OUTSIDE, None),
+        (TnAuthList(ranges=(RANGE,)), BY_NUMBER.told(OUTSIDE, holds=True), OUTSIDE, Distrust.AUTHORITY),
+    ],
+)
+def test_authority_over_a_number_is_the_certificates_and_its_organisations(
+    listed: TnAuthList, allotment: Allotment, number: Tn, code: Distrust | None
+) -> None:
+    """RFC 8226 §9; a number that went to another member is authorised by no range of before."""
+    case = given(Use.SIGN_CALLS, tn_auth_list=listed)
+    trusted = replace(judged(case, Use.SIGN_CALLS), allotment=allotment)
+    if code is None:
+        trusted.check_number(number)
+        return
+    with pytest.raises(CertificateRefused) as caught:
+        trusted.check_number(number)
+    assert caught.value.code is code
+
+
+def test_of_a_certificate_alone_nothing_else_is_known() -> None:
+    said = RecordedCertificate(digest=CertDigest(bytes(32)), status=CertStatus.UNKNOWN)
+    assert (said.height, said.admitted_height, said.organization) == (0, 0, "")
+    assert (said.allotment, said.der) == (None, None)

@@ -18,6 +18,7 @@ from voice_dpki.errors import MalformedError
 from voice_dpki.x509.listed import Authorities
 from voice_dpki.x509.revocation import (
     MAX_LIST_BYTES,
+    ListName,
     ListNotTrustedError,
     ListSigner,
     OlderListError,
@@ -72,6 +73,26 @@ def test_an_entry_is_of_the_authority_that_it_names() -> None:
     assert not read((LEAF, OTHER)).names(leaf)
     assert not read((LEAF, None)).names(leaf)
     assert not read((SECOND, OTHER), (LEAF, None)).names(leaf)
+
+
+def test_which_list_a_certificate_names() -> None:
+    """An authority's own list is known by its key, too, since anybody can take its name (RFC 5280 §6.3.3)."""
+    one = revocable()[0]
+    own = ListName(URL, one.authority.name, one.authority.key_der)
+    assert replace(one, list_issuer=None).list_name == own
+    assert replace(one, list_issuer=one.authority.name).list_name == own
+    assert replace(one, list_issuer=OF_PA.name).list_name == ListName(URL, OF_PA.name, b"")
+
+
+def test_a_list_remembers_so_many_keys_alone() -> None:
+    found, signed = read((LEAF, MIDDLE)), 0
+    for _ in range(70):
+        twin = ListSigner.of(root("STI-PA", NOW_S).certificate)
+        with pytest.raises(ListNotTrustedError):
+            found.check_signed(revocable()[0], [twin], NOW_S)
+        signed = max(signed, len(found._tried))
+    assert signed == 64
+    found.check_signed(revocable()[0], [OF_PA], NOW_S)
 
 
 def test_names_are_compared_as_people_read_them() -> None:
