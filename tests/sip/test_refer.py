@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sipmessage import Request
 
 from voice_dpki.errors import MalformedError
-from voice_dpki.sip.message import parse_uri
+from voice_dpki.sip.message import MAX_ADDRESS_CHARS, parse_uri
 from voice_dpki.sip.refer import (
     MAX_FRAGMENT_BYTES,
     ReferTo,
@@ -66,6 +66,14 @@ def test_replaces_of_the_standard(value: str, found: Replaces) -> None:
 def test_replaces_that_names_no_dialog_is_refused(value: str) -> None:
     with pytest.raises(MalformedError):
         Replaces.parse(value)
+
+
+def test_replaces_is_bounded() -> None:
+    value = "id;to-tag=1;from-tag=2;other="
+    longest = value + "x" * (MAX_ADDRESS_CHARS - len(value))
+    assert Replaces.parse(longest) == Replaces("id", "1", "2")
+    with pytest.raises(MalformedError, match="Replaces is longer than"):
+        Replaces.parse(longest + "x")
 
 
 def test_refer_to_of_the_standards() -> None:

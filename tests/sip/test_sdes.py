@@ -73,6 +73,12 @@ def test_a_key_of_another_length_is_refused(key: bytes) -> None:
         Crypto.parse(value(key=key))
 
 
+def test_a_key_that_is_no_base64_is_refused() -> None:
+    """One digit of base64 beyond whole octets says nothing (RFC 4648 §4)."""
+    with pytest.raises(MalformedError, match="is not base64"):
+        Crypto.parse(f"1 AES_CM_128_HMAC_SHA1_80 inline:{RFC_KEY[:37]}")
+
+
 def test_too_many_are_refused() -> None:
     with pytest.raises(MalformedError, match="more than 16"):
         crypto_to_take([value()] * 17, list(CryptoSuite))
