@@ -8,8 +8,9 @@ import signal
 
 
 def heed_interrupts() -> None:
-    """Let SIGINT end the program, as it does in the foreground."""
+    """Let SIGINT and SIGHUP end the program, as they do in the foreground: under nohup it would ignore SIGHUP."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def ignore_interrupts() -> None:
