@@ -62,8 +62,11 @@ class SideKeys(Protocol):
         """
         ...
 
-    async def proposer(self) -> Proposer:
-        """Return what gives each try of our next offer new keys of its own, for a stream of another clock."""
+    async def proposer(self) -> Proposer | None:
+        """Return what gives each try of our next offer new keys of its own, for a stream of another clock.
+
+        None where keys are bound to no SSRC, and stay.
+        """
         ...
 
     async def confirm(self, described: Described, ours: SessionDescription, answer: SessionDescription) -> Taken:
@@ -98,9 +101,8 @@ class SdesKeys:
         told = _with(described.ours, CRYPTO, ours.serialize())
         return Taken(Described(told, whole, only(audio, theirs)), NewKeys(protection, ours.suite))
 
-    async def proposer(self) -> Proposer:
+    async def proposer(self) -> None:
         """Leave our key: it is bound to no SSRC."""
-        return lambda ours: ours
 
     async def confirm(self, described: Described, ours: SessionDescription, answer: SessionDescription) -> Taken:
         """Take the answer's key, which may be another one. Ours goes on, and what is sent under it."""
@@ -126,9 +128,8 @@ class DtlsKeys:
         """Keep the association; a side that leaves the choice open keeps its side of the handshake."""
         return Taken(Described(described.ours, whole, settled(whole.narrowed(at), described.agreed)), None)
 
-    async def proposer(self) -> Proposer:
+    async def proposer(self) -> None:
         """Leave the keys: they are bound to no SSRC."""
-        return lambda ours: ours
 
     async def confirm(self, described: Described, ours: SessionDescription, answer: SessionDescription) -> Taken:
         """Keep the association."""
