@@ -4,6 +4,7 @@ import math
 from typing import Final
 
 from sip_testbed.media_policy import SERVER_ERROR, Refusal
+from voice_dpki.bucket import Bucket
 
 MAX_CHANGES: Final = 8
 """Changes that one side of a call may ask for at once."""
@@ -26,13 +27,9 @@ class Allowance:
     """The changes that are left to one side of a call."""
 
     def __init__(self) -> None:
-        self._left: float = MAX_CHANGES
-        self._at_s = -math.inf
+        self._bucket = Bucket(MAX_CHANGES, 1 / CHANGE_S)
 
     def take(self, now_s: float) -> None:
         """Count a change at a time of the monotonic clock; raises TooOftenError if none is left."""
-        self._left = min(self._left + (now_s - self._at_s) / CHANGE_S, MAX_CHANGES)
-        self._at_s = now_s
-        if self._left < 1:
-            raise TooOftenError((1 - self._left) * CHANGE_S)
-        self._left -= 1
+        if wait_s := self._bucket.take(now_s):
+            raise TooOftenError(wait_s)

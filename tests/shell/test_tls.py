@@ -27,7 +27,7 @@ from voice_dpki.shell import http_handshake
 from voice_dpki.shell import tls as shell_tls
 from voice_dpki.shell.config import Config, Listen, load_config
 from voice_dpki.shell.http import HttpApp, serve
-from voice_dpki.shell.limits import Account, Limits
+from voice_dpki.shell.limits import Limits
 from voice_dpki.shell.metrics import HEALTH_ROUTE
 from voice_dpki.shell.reload import RELOADABLE, Live, Options
 from voice_dpki.shell.tls import (
@@ -331,7 +331,7 @@ async def test_connections_are_paid_for_before_their_handshakes(party: Party) ->
     app = HttpApp([HEALTH_ROUTE])
     async with serve(app, Listen(port=0), tls=party.server(), limits=bounds) as port:
         url, before = f"https://127.0.0.1:{port}", knocks_refused()
-        most = int(Account._most_knocks(bounds))
+        most = 2 * bounds.connections
         for _ in range(most + 1):
             silent.append(await asyncio.open_connection("127.0.0.1", port))
         with suppress(ConnectionError):

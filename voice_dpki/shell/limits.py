@@ -16,6 +16,7 @@ from typing import Annotated
 
 import msgspec
 
+from voice_dpki.bucket import Bucket
 from voice_dpki.errors import PeerError
 from voice_dpki.metrics import counter, counters
 from voice_dpki.shell.config import Config
@@ -33,7 +34,7 @@ KNOWN_S = 3600.0
 """How long the address of a client that showed a token counts as known."""
 
 MAX_ADDRESSES = 10_000
-"""Addresses that are remembered after their last connection; each takes about 200 bytes."""
+"""Addresses that are remembered after their last connection; each takes about 500 bytes."""
 
 EXAMINED = 8
 """Addresses that are looked at for one to forget; more than one, so that their number falls again."""
@@ -97,63 +98,39 @@ class Account:
     """
 
     __slots__ = (
-        "_at_s",
-        "_knocked_s",
         "_knocks",
         "_known_until_s",
         "_limits",
-        "_most",
+        "_requests",
         "_running",
-        "_tokens",
         "connections",
     )
 
     def __init__(self, limits: Limits | None) -> None:
         self._limits = limits
-        self._most = max(limits.cost_s * BURST_S, MAX_COST) if limits else 0.0
-        self._tokens = self._most
-        self._at_s = monotonic()
+        self._requests: Bucket | None = None
+        self._knocks: Bucket | None = None
+        if limits:
+            knocks_s = limits.cost_s / CONNECTION_COST
+            self._requests = Bucket(max(limits.cost_s * BURST_S, MAX_COST), limits.cost_s)
+            self._knocks = Bucket(max(knocks_s * BURST_S, 2 * limits.connections), knocks_s)
         self._known_until_s = -math.inf
-        self._knocked_s = self._at_s
-        self._knocks = math.inf if limits is None else self._most_knocks(limits)
         self._running = 0
         self.connections = 0
 
     def take(self, cost: int) -> None:
-        """Pay for a request; raises TooManyError.
-
-        An expensive request needs only half a full bucket, and the rest becomes a debt. So every request can be
-        made now and then, whatever it costs.
-        """
-        limits = self._limits
-        if limits is None:
-            return
-        now_s = monotonic()
-        tokens = min(self._tokens + (now_s - self._at_s) * limits.cost_s, self._most)
-        self._at_s = now_s
-        self._tokens = tokens
-        if tokens < min(cost, self._most / 2):
+        """Pay for a request; raises TooManyError."""
+        if self._requests and (wait_s := self._requests.take(monotonic(), cost)):
             _RATE.inc()
-            wait_s = max(1, math.ceil((cost - tokens) / limits.cost_s))
-            raise TooManyError("too many requests a second from this client", wait_s)
-        self._tokens = tokens - cost
-
-    @staticmethod
-    def _most_knocks(limits: Limits) -> float:
-        return max(limits.cost_s * BURST_S / CONNECTION_COST, 2 * limits.connections)
+            raise TooManyError("too many requests a second from this client", math.ceil(wait_s))
 
     def knock(self) -> bool:
         """Pay for a connection; return whether the client may have one now. A known client always may."""
-        limits = self._limits
-        if limits is None or self.is_known:
+        if self._knocks is None or self.is_known:
             return True
-        now_s = monotonic()
-        knocks = self._knocks + (now_s - self._knocked_s) * limits.cost_s / CONNECTION_COST
-        self._knocked_s, self._knocks = now_s, min(knocks, self._most_knocks(limits))
-        if self._knocks < 1:
+        if self._knocks.take(monotonic()):
             _KNOCKS.inc()
             return False
-        self._knocks -= 1
         return True
 
     def begin(self, cost: int) -> None:

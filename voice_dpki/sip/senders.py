@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
+from voice_dpki.bucket import Bucket
 from voice_dpki.sip.hop import source_of
 
 STRANGER_MESSAGES_S: Final = 200.0
@@ -27,8 +28,8 @@ class Senders:
     def __init__(self, hosts: Iterable[str] = ()) -> None:
         self._configured = frozenset(source_of(host) for host in hosts)
         self._known_until_s: dict[str, float] = {}
-        self._strangers: dict[str, tuple[float, float]] = {}
-        """For each stranger, how many datagrams it may still send, and the time of that count."""
+        self._strangers: dict[str, Bucket] = {}
+        """The datagrams of each stranger, the one that was quiet for longest first."""
 
     def vouch(self, host: str, now_s: float) -> None:
         """Record that a user at `host` has authenticated."""
@@ -45,10 +46,8 @@ class Senders:
 
     def admits(self, source: str, now_s: float) -> bool:
         """Count one datagram of a stranger, and return whether its rate allows it."""
-        left, at_s = self._strangers.pop(source, (STRANGER_BURST, now_s))
-        left = min(left + (now_s - at_s) * STRANGER_MESSAGES_S, STRANGER_BURST)
-        is_admitted = left >= 1
-        self._strangers[source] = (left - 1 if is_admitted else left, now_s)
+        bucket = self._strangers.pop(source, None) or Bucket(STRANGER_BURST, STRANGER_MESSAGES_S)
+        self._strangers[source] = bucket
         if len(self._strangers) > MAX_STRANGERS:
             del self._strangers[next(iter(self._strangers))]
-        return is_admitted
+        return bucket.take(now_s) == 0
