@@ -195,7 +195,7 @@ class Session:
             await self._offer(name, codec, holding=self._holding)
             return
         with suppress(NoUpdateError):
-            await self._offer(name, codec, holding=self._holding, keys=keying.updating.next_offer)
+            await self._offer(name, codec, holding=self._holding, keys=keying.updating.offer)
             return
         try:
             await keying.meet(self.peer_uri)

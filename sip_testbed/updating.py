@@ -52,26 +52,19 @@ class Updating:
         """Take the bundle of an offer or update that we have answered; None in a mode that has no updates."""
         self._bundle, self._initiator = bundle, None
 
-    def offer(self) -> UpdateOffer | None:
-        """Return an update of the call's bundle; None where new keys take a new offer.
+    def offer(self) -> UpdateOffer:
+        """Return an update of the call's bundle; raises NoUpdateError where new keys take a new agreement.
 
         That is in modes without updates, in a bundle of the other side, and after the clock was set back.
         """
         if self._bundle is None or self._initiator is None:
-            return None
+            raise NoUpdateError("the call has no bundle of ours that could be updated")
         timestamp = self._initiator.next_timestamp(self._clock.now_s())
         try:
             offer = offer_update(self._bundle, timestamp, random=self._random)
-        except LocalError:
-            return None
+        except LocalError as error:
+            raise NoUpdateError(str(error)) from error
         self._tracer.note(f"MIKEY update offered ({self._bundle.profile})", step="MIKEY")
-        return offer
-
-    def next_offer(self) -> UpdateOffer:
-        """Return what `offer` does; raises NoUpdateError where that is None."""
-        offer = self.offer()
-        if offer is None:
-            raise NoUpdateError("the keys of the call take a new agreement")
         return offer
 
     def is_update(self, key_mgmt: Sequence[str]) -> bool:

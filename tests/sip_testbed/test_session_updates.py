@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from sip_testbed.session import Session
-from sip_testbed.updating import Updating
+from sip_testbed.updating import NoUpdateError, Updating
 from tests.sip_testbed.test_phones import TIMEOUT_S
 from tests.sip_testbed.test_phones import domain as domain  # a fixture
 from tests.sip_testbed.test_session import Begin, leg_of
@@ -114,4 +114,5 @@ async def test_a_call_that_is_over_leaves_no_bundle(begin: Begin) -> None:
     talk = await begin()
     await leg_of(talk.caller).bye()
     await asyncio.wait_for(talk.call, TIMEOUT_S)
-    assert updating_of(talk.caller).offer() is None
+    with pytest.raises(NoUpdateError):
+        updating_of(talk.caller).offer()

@@ -10,9 +10,9 @@ from sip_testbed.credentials import Credentials
 from sip_testbed.enciphered_keying import PkeKeying, ReverseKeying
 from sip_testbed.keying import Keying
 from sip_testbed.shared_keying import SharedKeying
+from sip_testbed.updating import NoUpdateError
 from sip_testbed.user_agent_config import SharedCredentials
 from tests.clocks import SettableClock
-from tests.present import present
 from tests.recorded import recorded
 from tests.sip_testbed.test_keying import CALLEE, CALLER, CLOCK, HELD, RANDOM, party
 from voice_dpki.mikey.certified import KeyingAnswer, Party
@@ -75,7 +75,7 @@ class Pair:
 
     def offer(self) -> UpdateOffer:
         self.clock.elapse(1)
-        return present(self.caller.updating.offer())
+        return self.caller.updating.offer()
 
     def accept(self, offer: UpdateOffer) -> Any:
         values = [key_mgmt_value(offer.message)]
@@ -158,7 +158,8 @@ async def test_what_was_accepted_and_not_answered_changes_nothing(mode: str) -> 
 async def test_the_side_alone_that_began_the_bundle_sends_updates(mode: str) -> None:
     pair = pair_by(mode)
     await pair.begin()
-    assert pair.callee.updating.offer() is None
+    with pytest.raises(NoUpdateError):
+        pair.callee.updating.offer()
     with pytest.raises(MikeyError, match="from the side alone that began") as caught:
         pair.caller.updating.accept([key_mgmt_value(pair.offer().message)])
     assert caught.value.failure is Failure.CSB_ID
@@ -175,17 +176,20 @@ async def test_a_call_that_is_over_leaves_nothing_to_update(mode: str) -> None:
     with pytest.raises(MikeyError):
         await pair.callee.accept(values, CALLER)
     pair.caller.begin_call("callee")
-    assert pair.caller.updating.offer() is None
+    with pytest.raises(NoUpdateError):
+        pair.caller.updating.offer()
 
 
 async def test_a_clock_that_was_set_back_makes_a_new_agreement_of_an_update() -> None:
     pair = pair_by("psk")
     await pair.begin()
     pair.clock.set(-5)
-    assert pair.caller.updating.offer() is None
+    with pytest.raises(NoUpdateError):
+        pair.caller.updating.offer()
 
 
 async def test_dh_sign_has_no_updates() -> None:
     pair = pair_by("dh-sign")
     await pair.begin()
-    assert pair.caller.updating.offer() is None
+    with pytest.raises(NoUpdateError):
+        pair.caller.updating.offer()
