@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from voice_dpki.shell.token_module import module_at
+from voice_dpki.x509.keys import from_pem
 
 MODULE: Final = Path("/usr/lib/softhsm/libsofthsm2.so")
 PIN: Final = "4711"
@@ -71,6 +72,13 @@ class SoftHsm:
 
     def make_key(self, label: str, kind: str = "EC:prime256v1", key_id: str = "01") -> None:
         self.tool("--keypairgen", "--key-type", kind, "--label", label, "--id", key_id, "--usage-sign")
+
+    def hold(self, label: str, key: Path, key_id: str = "02") -> None:
+        """Put an existing key into the token, from its PEM file."""
+        public = self.folder / f"{label}.pub.der"
+        public.write_bytes(from_pem(key.read_bytes()).public_key_der)
+        for kind, file in (("privkey", key), ("pubkey", public)):
+            self.tool("--write-object", str(file), "--type", kind, "--label", label, "--id", key_id, "--usage-sign")
 
     def tool(self, *arguments: str) -> None:
         """Run pkcs11-tool, logged in to the token."""

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -109,6 +109,10 @@ class Api:
         """Endorse no more."""
         if self._submission is not None:
             await self._submission.close()
+
+    def watches(self) -> list[Coroutine[object, object, None]]:
+        """Return what has to run while the node serves: the watch over the token of its endorsing key."""
+        return [self._submission.watch()] if self._submission else []
 
     def app(self) -> HttpApp:
         """Return the whole application."""

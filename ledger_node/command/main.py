@@ -48,7 +48,7 @@ from voice_dpki.shell.log import set_level, setup_logging
 from voice_dpki.shell.notify import tell_ready
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.program import Parser, ignore_hangup, run, run_subcommand
-from voice_dpki.shell.readiness import Check, failed_if
+from voice_dpki.shell.readiness import Check
 from voice_dpki.shell.reload import Live, Options
 from voice_dpki.shell.tls import (
     COMMAND_HELP,
@@ -230,6 +230,7 @@ async def _serve(path: Path, options: _Options, genesis: Genesis, stop: asyncio.
             async with (
                 contextlib.aclosing(_api(path, options, chain, orderer, feed, tracer, checks)) as api,
                 running(orderer.run(), feed.run(), space.run()) as work,
+                running(*api.watches()),  # apart from `work`: a node without its token still validates
                 serve(api.app(), config.listen, tls=tls, limits=config.limits, tracer=tracer) as port,
             ):
                 await chain.wait_for(1, FIRST_BLOCK_WAIT_S)
@@ -312,7 +313,7 @@ def _api(
     checks["blocks"] = Blocks(chain, CLOCK, config.node.max_block_age_s).watched().check
     checks["release"] = release_check(orderer.health, orderer.shortfall)
     if submission is not None:
-        checks["endorsing_key"] = lambda: failed_if(submission.shortfall())
+        checks["endorsing_key"] = submission.check
     return Api(
         chain,
         name=config.node.name,

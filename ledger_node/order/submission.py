@@ -16,9 +16,10 @@ from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.transactions import Body, ChangeStatus, Renew, Submit, endorse
 from voice_dpki.names import CertDigest, Height
+from voice_dpki.shell.readiness import Finding, failed_if
 from voice_dpki.shell.signing import HsmConfig, SigningThreads
 from voice_dpki.shortfalls import SHORTFALLS
-from voice_dpki.x509.keys import KeyUnavailableError
+from voice_dpki.x509.keys import KeyUnavailableError, fault_of
 from voice_dpki.x509.profile import digest_of
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,14 @@ class Submission:
             f"at block {height}, the newest here, {self._organization!r} is no member with this endorsing key: "
             "the node endorses once it has a block at which it is, if the key is the right one"
         )
+
+    def check(self) -> Finding:
+        """Find out whether this node can endorse now: what the ledger lists, and whether the token has the key."""
+        return failed_if(self.shortfall() or fault_of(self._signer))
+
+    async def watch(self) -> None:
+        """Ask the token of the key now and then whether it is there, until cancelled."""
+        await self._threads.watch(lambda: self._signer)
 
     def _check_member(self) -> None:
         """Raise UnavailableError while this node cannot endorse for the member."""

@@ -14,6 +14,7 @@ from ledger_node.keep.store import Store
 from ledger_node.order import submission
 from ledger_node.order.orderer import RefusedByLedgerError, UnavailableError
 from ledger_node.order.submission import Submission
+from tests.ledger_node.conftest import wait_until
 from tests.soft_hsm import SoftHsm
 from voice_dpki.ledger.draft import OK, Draft
 from voice_dpki.ledger.records import CertStatus
@@ -140,3 +141,30 @@ async def test_an_endorsing_key_in_a_token_endorses_while_it_is_there(
     ):
         await role.submit(der)
     assert "a key in a token cannot be used: the token's module does not work" in SHORTFALLS.notes()
+    assert "the token's module does not work" in role.check().reason
+    hsm.bring_back()
+
+
+@pytest.mark.peer("softhsm2-util")
+@pytest.mark.peer("pkcs11-tool")
+def test_a_node_says_by_itself_that_its_token_is_gone_and_is_back(network: Any, hsm: SoftHsm) -> None:
+    """Nobody has to submit anything for it, and the node validates on."""
+    node = network.engine(heartbeat_s=0.2)
+    key = node.config.parent / "keys" / "endorsing-operator-a.pem"
+    hsm.hold("endorsing", key)
+    node.config.write_text(node.config.read_text().replace(f"keys/{key.name}", hsm.uri("endorsing")))
+    key.unlink()
+    node.start()
+    wait_until(lambda: endorsing_key(node) == {"state": "ok"}, "the node is ready")
+    hsm.take_away()
+    wait_until(lambda: endorsing_key(node)["state"] == "failed", "the node says that its token is gone")
+    assert endorsing_key(node)["reason"].startswith("a key in a token cannot be used")
+    assert node.http.get("/readyz").status_code == 503
+    node.reaches(node.info()["height"] + 2)
+    hsm.bring_back()
+    wait_until(lambda: endorsing_key(node) == {"state": "ok"}, "the node endorses again")
+    assert node.stop() == 0
+
+
+def endorsing_key(node: Any) -> Any:
+    return node.http.get("/readyz").json()["checks"]["endorsing_key"]
