@@ -9,7 +9,7 @@ from ledger_node.command.session import Commands
 from ledger_node.make import founding, offer
 from ledger_node.make.keys import PrivateKeys, read_ed25519_public
 from ledger_node.make.member_file import EXAMPLE, load_member
-from ledger_node.make.node_file import ADMITTED
+from ledger_node.make.node_file import ADMITTED, STATE_HELP
 from ledger_node.make.offer import Node, Terms
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
@@ -52,6 +52,10 @@ def add_to(commands: Commands) -> None:
     configure.set_defaults(run=_configure)
     configure.add_argument(
         "--node", type=_node_name, required=True, metavar="KEY@HOST[:PORT]", help="as it was offered"
+    )
+    configure.add_argument("--state", type=Path, metavar="FOLDER", help=STATE_HELP)
+    configure.add_argument(
+        "--no-submission", action="store_true", help="the node endorses nothing, and needs no endorsing key"
     )
     for command in (make, build, configure):
         command.add_argument("--terms", type=Path, required=True, metavar="FILE", help="what all agreed on")
@@ -141,7 +145,16 @@ def _check(options: Namespace) -> int:
 
 def _configure(options: Namespace) -> int:
     terms, member = load_config(options.terms, Terms), load_member(options.member)
-    sections = founding.configure(terms, options.offers, member, _keys(options), _node(options.node), options.out)
+    sections = founding.configure(
+        terms,
+        options.offers,
+        member,
+        _keys(options),
+        _node(options.node),
+        options.out,
+        endorses=not options.no_submission,
+        state=options.state,
+    )
     folder = options.out.parent
     make_folder(folder)
     files = [(options.out, to_toml(sections).encode("utf-8"), FOR_ALL)]

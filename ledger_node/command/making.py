@@ -7,6 +7,7 @@ from ledger_node.abci.cometbft import SNAPSHOT_BLOCKS
 from ledger_node.command.session import Commands
 from ledger_node.make import initialise
 from ledger_node.make import join as joining
+from ledger_node.make.node_file import STATE_HELP
 from voice_dpki.effects import SystemClock
 from voice_dpki.shell.output import new_folder
 
@@ -49,6 +50,7 @@ def add_to(commands: Commands) -> None:
         help="the node's key, if the others know it already",
     )
     join.add_argument("--out", type=Path, required=True, help="a new folder for keys, genesis and configuration")
+    join.add_argument("--state", type=Path, metavar="FOLDER", help=STATE_HELP)
     join.set_defaults(run=_join)
 
 
@@ -74,6 +76,7 @@ def _join(options: Namespace) -> int:
             rpc_servers=options.rpc or (),
             checkpoint=options.checkpoint,
             node_key=options.node_key,
+            state=options.state,
         )
     print(f"Made {made.config} and its keys. For the other operators:")
     print(f"  peer           {made.peer}")

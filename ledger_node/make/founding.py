@@ -134,12 +134,21 @@ def _signer(path: Path, data: bytes, genesis: Genesis) -> str:
 
 
 def configure(
-    terms: Terms, files: Sequence[Path], member: Member, keys: PrivateKeys, node: Node, out: Path
+    terms: Terms,
+    files: Sequence[Path],
+    member: Member,
+    keys: PrivateKeys,
+    node: Node,
+    out: Path,
+    *,
+    endorses: bool = True,
+    state: Path | None = None,
 ) -> dict[str, dict[str, object]]:
     """Return the configuration of one of the member's nodes, for the file `out`.
 
-    The genesis, the signatures and the tokens are beside it under those names. Raises LocalError for a node that is
-    in no offer of the member, and where a private key is missing.
+    The genesis, the signatures and the tokens are beside it under those names, and so are the node's data unless
+    `state` names their folder. With `endorses` it has the submission role, if the member has an endorsing key.
+    Raises LocalError for a node that is in no offer of the member, and where a private key is missing.
     """
     offers = [read_offer(path, terms) for path in files]
     if not any(offer.member == member and node in offer.nodes for offer in offers):
@@ -157,12 +166,13 @@ def configure(
         peers,
         None if validator is None else named(validator, "a validator"),
         named(node.public_key, "a node"),
+        state=state,
     )
     loopback = Listen(host=host, port=0).is_loopback
     sections["node"] |= {"signatures": SIGNATURES}
     sections["listen"] |= {"host": host if loopback else Listen(port=0).host}
     sections["cometbft"] |= {"allow_duplicate_ip": loopback, "p2p": {"host": host, "port": int(port)}}
-    if member.endorsing_keys:
+    if endorses and member.endorsing_keys:
         sections["submission"] = {
             "organization": member.organization,
             "endorsing_key": named(member.endorsing_keys[0], "endorsing"),

@@ -82,10 +82,12 @@ def join(
     rpc_servers: Sequence[str],
     checkpoint: str | None = None,
     node_key: Path | None = None,
+    state: Path | None = None,
 ) -> Joined:
     """Make keys and a configuration in `folder`, which must be new or empty.
 
-    `node_key` is a key that the other operators know already; without one, one is made.
+    `node_key` is a key that the other operators know already; without one, one is made. The node's data will be in
+    `folder` too, unless `state` names another.
 
     Raises LocalError for a bad name, a folder that is not empty or a file that is no genesis, and if the first RPC
     server has no header that the genesis proves, or not the checkpoint's.
@@ -108,7 +110,8 @@ def join(
     config = folder / f"{name}.toml"
     state_sync = None if trusted is None else _state_sync(rpc_servers, trusted)
     keys = f"keys/validator-{name}.pem", own_key
-    write_file(config, to_toml(node_sections(name, host, peers, *keys, state_sync)).encode("utf-8"))
+    sections = node_sections(name, host, peers, *keys, state_sync, state=state)
+    write_file(config, to_toml(sections).encode("utf-8"))
     return Joined(
         config,
         f"{node_id_of(node.public_bytes_raw())}@{host}:{P2P_PORT}",

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
+from ledger_node.command import config as configuration
 from ledger_node.command.main import main
 from ledger_node.make.founding import build, check_signed, fingerprint, sign
 from ledger_node.make.keys import PrivateKeys
 from ledger_node.make.member_file import load_member
 from ledger_node.make.offer import Terms, make_offer, read_offer
 from tests.founders import Founders
+from tests.present import present
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.shell.config import load_config
@@ -215,3 +218,23 @@ def test_a_genesis_time_that_clients_do_not_trust_any_more_is_advised_against(
     out = ("--out", names["genesis.json"])
     assert main(["genesis", "build", "--terms", names["terms.toml"], *out, names["a.toml"]]) == 0
     assert "The genesis time is long past" in capsys.readouterr().out
+
+
+def test_a_packaged_node_keeps_its_data_elsewhere_and_needs_no_endorsing_key(
+    founders: Founders, a: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    for name in ("validator.pem", "node.pem", "node.pub.pem"):
+        (keys / name).write_bytes((a / "keys" / name).read_bytes())
+    offers = [str(a / "offers" / f"{letter}.toml") for letter in "abc"]
+    command = ["genesis", "configure", "--terms", str(a / "terms.toml"), "--member", str(a / "operator.toml")]
+    command += ["--keys", str(keys), "--node", f"{keys / 'node.pub.pem'}@{httpx.URL(founders.urls[0]).host}"]
+    assert main([*command, "--out", "config.toml", *offers]) == 2
+    assert main([*command, "--out", "config.toml", "--state", "state", "--no-submission", *offers]) == 0
+    config = configuration.load(tmp_path / "config.toml")
+    assert config.submission is None
+    assert not (tmp_path / "tokens").exists()
+    home = present(config.cometbft).home
+    assert (config.node.data_dir, home) == (str(tmp_path / "state" / "data"), str(tmp_path / "state" / "cometbft"))

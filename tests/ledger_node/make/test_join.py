@@ -81,6 +81,14 @@ def test_a_node_joins_with_a_key_that_the_others_have_admitted(network: Any, tmp
     assert not (tmp_path / "other").exists()
 
 
+def test_a_node_that_joins_keeps_its_data_where_it_is_told_to(network: Any, tmp_path: Path) -> None:
+    options: Any = {"name": "x", "host": "127.0.1.9", "peers": [PEER], "rpc_servers": []}
+    made = join(network.folder / "genesis.json", tmp_path / "new", **options, state=tmp_path / "state")
+    config = configuration.load(made.config)
+    home = present(config.cometbft).home
+    assert (config.node.data_dir, home) == (str(tmp_path / "state" / "data"), str(tmp_path / "state" / "cometbft"))
+
+
 def test_what_cannot_be_is_refused(network: Any, tmp_path: Path) -> None:
     genesis = network.folder / "genesis.json"
     options: Any = {"name": "x", "host": "127.0.1.9", "peers": [PEER], "rpc_servers": []}
