@@ -105,9 +105,10 @@ clean: ## Remove the virtual environment, caches and outputs
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "voice-dpki needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.11 ..." >&2; exit 1; }
-	@echo "Making the virtual environment in $(VENV) (once) ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "The venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Making the virtual environment in $(VENV) (once) ..."
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
