@@ -8,7 +8,7 @@ from typing import Final, cast
 from sipmessage import Request
 
 from sip_testbed.gateway_config import GatewaySetup, GatewayTelephone
-from sip_testbed.proxy_rules import Refusal
+from sip_testbed.proxy_rules import RequestRefusal
 from sip_testbed.registrar import Registrar
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError, PeerError
@@ -177,7 +177,7 @@ class Phones:
         try:
             check_request(event.request, METHODS)
             headers = self._process(event, leg)
-        except (RequestRefusedError, Refusal) as refusal:
+        except (RequestRefusedError, RequestRefusal) as refusal:
             self._answer(event, refusal.status, getattr(refusal, "phrase", None), refusal.headers)
         except MalformedError as error:
             self._answer(event, 400, f"Bad Request: {error}")
@@ -193,7 +193,7 @@ class Phones:
         if leg is not None:
             return self._in_dialog(leg, event)
         if event.envelope.to_tag:
-            raise Refusal(481)
+            raise RequestRefusal(481)
         if method == "REGISTER":
             arrival = Arrival(event.key, event.request, event.envelope, event.source)
             return self._registrar.register(arrival, self._now_s(), lambda _: None)
@@ -202,20 +202,20 @@ class Phones:
             return None
         if method == "OPTIONS":
             return ()
-        raise Refusal(481)
+        raise RequestRefusal(481)
 
     def _caller(self, request: Request) -> GatewayTelephone:
-        """Return the telephone that calls, which must prove itself (RFC 3261 §22.2); raises Refusal."""
+        """Return the telephone that calls, which must prove itself (RFC 3261 §22.2); raises RequestRefusal."""
         values = request.headers.getlist("Authorization")
         try:
             username = self._authenticator.authenticate(values, "INVITE", self._now_s())
         except DigestRefusedError as refused:
             user = caller_uri(request).user or ""
             challenge = self._authenticator.challenge(user, self._now_s(), stale=refused.stale)
-            raise Refusal(401, None, (("WWW-Authenticate", challenge),)) from None
+            raise RequestRefusal(401, None, (("WWW-Authenticate", challenge),)) from None
         number = canonical_tn(username)
         if number_of(caller_uri(request)) != number:
-            raise Refusal(403, "Forbidden: a telephone calls in its own name alone")
+            raise RequestRefusal(403, "Forbidden: a telephone calls in its own name alone")
         return self._setup.telephones[number]
 
     def _invited(self, event: RequestReceived, telephone: GatewayTelephone) -> None:
@@ -238,9 +238,9 @@ class Phones:
         """Process a request within a call: BYE ends it, and INVITE may refresh it."""
         dialog, method = leg.dialog_with(event.envelope.from_tag), event.request.method
         if dialog is None or (dialog is not leg.dialog and method not in IN_EARLY_DIALOGS):
-            raise Refusal(481)
+            raise RequestRefusal(481)
         if not dialog.accept(event.envelope):
-            raise Refusal(500, "Server Internal Error: CSeq out of order")
+            raise RequestRefusal(500, "Server Internal Error: CSeq out of order")
         if method == "BYE":
             self._answer(event, 200)
             leg.bye_received(event.request.headers)
@@ -253,12 +253,12 @@ class Phones:
             return None
         if method == "OPTIONS":
             return ()
-        raise Refusal(405)
+        raise RequestRefusal(405)
 
     def _cancel(self, event: RequestReceived) -> Headers:
         key = self._exchange.cancelled_invite(event.envelope)
         if key is None:
-            raise Refusal(481)
+            raise RequestRefusal(481)
         for leg in list(self._legs.values()):
             leg.cancel_received(key)
         return ()

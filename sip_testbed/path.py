@@ -10,10 +10,10 @@ from typing import Literal
 
 from sipmessage import URI, Response
 
-from sip_testbed.path_attacks import SIMPLE, Attack, ChangeSdp, Forgery, Hold, Resign
+from sip_testbed.path_attacks import SIMPLE, ChangeSdp, Forgery, Hold, PathAttack, Resign
 from sip_testbed.proxy_config import Route, Routes
 from sip_testbed.proxy_element import Forward, ProxyElement
-from sip_testbed.proxy_rules import Refusal
+from sip_testbed.proxy_rules import RequestRefusal
 from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.shell.config import AdvertisedListen, Config, PositiveSeconds, load_config, resolve
@@ -111,14 +111,14 @@ class PathSetup:
     """A completely checked configuration, with which the attacker can start."""
 
     config: PathConfig
-    attack: Attack
+    attack: PathAttack
     trace: TraceTo
 
 
 class PathService:
     """A proxy that forwards everything after the attack has changed it."""
 
-    def __init__(self, config: PathConfig, attack: Attack, tracer: Tracer, random: Random) -> None:
+    def __init__(self, config: PathConfig, attack: PathAttack, tracer: Tracer, random: Random) -> None:
         self._routes = Routes(config.routes)
         self._attack = attack
         self._tracer = tracer
@@ -153,7 +153,7 @@ class PathService:
             self._tell(await self._attack.invite(request))
         hop = self._resolve(request.uri)
         if hop is None:
-            raise Refusal(404)
+            raise RequestRefusal(404)
         return Forward(request, hop)
 
     def _change_response(self, response: Response) -> None:
@@ -200,7 +200,7 @@ def load_setup(path: Path) -> PathSetup:
     return PathSetup(config, make_attack(config, path, SystemClock(), SystemRandom()), config.trace.read(path))
 
 
-def make_attack(config: PathConfig, path: Path, clock: Clock, random: Random) -> Attack:
+def make_attack(config: PathConfig, path: Path, clock: Clock, random: Random) -> PathAttack:
     """Return the attack that the configuration at `path` asks for; raises LocalError."""
     if config.mode == "hold":
         return Hold(config.hold_s)

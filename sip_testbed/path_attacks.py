@@ -32,7 +32,7 @@ _FROM_THE_END: Final = 8
 """The byte of a MIKEY message to change, counted from its end: in the signature or MAC, so that it still parses."""
 
 
-class Attack(Protocol):
+class PathAttack(Protocol):
     """An attack on passing calls."""
 
     async def invite(self, request: Request) -> str | None:
@@ -44,7 +44,7 @@ class Attack(Protocol):
         ...
 
 
-class Forward:
+class NoAttack:
     """Lets everything pass."""
 
     async def invite(self, request: Request) -> str | None:
@@ -56,7 +56,7 @@ class Forward:
         return None
 
 
-class StripIdentity(Forward):
+class StripIdentity(NoAttack):
     """Removes the Identity, as if nobody had signed the call."""
 
     async def invite(self, request: Request) -> str | None:
@@ -65,7 +65,7 @@ class StripIdentity(Forward):
         return "the attacker took the Identity out of the INVITE"
 
 
-class Replay(Forward):
+class Replay(NoAttack):
     """Remembers the first signed INVITE and sends it again in place of every later call's INVITE."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Replay(Forward):
         return "the attacker sent the signed INVITE of an earlier call again"
 
 
-class ChangeKeyMgmt(Forward):
+class ChangeKeyMgmt(NoAttack):
     """Changes the MIKEY message of the offer, which still looks valid."""
 
     async def invite(self, request: Request) -> str | None:
@@ -96,7 +96,7 @@ class ChangeKeyMgmt(Forward):
         return "the attacker changed the MIKEY message of the offer"
 
 
-class ChangeSdp(Forward):
+class ChangeSdp(NoAttack):
     """Puts the attacker's address for the media into offer and answer, and leaves everything else unchanged.
 
     Changed in one of them alone, it would gain the first packets and no more: under SRTP media go to where the
@@ -122,7 +122,7 @@ class ChangeSdp(Forward):
         return self._connection if line.startswith("c=") else line
 
 
-class AddMedia(Forward):
+class AddMedia(NoAttack):
     """Adds a section of video to the offer, as if the caller had offered it under its keys."""
 
     async def invite(self, request: Request) -> str | None:
@@ -132,7 +132,7 @@ class AddMedia(Forward):
         return "the attacker added a section of video to the offer"
 
 
-class StripKeyMgmt(Forward):
+class StripKeyMgmt(NoAttack):
     """Removes the keys from the offer and asks for RTP in clear."""
 
     async def invite(self, request: Request) -> str | None:
@@ -141,7 +141,7 @@ class StripKeyMgmt(Forward):
         return "the attacker took the keys out of the offer and downgraded it to RTP/AVP"
 
 
-class ChangeAnswerKeyMgmt(Forward):
+class ChangeAnswerKeyMgmt(NoAttack):
     """Changes the MIKEY message of the answer, which no Identity covers."""
 
     def response(self, response: Response) -> str | None:
@@ -152,7 +152,7 @@ class ChangeAnswerKeyMgmt(Forward):
         return "the attacker changed the MIKEY message of the answer"
 
 
-class Hold(Forward):
+class Hold(NoAttack):
     """Delays every INVITE, for instance until it is stale."""
 
     def __init__(self, hold_s: float) -> None:
@@ -178,7 +178,7 @@ class Forgery:
     """Claimed age of the signature."""
 
 
-class Resign(Forward):
+class Resign(NoAttack):
     """Signs every call with the attacker's key, for a caller of the attacker's choice."""
 
     def __init__(self, forgery: Forgery, clock: Clock, random: Random) -> None:
@@ -222,8 +222,8 @@ class Resign(Forward):
         return IdentityHeader(token, info=forgery.info, alg=forgery.signer.algorithm, ppt=SHAKEN.ppt).serialize()
 
 
-SIMPLE: Mapping[str, Callable[[], Attack]] = {
-    "forward": Forward,
+SIMPLE: Mapping[str, Callable[[], PathAttack]] = {
+    "forward": NoAttack,
     "strip-identity": StripIdentity,
     "replay": Replay,
     "change-key-mgmt": ChangeKeyMgmt,

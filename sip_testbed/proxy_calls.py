@@ -7,7 +7,7 @@ from sipmessage import Request
 
 from sip_testbed import proxy_rules as rules
 from sip_testbed.proxy_config import SigningConfig, VerificationConfig
-from sip_testbed.proxy_rules import Refusal
+from sip_testbed.proxy_rules import RequestRefusal
 from sip_testbed.proxy_stir import CallFacts, ServiceError, StirService
 from voice_dpki.effects import Clock, Random
 from voice_dpki.metrics import histograms
@@ -38,7 +38,7 @@ class CallSigner:
         self._random = random
 
     async def sign(self, request: Request, caller: Tn, *, bind_sdp: bool = True) -> None:
-        """Add Date and Identity to `request`; raises Refusal if that fails and the call may not go unsigned.
+        """Add Date and Identity to `request`; raises RequestRefusal if that fails and the call may not go unsigned.
 
         Without `bind_sdp` the signature covers the key management of the SDP alone.
         """
@@ -65,7 +65,7 @@ class CallSigner:
         self._tracer.note(f"{sentence}; {outcome}", step="sign", ok=False)
         if not forward:
             phrase = "Server Internal Error: the call gets no signature"
-            raise Refusal(500, phrase, (rules.reason(500, sentence, "SIP"),))
+            raise RequestRefusal(500, phrase, (rules.reason(500, sentence, "SIP"),))
 
     def _observe(self, result: str, began_s: float) -> float:
         return _observe("sign", result, began_s)
@@ -81,7 +81,7 @@ class CallVerifier:
         self._clock = clock
 
     async def verify(self, request: Request, called: Tn) -> str:
-        """Return the verstat for the callee; raises Refusal if the caller is not proven and the policy is "refuse".
+        """Return the verstat for the callee; raises RequestRefusal if the policy refuses it.
 
         `called` is the number of the local user that the call goes to.
         """
@@ -91,7 +91,7 @@ class CallVerifier:
             self._tracer.note(f"not verified: {error}", step="verify", ok=False)
             if self._config.policy == "refuse":
                 phrase = "Server Internal Error: the caller cannot be verified now"
-                raise Refusal(500, phrase, (rules.reason(500, str(error), "SIP"),)) from None
+                raise RequestRefusal(500, phrase, (rules.reason(500, str(error), "SIP"),)) from None
             return Verstat.NONE
         verdict = overall(verdicts)
         if not verdict.ok and self._config.policy == "refuse":

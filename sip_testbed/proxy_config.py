@@ -90,7 +90,7 @@ class Route(Config, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Destination:
     """The result of a route lookup: the next hop, and the domain that replaces our own in the Request-URI.
 
     `rewrites_sdp` tells whether elements behind the hop rewrite the SDP.
@@ -200,13 +200,13 @@ class Routes:
     """The route table; raises LocalError if a route is wrong."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        prefixes: dict[str, Way] = {}
-        self._domains: dict[str, Way] = {}
+        prefixes: dict[str, Destination] = {}
+        self._domains: dict[str, Destination] = {}
         for route in routes:
             if (route.prefix is None) == (route.domain is None):
                 raise LocalError(f"route to {route.next_hop}: give it either a prefix or a domain")
             try:
-                way = Way(Hop.parse(route.next_hop), route.to_domain, route.rewrites_sdp)
+                way = Destination(Hop.parse(route.next_hop), route.to_domain, route.rewrites_sdp)
             except MalformedError as error:
                 raise LocalError(f"route: {error}") from None
             if route.prefix is not None:
@@ -222,7 +222,7 @@ class Routes:
         """The addresses of all next hops."""
         return frozenset(way.hop.host for way in (*dict(self._prefixes).values(), *self._domains.values()))
 
-    def way(self, uri: URI, number: Tn | None) -> Way | None:
+    def way(self, uri: URI, number: Tn | None) -> Destination | None:
         """Return the way to `uri`, or None if no route fits; `number` is the number in `uri`, if there is one."""
         for prefix, way in self._prefixes:
             if number is not None and number.startswith(prefix):
@@ -235,7 +235,7 @@ class Routes:
         return way.hop if way else None
 
 
-def _add_route(table: dict[str, Way], key: str, way: Way) -> None:
+def _add_route(table: dict[str, Destination], key: str, way: Destination) -> None:
     if key in table:
         raise LocalError(f"route: {key} is routed twice")
     table[key] = way

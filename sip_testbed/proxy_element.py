@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 from sipmessage import URI, Request, Response
 
-from sip_testbed.proxy_rules import Refusal
+from sip_testbed.proxy_rules import RequestRefusal
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError
 from voice_dpki.shell.config import Listen
@@ -38,7 +38,7 @@ class Forward:
     """Send `request`, which may be a changed copy, to `hop`; the other fields are as in `ProxyCore.forward`.
 
     `otherwise` decides anew if no response comes at all; its argument tells whether the hop is known to be gone. It
-    may raise Refusal.
+    may raise RequestRefusal.
     """
 
     request: Request
@@ -62,7 +62,7 @@ class Reply:
 
 
 Decide: TypeAlias = Callable[[Arrival], Awaitable[Forward | Reply]]
-"""Decides how a request outside dialogs is handled; raises Refusal or MalformedError to refuse it."""
+"""Decides how a request outside dialogs is handled; raises RequestRefusal or MalformedError to refuse it."""
 
 
 class ProxyElement:
@@ -203,7 +203,7 @@ class ProxyElement:
         try:
             async with asyncio.timeout(DECIDE_S):
                 decision = await self._decide(arrival)
-        except Refusal as refusal:
+        except RequestRefusal as refusal:
             self._answer(arrival, refusal.status, refusal.phrase, refusal.headers)
         except RequestRefusedError as refusal:
             self._answer(arrival, refusal.status, None, refusal.headers)
@@ -247,7 +247,7 @@ class ProxyElement:
     def _forward_elsewhere(self, arrival: Arrival, decide: Callable[[bool], Forward], is_gone: bool) -> None:
         try:
             self._forward(arrival, decide(is_gone))
-        except Refusal as refusal:
+        except RequestRefusal as refusal:
             self._answer(arrival, refusal.status, refusal.phrase, refusal.headers)
 
     def _answer(

@@ -1,4 +1,4 @@
-"""Rules that a domain's proxy applies to a request, one function each; a violation raises Refusal."""
+"""Rules that a domain's proxy applies to a request, one function each; a violation raises RequestRefusal."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ MAX_IDENTITIES_ASKED: Final = 4
 """Most Identity header fields of one call that the service verifies, one after the other."""
 
 
-class Refusal(PeerError):
+class RequestRefusal(PeerError):
     """A request to be refused with `status`; without a phrase, the standard one is used."""
 
     def __init__(self, status: int, phrase: str | None = None, headers: tuple[tuple[str, str], ...] = ()) -> None:
@@ -72,10 +72,10 @@ def assert_identity(message: Request | Response, party: Tn, domain: str, verstat
 
 
 def date_call(request: Request, now_s: float) -> int:
-    """Add Date if the caller sent none, and return its Unix seconds; raises Refusal if it is not current."""
+    """Add Date if the caller sent none, and return its Unix seconds; raises RequestRefusal if it is not current."""
     time_s = date_of(request, now_s)
     if abs(now_s - time_s) > MAX_DATE_SKEW_S:
-        raise Refusal(
+        raise RequestRefusal(
             403, "Stale Date: the caller's clock is wrong", (reason(403, "the caller's Date is not of now"),)
         )
     if request.headers.get("Date") is None:
@@ -84,15 +84,15 @@ def date_call(request: Request, now_s: float) -> int:
 
 
 def called_number(request: Request) -> Tn:
-    """Return the number in To, which the Identity signs (RFC 8224 §4); raises Refusal if there is none."""
+    """Return the number in To, which the Identity signs (RFC 8224 §4); raises RequestRefusal if there is none."""
     number = number_of(parse_address(required_header(request, "To")).uri)
     if number is None:
-        raise Refusal(404, "Not Found: no telephone number is called")
+        raise RequestRefusal(404, "Not Found: no telephone number is called")
     return number
 
 
 def call_facts(request: Request, caller: Tn, time_s: int) -> CallFacts:
-    """Return the facts of a call that an Identity signs; raises Refusal or MalformedError."""
+    """Return the facts of a call that an Identity signs; raises RequestRefusal or MalformedError."""
     sdp = body_digest(request.body, request.headers.get("Content-Type"))
     call_id = required_header(request, "Call-ID")
     return CallFacts(caller, called_number(request), time_s, key_mgmt_of(request), sdp, call_id)
@@ -144,8 +144,8 @@ def retargeted() -> Verdict:
     )
 
 
-def refusal_of(verdicts: Sequence[Verdict]) -> Refusal:
+def refusal_of(verdicts: Sequence[Verdict]) -> RequestRefusal:
     """Return the refusal of a call whose caller is not proven, with one Reason for each verdict (RFC 9410)."""
     verdict = overall(verdicts)
     reasons = tuple(reason(v.reasoncode or 438, v.reasondesc or v.reasontext or "not verified") for v in verdicts)
-    return Refusal(verdict.reasoncode or 438, verdict.reasontext or None, reasons)
+    return RequestRefusal(verdict.reasoncode or 438, verdict.reasontext or None, reasons)

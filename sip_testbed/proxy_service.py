@@ -12,7 +12,7 @@ from sip_testbed.proxy_answers import AnswerSigner, AnswerVerifier
 from sip_testbed.proxy_calls import CallSigner, CallVerifier
 from sip_testbed.proxy_config import ProxySetup, service_url
 from sip_testbed.proxy_element import Forward, ProxyElement, Reply
-from sip_testbed.proxy_rules import Refusal
+from sip_testbed.proxy_rules import RequestRefusal
 from sip_testbed.proxy_stir import StirService
 from sip_testbed.registrar import Registrar
 from voice_dpki.effects import Clock, Random
@@ -139,7 +139,7 @@ class ProxyService:
             await service.close()
 
     async def _decide(self, arrival: Arrival) -> Forward | Reply:
-        """Decide how a request is handled; raises Refusal or MalformedError."""
+        """Decide how a request is handled; raises RequestRefusal or MalformedError."""
         method = arrival.request.method
         if method == "INVITE":
             request = copy_request(arrival.request)
@@ -148,9 +148,9 @@ class ProxyService:
             return await self._inbound(request)
         check_method(arrival.request, METHODS)
         if method not in ("REGISTER", "OPTIONS"):  # meaningless outside dialogs
-            raise Refusal(405, None, (ALLOW,))
+            raise RequestRefusal(405, None, (ALLOW,))
         if not self._is_local(arrival.request.uri):
-            raise Refusal(404, "Not Found: this proxy serves another domain")
+            raise RequestRefusal(404, "Not Found: this proxy serves another domain")
         if method == "OPTIONS" and arrival.request.uri.user:
             return self._asked_about_user(copy_request(arrival.request), arrival)
         check_require(arrival.request)
@@ -171,7 +171,7 @@ class ProxyService:
             return replace(self._deliver(request, callee), back=back)
         way = self._routes.way(request.uri, number_of(request.uri))
         if way is None:
-            raise Refusal(404, "Not Found: there is no route to this destination")
+            raise RequestRefusal(404, "Not Found: there is no route to this destination")
         if way.to_domain is not None and self._is_local(request.uri):
             request.uri = rules.number_at(request.uri, way.to_domain)
         if self._signer is not None:
@@ -191,14 +191,14 @@ class ProxyService:
         return {"answered": party.of(facts), "updated": party.updates_of(facts)}
 
     def _admit(self, request: Request, arrival: Arrival) -> Tn:
-        """Authenticate a request of one of the domain's users and return the user's number; raises Refusal."""
+        """Authenticate a request of a user of the domain and return the user's number; raises RequestRefusal."""
         now_s = self._element.now_s()
         caller = self._authenticate(request, now_s)
         self._element.vouch(arrival)
         if number_of(caller_uri(request)) != caller:
-            raise Refusal(403, "Forbidden: From is not the number of the authenticated user")
+            raise RequestRefusal(403, "Forbidden: From is not the number of the authenticated user")
         if self._config.require_registration and not self._location.find(caller, now_s):
-            raise Refusal(403, "Forbidden: the caller is not registered here")
+            raise RequestRefusal(403, "Forbidden: the caller is not registered here")
         for name in ("Proxy-Authorization", "Identity"):
             request.headers.remove(name)
         return caller
@@ -210,7 +210,7 @@ class ProxyService:
         except DigestRefusedError as refused:
             claimed = caller_uri(request).user or ""
             challenge = self._authenticator.challenge(claimed, now_s, stale=refused.stale)
-            raise Refusal(407, None, (("Proxy-Authenticate", challenge),)) from None
+            raise RequestRefusal(407, None, (("Proxy-Authenticate", challenge),)) from None
 
     # Calls from other domains.
 
@@ -218,7 +218,7 @@ class ProxyService:
         """Forward a call to one of the users, with the verdict about its caller."""
         callee = self._own_user(request.uri)
         if callee is None:
-            raise Refusal(404, "Not Found: this domain serves no such number")
+            raise RequestRefusal(404, "Not Found: this domain serves no such number")
         remove_assertions(request)
         self._deliver(request, callee)  # refuses before anybody is asked
         caller = number_of(caller_uri(request))
@@ -236,24 +236,24 @@ class ProxyService:
             self._admit(request, arrival)
         callee = self._own_user(request.uri)
         if callee is None:
-            raise Refusal(404, "Not Found: this domain serves no such number")
+            raise RequestRefusal(404, "Not Found: this domain serves no such number")
         remove_assertions(request)
         return self._deliver(request, callee)
 
     def _deliver(self, request: Request, callee: Tn, silent: Sequence[Binding] = ()) -> Forward:
-        """Send a call to one of the user's registered contacts (RFC 3261 §16.5), the newest first; raises Refusal.
+        """Send a call to the newest of the user's registered contacts (RFC 3261 §16.5); raises RequestRefusal.
 
         `silent` are the bindings that gave no response. A binding whose flow is known to be gone is removed.
         """
         bindings = [each for each in self._location.find(callee, self._element.now_s()) if each not in silent]
         if not bindings:
             why = "no telephone of the user can be reached" if silent else "the user is not registered"
-            raise Refusal(480, f"Temporarily Unavailable: {why}")
+            raise RequestRefusal(480, f"Temporarily Unavailable: {why}")
         secure = request.uri.scheme == "sips"
         bindings = [each for each in bindings if not secure or each.uri.scheme == "sips"]
         if not bindings:
             warning = ("Warning", f'380 {self._config.domain} "SIPS Not Allowed"')
-            raise Refusal(480, "Temporarily Unavailable: no telephone of the user has TLS", (warning,))
+            raise RequestRefusal(480, "Temporarily Unavailable: no telephone of the user has TLS", (warning,))
         binding, target = bindings[0], bindings[0].target
 
         def otherwise(is_gone: bool) -> Forward:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from sip_testbed.proxy_rules import Refusal
+from sip_testbed.proxy_rules import RequestRefusal
 from voice_dpki.names import Tn
 from voice_dpki.sip.digest import Authenticator, DigestRefusedError
 from voice_dpki.sip.location import (
@@ -29,7 +29,7 @@ class Registrar:
         self._location = location
 
     def register(self, arrival: Arrival, now_s: float, on_authenticated: Callable[[Arrival], None]) -> Headers:
-        """Apply a REGISTER and return the header fields of its 200; raises Refusal or MalformedError.
+        """Apply a REGISTER and return the header fields of its 200; raises RequestRefusal or MalformedError.
 
         `on_authenticated` is called once the credentials are accepted, whatever becomes of the request.
         """
@@ -40,11 +40,11 @@ class Registrar:
                 user, arrival.request, envelope.call_id, envelope.sequence, arrival.source, now_s
             )
         except IntervalTooBriefError:
-            raise Refusal(423, None, (("Min-Expires", str(self._location.bounds.least)),)) from None
+            raise RequestRefusal(423, None, (("Min-Expires", str(self._location.bounds.least)),)) from None
         except OutOfOrderError as error:
-            raise Refusal(500, f"Server Internal Error: {error}") from None
+            raise RequestRefusal(500, f"Server Internal Error: {error}") from None
         except NoFirstHopError as error:
-            raise Refusal(439, f"First Hop Lacks Outbound Support: {error}") from None
+            raise RequestRefusal(439, f"First Hop Lacks Outbound Support: {error}") from None
         bindings = self._location.find(user, now_s)
         contacts = tuple(("Contact", f"{b.contact};expires={round(b.expires_s - now_s)}") for b in bindings)
         return (*contacts, *_outbound(arrival, bindings))
@@ -57,11 +57,11 @@ class Registrar:
             username = self._authenticator.authenticate(values, "REGISTER", now_s)
         except DigestRefusedError as refused:
             challenge = self._authenticator.challenge(aor.user or "", now_s, stale=refused.stale)
-            raise Refusal(401, None, (("WWW-Authenticate", challenge),)) from None
+            raise RequestRefusal(401, None, (("WWW-Authenticate", challenge),)) from None
         on_authenticated(arrival)
         user = canonical_tn(username)
         if number_of(aor) != user:
-            raise Refusal(403, "Forbidden: a user registers no other number")
+            raise RequestRefusal(403, "Forbidden: a user registers no other number")
         return user
 
 

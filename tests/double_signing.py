@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from voice_dpki.ledger.evidence import DuplicateVote, Vote
+from voice_dpki.ledger.evidence import ConsensusVote, DuplicateVote
 from voice_dpki.ledger.header import PREVOTE, BlockId, PartSetHeader
 
 TIME_NS = 1_790_000_000 * 10**9
@@ -26,6 +26,6 @@ def signed_twice(
             "validator_index": 0,
             "signature": b"",
         }
-        vote = Vote(**parts | differing)
+        vote = ConsensusVote(**parts | differing)
         votes.append(replace(vote, signature=sign(vote.signed_bytes(chain_id))))
     return DuplicateVote(vote_a=votes[0], vote_b=votes[1], total_power=power, validator_power=1, time_ns=TIME_NS)

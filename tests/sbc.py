@@ -15,7 +15,7 @@ from sipmessage import Request, Response
 
 from sip_testbed import main as sip_testbed
 from sip_testbed import path
-from sip_testbed.path_attacks import Forward
+from sip_testbed.path_attacks import NoAttack
 from voice_dpki.sip.sdp import SessionDescription
 from voice_dpki.wire.media_ports import bind_pair
 
@@ -35,7 +35,7 @@ class _Side(asyncio.DatagramProtocol):
             self.other.transport.sendto(data, self.other.telephone)
 
 
-class Sbc(Forward):
+class Sbc(NoAttack):
     """Rewrites offer and answer of every call, and relays RTP and RTCP of both directions."""
 
     def __init__(self, host: str) -> None:

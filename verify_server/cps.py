@@ -33,8 +33,8 @@ from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.access import (
     CODES,
     Access,
+    AccessAction,
     AccessRefused,
-    Action,
     Place,
     check_form,
     check_issuer,
@@ -67,7 +67,10 @@ log = logging.getLogger(__name__)
 OUTCOMES: Final = ("placed", "found", "none", "body", "full", "foreign", "unverified", "ledger", *CODES)
 
 REQUESTS = counters(
-    "cps_requests", "Requests to the call placement service, by what came of them.", action=Action, outcome=OUTCOMES
+    "cps_requests",
+    "Requests to the call placement service, by what came of them.",
+    action=AccessAction,
+    outcome=OUTCOMES,
 )
 KEPT = gauge("cps_kept", "Publications that are kept now.")
 
@@ -127,7 +130,7 @@ class CallPlacementService:
 
     def app(self) -> HttpApp:
         """Return the whole application."""
-        publish, retrieve = self._guarded(Action.PUBLISH), self._guarded(Action.RETRIEVE)
+        publish, retrieve = self._guarded(AccessAction.PUBLISH), self._guarded(AccessAction.RETRIEVE)
         routes = []
         for path in (CALL_PATH, PUBLISHER_PATH):
             routes.append(Route("POST", path, publish, max_body_bytes=MAX_BODY_BYTES))
@@ -149,8 +152,8 @@ class CallPlacementService:
             return failed_if(str(error))
         return failed_if("")
 
-    def _guarded(self, action: Action) -> Callable[[Request], Awaitable[Response]]:
-        work = {Action.PUBLISH: self._publish, Action.RETRIEVE: self._retrieve}[action]
+    def _guarded(self, action: AccessAction) -> Callable[[Request], Awaitable[Response]]:
+        work = {AccessAction.PUBLISH: self._publish, AccessAction.RETRIEVE: self._retrieve}[action]
 
         async def answer(request: Request) -> Response:
             try:
@@ -166,7 +169,7 @@ class CallPlacementService:
 
         return answer
 
-    def _refusal(self, action: Action, outcome: str, why: str) -> Response:
+    def _refusal(self, action: AccessAction, outcome: str, why: str) -> Response:
         REQUESTS.labels(action, outcome).inc()
         self._tracer.note(f"{action}: {outcome}", ok=False, reason=why)
         if outcome != "none":
@@ -179,7 +182,7 @@ class CallPlacementService:
             headers.append(("Retry-After", str(_RETRY_AFTER_S[outcome])))
         return replace(problem(status, outcome, why), headers=tuple(headers))
 
-    async def _judged(self, request: Request, action: Action, place: Place) -> _Asked:
+    async def _judged(self, request: Request, action: AccessAction, place: Place) -> _Asked:
         """Judge a request's token; raises AccessRefused and _Refused."""
         access = Access.parse(_token_in(request))
         now_s = self._clock.now_s()

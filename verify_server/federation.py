@@ -9,7 +9,7 @@ from voice_dpki.wire.ledger.members import KeptMembers
 from voice_dpki.x509.listed import Federation
 
 
-class Members(KeptMembers):
+class FederationMembers(KeptMembers):
     """The members of the ledger, as they were last read."""
 
     _made_of: Mapping[str, Member] | None = None

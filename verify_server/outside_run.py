@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from verify_server.config import VerifySetup
-from verify_server.federation import Members
+from verify_server.federation import FederationMembers
 from verify_server.outside import OutsideSigners
 from verify_server.revocation import RevocationLists
 from voice_dpki.effects import Clock
@@ -17,7 +17,7 @@ async def outside_signers(setup: VerifySetup, clock: Clock, *, once: bool = Fals
 
     What the members hold is read now and then, or `once` before the context begins.
     """
-    outside, members = setup.outside, Members(clock)
+    outside, members = setup.outside, FederationMembers(clock)
     assert outside is not None
     client = setup.ledger.client(clock, setup.config.ledger_timeout_s, keeps_trust=False)
     async with AsyncExitStack() as opened:

@@ -10,10 +10,10 @@ import msgspec
 from voice_dpki.codec.protowire import bytes_field, message_field, varint_field
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.evidence import (
+    ConsensusVote,
     DuplicateVote,
     Evidence,
     LightClientAttack,
-    Vote,
     parse_evidence,
     serialize_evidence,
 )
@@ -125,9 +125,9 @@ def _duplicate_vote(form: _DuplicateVote) -> DuplicateVote:
     )
 
 
-def _vote(form: _Vote) -> Vote:
+def _vote(form: _Vote) -> ConsensusVote:
     parts = PartSetHeader(form.block_id.parts.total, bytes.fromhex(form.block_id.parts.hash))
-    return Vote(
+    return ConsensusVote(
         kind=form.type,
         height=int(form.height),
         round=form.round,

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ledger_node.answer.blocks import Blocks
+from ledger_node.answer.blocks import BlockRoutes
 from ledger_node.answer.feed import Feed
 from ledger_node.answer.inquiry import Inquiry, NoBlockError
 from ledger_node.answer.openapi import described
@@ -95,7 +95,7 @@ class Api:
         self._folder = folder
         self._health = health
         self._readiness = Readiness(checks)
-        self._blocks = Blocks(chain, feed, orderer, history)
+        self._blocks = BlockRoutes(chain, feed, orderer, history)
         self._submission = submission
         self._submissions = Submissions(submission, tokens, tracer) if submission else None
         self._clock = clock

@@ -36,7 +36,7 @@ def _price_of_transaction(request: Request) -> int:
     return len(request.body) // TRANSACTION_BYTES_OF_1_COST
 
 
-class Blocks:
+class BlockRoutes:
     """The handlers for the chain itself, and their routes."""
 
     def __init__(self, chain: Chain, feed: Feed, orderer: Orderer, history: str | None = None) -> None:

@@ -18,14 +18,14 @@ DEFAULT_BLOCK_AGE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
+class BlockAge:
     """The newest block of a chain, and how old it may be."""
 
     chain: Chain
     clock: Clock
     max_age_s: float
 
-    def watched(self) -> "Blocks":
+    def watched(self) -> "BlockAge":
         """Have the metric tell the age from now on."""
         follow(BLOCK_AGE_S, self.age_s)
         return self

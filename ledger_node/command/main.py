@@ -21,7 +21,7 @@ from ledger_node.abci.peers import Peers, firewall
 from ledger_node.answer.api import Api
 from ledger_node.answer.edge import FORWARD_TIMEOUT_S, Edge
 from ledger_node.answer.feed import Feed
-from ledger_node.answer.ready import Blocks, release_check
+from ledger_node.answer.ready import BlockAge, release_check
 from ledger_node.command import backups, founding, keys, making
 from ledger_node.command import config as configuration
 from ledger_node.keep.chain import Chain
@@ -310,7 +310,7 @@ def _api(
 ) -> Api:
     """Make the handlers; `checks` are those of /readyz that are known already."""
     config, submission = options.config, _submission(path, options.config, chain, orderer)
-    checks["blocks"] = Blocks(chain, CLOCK, config.node.max_block_age_s).watched().check
+    checks["blocks"] = BlockAge(chain, CLOCK, config.node.max_block_age_s).watched().check
     checks["release"] = release_check(orderer.health, orderer.shortfall)
     if submission is not None:
         checks["endorsing_key"] = submission.check

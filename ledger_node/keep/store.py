@@ -239,7 +239,7 @@ class _Writer:
         self.put(b"meta", b"first", _height_key(heights.stop))
 
 
-class Retention(Protocol):
+class RetentionRule(Protocol):
     """What says which blocks to keep (`ledger_node.keep.retention`)."""
 
     def first(self, blocks: Blocks) -> Height:
@@ -251,7 +251,7 @@ class Store:
     """An open store; `view` is the state after the last commit, for the committing thread only."""
 
     def __init__(
-        self, folder: Path, genesis: Genesis, *, read_only: bool = False, retention: Retention | None = None
+        self, folder: Path, genesis: Genesis, *, read_only: bool = False, retention: RetentionRule | None = None
     ) -> None:
         """Open the store in `folder`; unless `read_only`, lock it, and make it with the genesis state if missing.
 

@@ -27,7 +27,7 @@ from voice_dpki.ledger.members import Member
 from voice_dpki.names import Tn
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.stir.access import Action
+from voice_dpki.stir.access import AccessAction
 from voice_dpki.stir.call import SigningRequest, Source
 from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.passport import Destinations, Passport
@@ -80,7 +80,7 @@ async def test_the_called_partys_operator_gets_it() -> None:
         token = offer(publishing, cps.a)
         await until("placed", before + 1)
         client = Client(cps, cps.b.operator, cps.b.credential)
-        answer = await client.retrieve(access=client.access(Action.RETRIEVE, audience="localhost"))
+        answer = await client.retrieve(access=client.access(AccessAction.RETRIEVE, audience="localhost"))
         assert answer.json()["passports"] == [token]
         await publishing.aclose()
 
@@ -106,7 +106,7 @@ async def test_what_is_published_has_the_attestation_of_the_rules(tmp_path: Path
             await service.identity_for(replace(call, source=Source(trunk="other")))
         signed = await service.identity_for(replace(call, source=Source(trunk="tdm-1")))
         await until("placed", before + 1)
-        access = cps.b.access(Action.RETRIEVE, audience="localhost")
+        access = cps.b.access(AccessAction.RETRIEVE, audience="localhost")
         (token,) = (await cps.b.retrieve(access=access)).json()["passports"]
         assert (token, SHAKEN.parse(Passport.parse(token).payload_untrusted).attest) == (signed.token, "C")
         await publishing.aclose()

@@ -16,7 +16,7 @@ from sipmessage import Request, Response
 
 from sip_testbed.proxy_config import ProxyConfig, ProxySetup, Route, Routes, Users
 from sip_testbed.proxy_element import Forward, Reply
-from sip_testbed.proxy_rules import Refusal
+from sip_testbed.proxy_rules import RequestRefusal
 from sip_testbed.proxy_service import ProxyService
 from tests.campaign import bent, campaign, rounds
 from tests.sip_testbed.torture import MESSAGES, VECTORS
@@ -146,7 +146,7 @@ class Life:
             work.send(None)
         except StopIteration as done:
             decision = done.value
-        except Refusal as refusal:
+        except RequestRefusal as refusal:
             self.element._answer(arrival, refusal.status, refusal.phrase, refusal.headers)
             return
         except RequestRefusedError as refusal:

@@ -17,8 +17,8 @@ from voice_dpki.names import Tn
 from voice_dpki.stir.access import (
     MAX_ACCESS_LENGTH,
     Access,
+    AccessAction,
     AccessRefused,
-    Action,
     Place,
     Terms,
     check_form,
@@ -55,7 +55,9 @@ def by_pyjwt(operator: Operator, claims: dict[str, Any], headers: dict[str, Any]
     return jwt.encode(claims, operator.signer.private_key, algorithm="ES256", headers=told)
 
 
-def judged(operator: Operator, token: str, action: Action = Action.PUBLISH, place: Place = PLACE) -> Access:
+def judged(
+    operator: Operator, token: str, action: AccessAction = AccessAction.PUBLISH, place: Place = PLACE
+) -> Access:
     access = Access.parse(token)
     check_form(access, TERMS, action, place, NOW_S)
     check_issuer(access, operator.record, NOW_S)
@@ -75,8 +77,8 @@ def test_a_token_of_pyjwt_is_accepted(operator: Operator) -> None:
 
 
 @pytest.mark.parametrize("publisher", ["", "Operator A"])
-@pytest.mark.parametrize("action", Action)
-def test_pyjwt_accepts_ours(operator: Operator, action: Action, publisher: str) -> None:
+@pytest.mark.parametrize("action", AccessAction)
+def test_pyjwt_accepts_ours(operator: Operator, action: AccessAction, publisher: str) -> None:
     place = replace(PLACE, publisher=publisher)
     token = sign_access(
         operator.credential, action, place, HOST, NOW_S, SystemRandom(), passports=TOKENS, lifetime_s=15
@@ -86,7 +88,7 @@ def test_pyjwt_accepts_ours(operator: Operator, action: Action, publisher: str) 
     claims = jwt.decode(token, key, algorithms=["ES256"], audience=HOST, options=options)  # type: ignore[arg-type]
     wanted = {**CLAIMS, "action": str(action), "jti": claims["jti"]}
     wanted |= {"spc": publisher} if publisher else {"sub": "Operator A"}
-    if action is Action.RETRIEVE:
+    if action is AccessAction.RETRIEVE:
         del wanted["exp"], wanted["passports"]
     assert claims == wanted
     assert jwt.get_unverified_header(token)["x5u"] == operator.credential.info
@@ -94,13 +96,17 @@ def test_pyjwt_accepts_ours(operator: Operator, action: Action, publisher: str) 
 
 
 def test_a_publication_ends_at_once_where_no_time_is_told(operator: Operator) -> None:
-    token = sign_access(operator.credential, Action.PUBLISH, PLACE, HOST, NOW_S, SystemRandom(), passports=TOKENS)
+    token = sign_access(
+        operator.credential, AccessAction.PUBLISH, PLACE, HOST, NOW_S, SystemRandom(), passports=TOKENS
+    )
     assert Access.parse(token).exp_s == NOW_S
 
 
 def test_each_token_is_another(operator: Operator) -> None:
     made = {
-        Access.parse(sign_access(operator.credential, Action.RETRIEVE, PLACE, HOST, NOW_S, SystemRandom())).jti
+        Access.parse(
+            sign_access(operator.credential, AccessAction.RETRIEVE, PLACE, HOST, NOW_S, SystemRandom())
+        ).jti
         for _ in range(20)
     }
     assert len(made) == 20
@@ -118,7 +124,7 @@ def test_each_token_is_another(operator: Operator) -> None:
 def test_names_of_tokens_are_random_uuids(operator: Operator, octets: bytes, text: str) -> None:
     """RFC 9562 §5.4: version 4 in the four bits of octet 6, and the variant in the two of octet 8."""
     random: Any = type("Random", (), {"token": staticmethod(lambda size: octets[:size])})()
-    token = sign_access(operator.credential, Action.RETRIEVE, PLACE, HOST, NOW_S, random)
+    token = sign_access(operator.credential, AccessAction.RETRIEVE, PLACE, HOST, NOW_S, random)
     assert Access.parse(token).jti == text
 
 
@@ -245,13 +251,13 @@ def test_codes_are_the_issuer_where_a_certificate_has_any(new_operator: Callable
     place = replace(PLACE, publisher="1234")
     judged(operator, by_pyjwt(operator, {**CLAIMS, "iss": "1234", "spc": "1234"}), place=place)
     assert refused(operator, CLAIMS) == "issuer"
-    own = sign_access(operator.credential, Action.RETRIEVE, PLACE, HOST, NOW_S, SystemRandom())
+    own = sign_access(operator.credential, AccessAction.RETRIEVE, PLACE, HOST, NOW_S, SystemRandom())
     assert Access.parse(own).issuer == "1234"
 
 
 def test_another_operators_publications_can_be_asked_for(operator: Operator) -> None:
     claims = {**CLAIMS, "action": "retrieve", "spc": "1234"}
-    judged(operator, by_pyjwt(operator, claims), Action.RETRIEVE, replace(PLACE, publisher="1234"))
+    judged(operator, by_pyjwt(operator, claims), AccessAction.RETRIEVE, replace(PLACE, publisher="1234"))
     with pytest.raises(AccessRefused, match="only the issuer itself"):
         judged(operator, by_pyjwt(operator, {**CLAIMS, "spc": "1234"}), place=replace(PLACE, publisher="1234"))
 

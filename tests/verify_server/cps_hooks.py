@@ -10,7 +10,7 @@ import schemathesis
 from voice_dpki.effects import SystemRandom
 from voice_dpki.names import Tn
 from voice_dpki.shell.credentials import read_certificate, read_signer
-from voice_dpki.stir.access import Action, Place, sign_access
+from voice_dpki.stir.access import AccessAction, Place, sign_access
 from voice_dpki.stir.sign import make_credential
 
 FOLDER = Path(os.environ["CPS_FOLDER"])
@@ -26,7 +26,7 @@ CREDENTIAL = make_credential(
 def before_call(_context: object, case: Any, _kwargs: object) -> None:
     """Sign for the path and the body as they are."""
     told = {name: str(value) for name, value in (case.path_parameters or {}).items()}
-    action = Action.PUBLISH if case.method == "POST" else Action.RETRIEVE
+    action = AccessAction.PUBLISH if case.method == "POST" else AccessAction.RETRIEVE
     tokens = case.body.get("passports") if isinstance(case.body, dict) else None
     passports = [each for each in tokens if isinstance(each, str)] if isinstance(tokens, list) else []
     place = Place(Tn(told.get("orig", "")), Tn(told.get("dest", "")), told.get("spc", ""))

@@ -20,7 +20,7 @@ from voice_dpki.names import CertDigest, Tn
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.trace import Tracer, TraceTo
-from voice_dpki.stir.access import Action, Place, sign_access
+from voice_dpki.stir.access import AccessAction, Place, sign_access
 from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.cps import passports_body, path_of
 from voice_dpki.stir.passport import Destinations
@@ -104,18 +104,18 @@ class Client:
         request = SigningRequest("A", orig, Destinations((dest,)), int(now_s), ORIGID)
         return sign_call(request, self.credential, now_s).token
 
-    def access(self, action: Action, place: Place = PLACE, *tokens: str, **changes: Any) -> str:
+    def access(self, action: AccessAction, place: Place = PLACE, *tokens: str, **changes: Any) -> str:
         now_s = self.site.clock.now_s() + changes.pop("ahead_s", 0)
         options = {"lifetime_s": 15, "passports": tokens, "audience": HOST, **changes}
         return sign_access(self.credential, action, place, now_s=now_s, random=SystemRandom(), **options)
 
     async def publish(self, *tokens: str, place: Place = PLACE, access: str = "", **changes: Any) -> httpx.Response:
-        given = access or self.access(Action.PUBLISH, place, *tokens, **changes)
+        given = access or self.access(AccessAction.PUBLISH, place, *tokens, **changes)
         return await self.site.http.post(path_of(place), content=passports_body(tokens), headers=bearer(given))
 
     async def retrieve(self, place: Place = PLACE, access: str = "") -> httpx.Response:
         return await self.site.http.get(
-            path_of(place), headers=bearer(access or self.access(Action.RETRIEVE, place))
+            path_of(place), headers=bearer(access or self.access(AccessAction.RETRIEVE, place))
         )
 
     async def retrieved(self, place: Place = PLACE) -> list[str]:

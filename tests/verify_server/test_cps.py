@@ -14,7 +14,7 @@ import pytest
 
 from tests.openapi import documents
 from voice_dpki.names import Tn
-from voice_dpki.stir.access import Action
+from voice_dpki.stir.access import AccessAction
 from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.cps import MAX_BODY_BYTES, PassportsForm, PlacedForm, path_of
 from voice_dpki.stir.div import Diverting
@@ -157,28 +157,28 @@ class Strangers:
 
     @staticmethod
     async def for_another_service(site: Site) -> httpx.Response:
-        return await site.b.retrieve(access=site.b.access(Action.RETRIEVE, audience="cps.a.example"))
+        return await site.b.retrieve(access=site.b.access(AccessAction.RETRIEVE, audience="cps.a.example"))
 
     @staticmethod
     async def from_yesterday(site: Site) -> httpx.Response:
-        return await site.b.retrieve(access=site.b.access(Action.RETRIEVE, ahead_s=-86_400))
+        return await site.b.retrieve(access=site.b.access(AccessAction.RETRIEVE, ahead_s=-86_400))
 
     @staticmethod
     async def from_tomorrow(site: Site) -> httpx.Response:
-        return await site.b.retrieve(access=site.b.access(Action.RETRIEVE, ahead_s=86_400))
+        return await site.b.retrieve(access=site.b.access(AccessAction.RETRIEVE, ahead_s=86_400))
 
     @staticmethod
     async def for_another_call(site: Site) -> httpx.Response:
-        other = site.b.access(Action.RETRIEVE, replace(PLACE, orig=Tn("493023125002")))
+        other = site.b.access(AccessAction.RETRIEVE, replace(PLACE, orig=Tn("493023125002")))
         return await site.b.retrieve(access=other)
 
     @staticmethod
     async def to_publish(site: Site) -> httpx.Response:
-        return await site.b.retrieve(access=site.b.access(Action.PUBLISH))
+        return await site.b.retrieve(access=site.b.access(AccessAction.PUBLISH))
 
     @staticmethod
     async def for_other_passports(site: Site) -> httpx.Response:
-        access = site.a.access(Action.PUBLISH, PLACE, site.a.passport())
+        access = site.a.access(AccessAction.PUBLISH, PLACE, site.a.passport())
         return await site.a.publish(site.a.passport(ago_s=1), access=access)
 
     @staticmethod
@@ -189,7 +189,7 @@ class Strangers:
     async def of_a_stolen_name(site: Site) -> httpx.Response:
         thief = site.client(Operator("Operator C", "442079460000"))
         access = jwt.encode(
-            {**claims_of(site.b.access(Action.RETRIEVE)), "jti": "other"},
+            {**claims_of(site.b.access(AccessAction.RETRIEVE)), "jti": "other"},
             thief.operator.signer.private_key,
             algorithm="ES256",
             headers={"x5u": thief.credential.info},
@@ -198,8 +198,10 @@ class Strangers:
 
     @staticmethod
     async def with_anothers_certificate(site: Site) -> httpx.Response:
-        header, payload, _ = site.b.access(Action.RETRIEVE).split(".")
-        return await site.b.retrieve(access=f"{header}.{payload}.{site.a.access(Action.RETRIEVE).split('.')[2]}")
+        header, payload, _ = site.b.access(AccessAction.RETRIEVE).split(".")
+        return await site.b.retrieve(
+            access=f"{header}.{payload}.{site.a.access(AccessAction.RETRIEVE).split('.')[2]}"
+        )
 
     @staticmethod
     async def of_a_revoked_certificate(site: Site) -> httpx.Response:
@@ -244,8 +246,8 @@ async def test_strangers(site: Site, stranger: Any, told: tuple[int, str]) -> No
 
 
 async def test_a_token_is_good_for_one_request(site: Site) -> None:
-    token, access = site.a.passport(), site.b.access(Action.RETRIEVE)
-    publish = site.a.access(Action.PUBLISH, PLACE, token)
+    token, access = site.a.passport(), site.b.access(AccessAction.RETRIEVE)
+    publish = site.a.access(AccessAction.PUBLISH, PLACE, token)
     assert (await site.a.publish(token, access=publish)).status_code == 201
     assert outcome(await site.a.publish(token, access=publish)) == (401, "replay")
     assert (await site.b.retrieve(access=access)).status_code == 200
@@ -254,7 +256,7 @@ async def test_a_token_is_good_for_one_request(site: Site) -> None:
 
 
 async def test_a_strangers_copy_uses_no_token_up(site: Site) -> None:
-    access = site.b.access(Action.RETRIEVE)
+    access = site.b.access(AccessAction.RETRIEVE)
     header, payload, signature = access.split(".")
     forged = f"{header}.{payload}.{'A' * len(signature)}"
     assert outcome(await site.b.retrieve(access=forged)) == (401, "signature")
@@ -262,8 +264,11 @@ async def test_a_strangers_copy_uses_no_token_up(site: Site) -> None:
 
 
 async def test_a_token_from_before_the_start_may_have_been_used(site: Site) -> None:
-    assert outcome(await site.b.retrieve(access=site.b.access(Action.RETRIEVE, ahead_s=-2))) == (401, "replay")
-    assert outcome(await site.b.retrieve(access=site.b.access(Action.RETRIEVE, ahead_s=50))) == (404, "none")
+    assert outcome(await site.b.retrieve(access=site.b.access(AccessAction.RETRIEVE, ahead_s=-2))) == (
+        401,
+        "replay",
+    )
+    assert outcome(await site.b.retrieve(access=site.b.access(AccessAction.RETRIEVE, ahead_s=50))) == (404, "none")
 
 
 async def test_an_operator_that_uses_its_share_of_tokens_leaves_the_others_theirs() -> None:
@@ -312,20 +317,20 @@ async def test_one_pair_of_numbers_has_so_many_calls(site: Site) -> None:
     ],
 )
 async def test_bodies_that_are_none(site: Site, body: bytes) -> None:
-    access = site.a.access(Action.PUBLISH, PLACE, "e30.e30.AA")
+    access = site.a.access(AccessAction.PUBLISH, PLACE, "e30.e30.AA")
     answer = await site.http.post(path_of(PLACE), content=body, headers=bearer(access))
     assert outcome(answer) == (400, "body")
 
 
 async def test_a_body_above_the_bound_is_not_read(site: Site) -> None:
-    headers = bearer(site.a.access(Action.PUBLISH))
+    headers = bearer(site.a.access(AccessAction.PUBLISH))
     answer = await site.http.post(path_of(PLACE), content=b"x" * (MAX_BODY_BYTES + 1), headers=headers)
     assert answer.status_code == 413
 
 
 @pytest.mark.parametrize("path", ["/passports/x/493023125001", "/passports/442079460001/+493023125001"])
 async def test_paths_without_numbers(site: Site, path: str) -> None:
-    assert outcome(await site.http.get(path, headers=bearer(site.b.access(Action.RETRIEVE)))) == (400, "body")
+    assert outcome(await site.http.get(path, headers=bearer(site.b.access(AccessAction.RETRIEVE)))) == (400, "body")
 
 
 async def test_without_the_ledger_nobody_is_known(site: Site) -> None:
@@ -338,7 +343,7 @@ async def test_without_the_ledger_nobody_is_known(site: Site) -> None:
 async def test_a_slow_client_holds_nobody_up(site: Site) -> None:
     host, port = site.http.base_url.host, site.http.base_url.port
     head = f"POST {path_of(PLACE)} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
-    head += f"Authorization: Bearer {site.a.access(Action.PUBLISH)}\r\n\r\n"
+    head += f"Authorization: Bearer {site.a.access(AccessAction.PUBLISH)}\r\n\r\n"
     slow = [await asyncio.open_connection(host, port) for _ in range(20)]
     for _, writer in slow:
         writer.write(head.encode() + b"{")

@@ -21,7 +21,7 @@ from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.names import Tn
 from voice_dpki.shell.tls import ClientTls, client_context, make_certificate
-from voice_dpki.stir.access import Action, Place, sign_access
+from voice_dpki.stir.access import AccessAction, Place, sign_access
 from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.cps import passports_body, path_of
 from voice_dpki.stir.passport import Destinations
@@ -116,11 +116,11 @@ class Running:
         self.ledger.submit(self.der)
         self.credential = self.caller.credential(self.der)
 
-    def ask(self, action: Action, *tokens: str) -> httpx.Response:
+    def ask(self, action: AccessAction, *tokens: str) -> httpx.Response:
         options = {"passports": tokens, "lifetime_s": 15}
         access = sign_access(self.credential, action, PLACE, HOST, time.time(), SystemRandom(), **options)  # type: ignore[arg-type]
         headers = {"Authorization": f"Bearer {access}"}
-        if action is Action.RETRIEVE:
+        if action is AccessAction.RETRIEVE:
             return self.http.get(path_of(PLACE), headers=headers)
         return self.http.post(path_of(PLACE), content=passports_body(tokens), headers=headers)
 
@@ -129,7 +129,7 @@ class Running:
         request = SigningRequest("A", PLACE.orig, Destinations((PLACE.dest,)), int(now_s), origid)
         return sign_call(request, self.credential, now_s).token
 
-    def until(self, action: Action, status: int, *tokens: str) -> httpx.Response:
+    def until(self, action: AccessAction, status: int, *tokens: str) -> httpx.Response:
         def answer() -> httpx.Response | None:
             answer = self.ask(action, *tokens)
             return answer if answer.status_code == status else None
@@ -150,16 +150,16 @@ def program(tmp_path: Path) -> Iterator[Running]:
 
 def test_the_program_with_a_ledger(program: Running) -> None:
     token = program.passport()
-    program.until(Action.PUBLISH, 201, token)  # the members are read soon after the start
-    assert program.ask(Action.RETRIEVE).json() == {"passports": [token]}
+    program.until(AccessAction.PUBLISH, 201, token)  # the members are read soon after the start
+    assert program.ask(AccessAction.RETRIEVE).json() == {"passports": [token]}
     program.ledger.change(program.der, CertStatus.SUSPENDED, "certificateHold")
-    refused = program.until(Action.RETRIEVE, 401)
+    refused = program.until(AccessAction.RETRIEVE, 401)
     assert refused.json()["title"] == "certificate"
     assert "suspended" in refused.json()["detail"]
     program.ledger.change(program.der, CertStatus.VALID, "removeFromCRL")
-    program.until(Action.RETRIEVE, 200)
+    program.until(AccessAction.RETRIEVE, 200)
     program.ledger.node.kill()
-    assert program.until(Action.RETRIEVE, 503).json()["title"] == "ledger"
+    assert program.until(AccessAction.RETRIEVE, 503).json()["title"] == "ledger"
 
 
 TLS = '[tls]\ncertificate = "server.pem"\nkey = "server-key.pem"\nclients = ["partner.pem"]\n'
@@ -202,7 +202,7 @@ def test_partners_are_told_from_strangers_by_tls(over_tls: Running) -> None:
             asyncio.run(Partner(over_tls, own, server).keep(token))
         assert refused.value.outcome == "unreachable"
     with pytest.raises(httpx.TransportError):
-        over_tls.ask(Action.RETRIEVE)  # in clear
+        over_tls.ask(AccessAction.RETRIEVE)  # in clear
     partner = Partner(over_tls, "partner", "server")
 
     def kept() -> tuple[str, ...]:
@@ -219,7 +219,7 @@ def test_partners_are_told_from_strangers_by_tls(over_tls: Running) -> None:
 @pytest.mark.parametrize("examples", [20, pytest.param(1000, marks=pytest.mark.long)])
 def test_answers_are_as_documented(program: Running, tmp_path: Path, examples: int) -> None:
     """schemathesis makes requests from the document, each with an access token of its own."""
-    program.until(Action.PUBLISH, 201, program.passport())
+    program.until(AccessAction.PUBLISH, 201, program.passport())
     (tmp_path / "sti.der").write_bytes(program.der)
     (tmp_path / "sti.pem").write_bytes(to_pem(program.caller.signer))
     (tmp_path / "schemathesis.toml").write_text(CHECKS)

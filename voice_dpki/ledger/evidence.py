@@ -46,7 +46,7 @@ class EvidenceError(PeerError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Vote:
+class ConsensusVote:
     """A validator's vote. Only kind, height, round, block and time are signed; anybody can set the other fields."""
 
     kind: int
@@ -90,8 +90,8 @@ class DuplicateVote:
     KIND: ClassVar[str] = "DUPLICATE_VOTE"
     FIELD: ClassVar[int] = 1
 
-    vote_a: Vote
-    vote_b: Vote
+    vote_a: ConsensusVote
+    vote_b: ConsensusVote
     total_power: int
     validator_power: int
     time_ns: int
@@ -197,7 +197,7 @@ def _duplicate_vote(data: bytes) -> DuplicateVote:
     return evidence
 
 
-def _check_conflict(one: Vote, other: Vote) -> None:
+def _check_conflict(one: ConsensusVote, other: ConsensusVote) -> None:
     """Check what CometBFT's VerifyDuplicateVote (evidence/verify.go) can check without that height's validators."""
     if len(one.validator_address) != ADDRESS_BYTES:
         raise MalformedError("duplicate vote evidence: names no validator")
@@ -207,14 +207,14 @@ def _check_conflict(one: Vote, other: Vote) -> None:
         raise MalformedError("duplicate vote evidence: both votes are for the same block")
 
 
-def _place(vote: Vote) -> tuple[bytes, int, int, int]:
+def _place(vote: ConsensusVote) -> tuple[bytes, int, int, int]:
     return vote.validator_address, vote.height, vote.round, vote.kind
 
 
-def _vote(message: Message) -> Vote:
+def _vote(message: Message) -> ConsensusVote:
     block_id = message.message(4)
     parts = block_id.message(2)
-    return Vote(
+    return ConsensusVote(
         kind=message.integer(1),
         height=message.integer(2),
         round=message.integer(3),

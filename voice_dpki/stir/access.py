@@ -43,7 +43,7 @@ _JTI_BYTES: Final = 16
 _HEADER: Final = frozenset({"alg", "typ", "x5u", "x5c"})
 
 
-class Action(StrEnum):
+class AccessAction(StrEnum):
     """What a token permits."""
 
     PUBLISH = "publish"
@@ -135,7 +135,7 @@ class Terms:
     """How far `iat` may lie from the service's clock, in both directions."""
 
 
-def check_form(access: Access, terms: Terms, action: Action, place: Place, now_s: float) -> None:
+def check_form(access: Access, terms: Terms, action: AccessAction, place: Place, now_s: float) -> None:
     """Run the steps that need the token alone; raises AccessRefused."""
     check_audience(access, terms)
     check_time(access, terms, now_s)
@@ -156,7 +156,7 @@ def check_time(access: Access, terms: Terms, now_s: float) -> None:
         raise AccessRefused("fresh", "the access token has expired")
 
 
-def check_bound(access: Access, action: Action, place: Place) -> None:
+def check_bound(access: Access, action: AccessAction, place: Place) -> None:
     """Step 4: the token is for this very request: its action, call and publisher are the request's."""
     if access.action != action:
         raise AccessRefused("bound", f"the access token's action is not {action}")
@@ -164,9 +164,9 @@ def check_bound(access: Access, action: Action, place: Place) -> None:
         raise AccessRefused("bound", "the access token is for another path")
     if access.subject is not None and access.subject != access.issuer:
         raise AccessRefused("bound", "the access token's sub is not its iss")
-    if action is Action.PUBLISH and place.publisher not in ("", access.issuer):
+    if action is AccessAction.PUBLISH and place.publisher not in ("", access.issuer):
         raise AccessRefused("bound", "only the issuer itself publishes under its spc")
-    if action is Action.PUBLISH and access.passports is None:
+    if action is AccessAction.PUBLISH and access.passports is None:
         raise AccessRefused("bound", "the access token has no digest of the PASSporTs")
 
 
@@ -221,7 +221,7 @@ def passports_digest(passports: Sequence[str]) -> str:
 
 def sign_access(
     credential: Credential,
-    action: Action,
+    action: AccessAction,
     place: Place,
     audience: str,
     now_s: float,
@@ -245,7 +245,7 @@ def sign_access(
         "orig": {"tn": place.orig},
     }
     claims |= {"spc": place.publisher} if place.publisher else {"sub": issuer}
-    if action is Action.PUBLISH:
+    if action is AccessAction.PUBLISH:
         claims |= {"exp": int(now_s) + lifetime_s, "passports": passports_digest(passports)}
     return _signed({"alg": "ES256", "typ": "JWT", "x5u": credential.info}, claims, credential.signer)
 

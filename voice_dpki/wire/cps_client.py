@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import MalformedError, PeerError
-from voice_dpki.stir.access import Action, Place, sign_access
+from voice_dpki.stir.access import AccessAction, Place, sign_access
 from voice_dpki.stir.cps import MAX_ANSWER_BYTES, passports_body, path_of, read_passports
 from voice_dpki.stir.sign import Credential
 from voice_dpki.wire.http_client import HttpAnswer, HttpClient, HttpError, HttpTimeoutError
@@ -51,7 +51,7 @@ class CpsClient:
 
     async def publish(self, credential: Credential, place: Place, kept: Kept) -> None:
         """Publish PASSporTs of a call; raises CpsError."""
-        access = self._access(credential, Action.PUBLISH, place, kept)
+        access = self._access(credential, AccessAction.PUBLISH, place, kept)
         headers = {"Authorization": f"Bearer {access}", "Content-Type": "application/json"}
         answer = await self._asked("POST", place, headers, passports_body(kept.tokens))
         if answer.status not in (200, 201, 202, 204):
@@ -59,7 +59,7 @@ class CpsClient:
 
     async def retrieve(self, credential: Credential, place: Place) -> tuple[str, ...]:
         """Return the PASSporTs that are kept of a call, none if there are none; raises CpsError."""
-        access = self._access(credential, Action.RETRIEVE, place, Kept((), 0))
+        access = self._access(credential, AccessAction.RETRIEVE, place, Kept((), 0))
         answer = await self._asked("GET", place, {"Authorization": f"Bearer {access}"})
         if answer.status == 404:
             return ()
@@ -74,7 +74,7 @@ class CpsClient:
         """Close the connections."""
         await self._http.aclose()
 
-    def _access(self, credential: Credential, action: Action, place: Place, kept: Kept) -> str:
+    def _access(self, credential: Credential, action: AccessAction, place: Place, kept: Kept) -> str:
         return sign_access(
             credential,
             action,

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 
 from ledger_node.abci.peer_count import PeerCount
 from ledger_node.abci.rpc import RpcError
-from ledger_node.answer.ready import Blocks, release_check
+from ledger_node.answer.ready import BlockAge, release_check
 from ledger_node.keep.chain import Chain
 from ledger_node.keep.space import FULL_BYTES, Room, Space
 from ledger_node.keep.store import Store, parse_signed_header
@@ -30,7 +30,7 @@ def chain(network: Any, tmp_path: Path) -> Iterator[Chain]:
 
 def test_a_node_without_a_young_block_is_not_ready(chain: Chain, network: Any) -> None:
     clock = SettableClock(0)
-    blocks = Blocks(chain, clock, 60).watched()
+    blocks = BlockAge(chain, clock, 60).watched()
     assert (blocks.check().state, blocks.check().reason) == ("failed", "this node has no block yet")
     assert REGISTRY.get_sample_value("voice_dpki_ledger_block_age_seconds") == math.inf
     for step in network.maker().steps([network.submission_of(network.certificate())], [], []):

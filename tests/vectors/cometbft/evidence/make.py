@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from voice_dpki.ledger.evidence import Vote
+from voice_dpki.ledger.evidence import ConsensusVote
 from voice_dpki.ledger.header import (
     NO_BLOCK,
     PRECOMMIT,
@@ -81,7 +81,7 @@ class Validating:
 
     def vote(self, kind: int, height: int, **parts: Any) -> dict[str, object]:
         """A signed vote in the form of the RPC."""
-        vote = Vote(
+        vote = ConsensusVote(
             kind=kind,
             height=height,
             validator_address=self.validator.address,
