@@ -83,3 +83,20 @@ def test_linphone_is_put_on_hold_and_hears_us_again(
     assert found["changes"] == ["hold", "resume"]
     assert_keyed_and_told(found)
     assert heard_around_a_hold(ours, linphone.heard()) > 0.9
+
+
+def test_linphone_takes_our_new_keys_and_another_codec(
+    site: Site, gateway: Any, spoken: Any, tmp_path: Path, media: str
+) -> None:
+    """Its reports go on counting what it sent before, which is not lost in the streams that begin then."""
+    gateway(media)
+    ours, theirs, out = spoken("caller", LONG_SPEECH_S), spoken("callee", LONG_SPEECH_S), tmp_path / "out"
+    with Linphone.at(site, tmp_path / "linphone", theirs, media) as linphone:
+        linphone.wait_until_registered()
+        assert site.telephone(out, ours, CALLEE_URI, ("rekey", "pcma")).wait_end(60) == 0
+        linphone.wait_until_over()
+    found = report(out)
+    assert (found["changes"], found["media"]["codec"]) == (["rekey", "pcma"], "PCMA")
+    assert_keyed_and_told(found)
+    assert found["media"]["lost"] <= found["media"]["received"] // 20
+    assert_heard_throughout(ours, linphone.heard())

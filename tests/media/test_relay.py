@@ -123,7 +123,18 @@ def test_reports_are_moved_there_and_back(ways: Any) -> None:
     sent = SenderReport(SOURCE, 2**63, RtpPacket.parse(packet(0)).timestamp, 10, 1600, (other, heard))
     made = parse_compound(there.rtcp(sent.serialize() + SourceDescription(SOURCE, "me@home").serialize(), back))
     moved = ReportBlock(0x3333, 5, -3, 60_000 + 65_536, 70, 0x1234, 99)
-    assert made == (SenderReport(OURS, 2**63, ours.timestamp, 10, 1600, (moved,)),)
+    assert made == (SenderReport(OURS, 2**63, ours.timestamp, 1, 1, (moved,)),)
+
+
+def test_a_report_counts_what_has_left_in_this_stream_and_not_what_its_source_sent_before(ways: Any) -> None:
+    """A stream under new keys begins in the middle of its source's, and one may have several sources in turn."""
+    there, back = ways
+    relayed(there, *(packet(n) for n in range(100, 104)))
+    (told,) = parse_compound(there.rtcp(SenderReport(SOURCE, 1, 2, 104, 16_640).serialize(), back))
+    relayed(there, *(packet(n, source=0x2222) for n in range(3)))
+    (later,) = parse_compound(there.rtcp(SenderReport(0x2222, 3, 4, 3, 480).serialize(), back))
+    reports = [report for report in (told, later) if isinstance(report, SenderReport)]
+    assert [(report.packets, report.octets) for report in reports] == [(4, 4), (7, 7)]  # an octet in each
 
 
 def test_neither_a_name_nor_an_end_is_passed_on(ways: Any) -> None:

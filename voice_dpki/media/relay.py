@@ -28,7 +28,7 @@ MAX_SOURCES = 32
 OLD_TYPES_S = 2.0
 """How long packets of payload types are passed on that a change of the call has given up: some are on the way."""
 
-_SEQUENCES, _TIMESTAMPS = 1 << 16, 1 << 32
+_SEQUENCES, _TIMESTAMPS, _COUNTS = 1 << 16, 1 << 32, 1 << 32
 
 
 class Unrelayed(StrEnum):
@@ -61,7 +61,8 @@ class Translation:
         self.ssrc = ssrc
         self.source: int | None = None
         """SSRC of the source that is heard now; None before the first packet."""
-        self.packets = 0
+        self.packets = self.octets = 0
+        """What has left, all sources together: octets of payload, as sender's reports count them."""
         self.clock_rate = clock_rate
         self._payload_types = dict(payload_types)
         self._old_types: dict[int, int] = {}
@@ -127,12 +128,20 @@ class Translation:
         return leaves
 
     def _report(self, packet: Rtcp, back: "Translation") -> SenderReport | ReceiverReport | None:
-        """Return what a report says to the other side; None for what is no report."""
+        """Return what a report says to the other side; None for what is no report.
+
+        A source counts what it sent before this stream began, too, which would look lost here.
+        """
         match packet:
             case SenderReport(ssrc=ssrc) if ssrc == self.source:
                 timestamp = (packet.rtp_timestamp + self._timestamp_moved) % _TIMESTAMPS
-                return replace(
-                    packet, ssrc=self.ssrc, rtp_timestamp=timestamp, blocks=back.moved_back(packet.blocks)
+                return SenderReport(
+                    self.ssrc,
+                    packet.ntp,
+                    timestamp,
+                    self.packets % _COUNTS,
+                    self.octets % _COUNTS,
+                    back.moved_back(packet.blocks),
                 )
             case SenderReport() | ReceiverReport():
                 return ReceiverReport(self.ssrc, back.moved_back(packet.blocks))
@@ -165,6 +174,7 @@ class Translation:
     def _note(self, moved: RtpPacket, now_s: float) -> None:
         """Note the packet that leaves, if it is the newest so far."""
         self.packets += 1
+        self.octets += len(moved.payload)
         ahead = (moved.sequence + 1 - self._next) % _SEQUENCES
         if 0 < ahead < _SEQUENCES // 2:
             self._next = (moved.sequence + 1) % _SEQUENCES
