@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sipmessage import URI
 
-from sip_testbed.gateway_changes import CallEnd, Changes, silence
+from sip_testbed.gateway_changes import CallEnd, Changes, await_changes, silence
 from sip_testbed.gateway_config import GatewaySetup, GatewayTelephone
 from sip_testbed.gateway_counts import CALLS, Counts, End, Way
 from sip_testbed.gateway_keys import MikeyKeys
@@ -292,6 +292,7 @@ class _Inwards(_Passing):
             raise GatewayRefusal(str(error), 480) from None
         except (MalformedError, MikeyError, Refusal) as error:
             raise GatewayRefusal(str(error)) from None
+        await_changes(call, placed)
         try:
             answered = await self._answer_of(placed)
             side.confirm(answered)
@@ -345,6 +346,7 @@ class _Outwards(_Passing):
             told = notice(self._setup.name, self._inside.telephone.media, self._source)
             ours = self._inside_sdp(inner, offer.payloads, offer.audio.audio_direction, mikey.message)
             placed = await self._placed(target, ours, told)
+            await_changes(call, placed)
             try:
                 answered = await self._answer_of(placed)
                 check_answer(ours, answered)

@@ -129,6 +129,13 @@ class Changes:
                 _refuse(change, error.why, error, error.status)
             except REFUSED as error:
                 _refuse(change, Unchanged.UNACCEPTABLE, error, NOT_ACCEPTABLE, reasons(str(error), self._name))
+            except UnchangedError:
+                UNCHANGED.labels(Unchanged.GIVEN_UP).inc()
+                raise
+            except asyncio.CancelledError:
+                if change.is_overdue:
+                    UNCHANGED.labels(Unchanged.TIMED_OUT).inc()
+                raise
 
         end.leg.on_reinvite(answer)
         end.leg.on_refresh(refresh)
@@ -320,6 +327,20 @@ def _refuse(
     UNCHANGED.labels(why).inc()
     _SAID.info("a change is refused", reason=str(error), status=status)
     change.refuse(status, None, headers)
+
+
+def await_changes(*legs: Leg) -> None:
+    """Have what either side wants changed before `Changes` are made tried again: its media are not keyed yet.
+
+    Otherwise it would get 488, which tells it that such a change is never taken.
+    """
+
+    async def refuse(change: Reinvite) -> None:
+        error = _RefusedError(Unchanged.PENDING, PENDING)
+        _refuse(change, error.why, error, error.status)
+
+    for leg in legs:
+        leg.on_reinvite(refuse)
 
 
 async def silence(relay: Relay, changes: Changes, idle_s: float) -> None:

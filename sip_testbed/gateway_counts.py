@@ -27,22 +27,28 @@ class End(StrEnum):
 
 
 class Unchanged(StrEnum):
-    """Why a change within a call is refused."""
+    """Why a change within a call is refused, or does not come about."""
 
     UNACCEPTABLE = "unacceptable"
     """By us, as offers of calls are."""
     DECLINED = "declined"
     """By the other side."""
     PENDING = "pending"
-    """Another one is under way."""
+    """Another one is under way, or the media of the telephone's side are not keyed yet."""
     TOO_OFTEN = "too-often"
+    TIMED_OUT = "timed-out"
+    """It was not done in time."""
+    GIVEN_UP = "given-up"
+    """By its own side, which has cancelled it, has ended the call or does not acknowledge our answer."""
 
 
 CALLS = counters("gateway_calls", "Calls through the gateway, by who called and how they ended.", way=Way, end=End)
 PACKETS = counters("gateway_packets", "RTP and RTCP packets passed on, by the side.", to=("inside", "outside"))
 DROPPED = counters("gateway_dropped", "Authentic packets that were not passed on, by reason.", reason=Unrelayed)
 
-UNCHANGED = counters("gateway_changes_refused", "Changes of calls that were refused, by reason.", reason=Unchanged)
+UNCHANGED = counters(
+    "gateway_changes_refused", "Changes of calls that did not come about, by reason.", reason=Unchanged
+)
 
 
 class Counts:

@@ -11,11 +11,14 @@ from sip_testbed.gateway_call import Bridge, Inside
 from sip_testbed.gateway_counts import CALLS, End, Way
 from sip_testbed.gateway_phones import NotRegisteredError
 from tests.descriptors import descriptors_left, sockets_open
+from tests.sip_testbed.test_gateway_changes import Change, directed
+from tests.sip_testbed.test_gateway_refresh import DTLS
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import MalformedError
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.location import Binding, Target
 from voice_dpki.sip.message import Hop, parse_uri
+from voice_dpki.wire.dtls_leg import DtlsLeg
 from voice_dpki.wire.sip.line import FinalAnswer
 from voice_dpki.wire.sip.provisional import UnacknowledgedError
 
@@ -51,6 +54,8 @@ class Refused:
     def __init__(self) -> None:
         self.ringing = asyncio.Event()
 
+    def on_reinvite(self, callback: object) -> None: ...
+
     async def answered(self) -> FinalAnswer:
         return FinalAnswer(486, "Busy Here")
 
@@ -64,6 +69,8 @@ class Ringing:
         self.cancelled = self.hung_up = False
         self._final = 200 if answered_late else 487
         self._over = asyncio.Event()
+
+    def on_reinvite(self, callback: object) -> None: ...
 
     async def answered(self) -> FinalAnswer:
         await self._over.wait()
@@ -92,6 +99,8 @@ class Call:
         self.status = status
 
     async def bye(self, *_: object) -> None: ...
+
+    def on_reinvite(self, callback: object) -> None: ...
 
     async def ring(self) -> None:
         """As IncomingCall does where no PRACK comes: the call is refused then."""
@@ -143,13 +152,13 @@ class Agent:
 class Gateway:
     """A bridge without a network behind it, but for the media's sockets."""
 
-    def __init__(self, agent: Agent | None = None, *, unprotected: bool = False) -> None:
+    def __init__(self, agent: Agent | None = None, *, unprotected: bool = False, media: str = "sdes") -> None:
         address = SimpleNamespace(host="127.0.0.1", advertised="127.0.0.1")
         config = SimpleNamespace(max_calls=1, outside=address, listen=address, idle_s=1.0)
         setup = cast(Any, SimpleNamespace(name="gateway.b.example", config=config))
         self.keying, self.agent = Keying(), agent or Agent()
         account = SimpleNamespace(domain="b.example")
-        telephone = SimpleNamespace(media="sdes", unprotected_sip=unprotected, account=account)
+        telephone = SimpleNamespace(media=media, unprotected_sip=unprotected, account=account)
         self.inside = Inside(cast(Any, telephone), cast(Any, self.agent), cast(Any, self.keying))
         self.bridge = Bridge(setup, Tracer(None, "gateway"), SystemRandom())
 
@@ -240,6 +249,36 @@ async def test_a_caller_that_does_not_acknowledge_ringing_leaves_no_call_on_the_
     monkeypatch.setattr(gateway.agent, "invite", invite)
     assert await (gateway.inwards(AUDIO, phones) if inwards else gateway.outwards(Call(AUDIO + CRYPTO))) == 487
     assert (placed.cancelled, placed.hung_up) == (True, answered_late)
+
+
+class Unkeyed(Ringing):
+    """A telephone that answers with DTLS-SRTP, and then does nothing for its handshake; it holds at once."""
+
+    def __init__(self) -> None:
+        super().__init__(answered_late=True)
+        self.answer: Any = None
+
+    def on_reinvite(self, callback: Any) -> None:
+        self.answer = callback
+
+    async def answered(self) -> FinalAnswer:
+        return FinalAnswer(200, "", DTLS.encode())
+
+
+async def test_a_hold_before_the_handshake_of_dtls_is_done_is_to_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gateway, phones, placed = Gateway(media="dtls"), Phones(TLS, TLS), Unkeyed()
+    monkeypatch.setattr(phones, "ring", lambda *_: placed)
+    handshakes = asyncio.Event()
+    monkeypatch.setattr(DtlsLeg, "handshake", lambda *_, **__: handshakes.set())  # the telephone sends nothing
+    calling = asyncio.create_task(gateway.inwards(AUDIO, phones))
+    await asyncio.wait_for(handshakes.wait(), 10)
+    change = Change(directed(DTLS, "inactive"))
+    await placed.answer(change)
+    assert (change.answered, calling.done(), placed.hung_up) == (491, False, False)
+    calling.cancel()
+    await asyncio.wait((calling,))
 
 
 @pytest.mark.parametrize("left", [0, 1, 2, 3])

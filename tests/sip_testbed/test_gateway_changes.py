@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from sip_testbed import allowance, gateway_changes
 from sip_testbed.allowance import MAX_CHANGES
-from sip_testbed.gateway_changes import CallEnd, Changes, silence
+from sip_testbed.gateway_changes import CallEnd, Changes, await_changes, silence
 from sip_testbed.gateway_keys import MikeyKeys, SideKeys
 from sip_testbed.gateway_refresh import Described
 from tests.sip_testbed.test_gateway_refresh import (
@@ -40,7 +40,7 @@ from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.sdp import key_mgmt_value
 from voice_dpki.sip.sdp import Direction, SessionDescription
 from voice_dpki.wire.relay import Leg as MediaLeg
-from voice_dpki.wire.sip.changes import UnchangedError
+from voice_dpki.wire.sip.changes import Reinvite, UnchangedError
 
 ANSWERS = {"sendrecv": "sendrecv", "sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive"}
 
@@ -85,8 +85,11 @@ class Change:
     def __init__(self, sdp: bytes, *, cancelled: bool = False) -> None:
         self.sdp = sdp
         self.cancelled = cancelled
+        self.limit: asyncio.Timeout | None = None
         self.answered: bytes | int | None = None
         self.headers: dict[str, str] = {}
+
+    is_overdue = Reinvite.is_overdue
 
     async def accept(self, sdp: bytes, apply: Callable[[], None] | None = None) -> bytes:
         if self.cancelled:
@@ -314,10 +317,33 @@ async def test_a_change_that_crosses_another_is_to_be_tried_again(sdes: Call) ->
 
 
 async def test_a_change_that_is_cancelled_is_undone_on_the_other_side(sdes: Call) -> None:
+    before = counted_refusals("given-up")
     with pytest.raises(UnchangedError):
         await sdes.change(sdes.domain, directed(MIKEY, "sendonly"), cancelled=True)
+    assert counted_refusals("given-up") == before + 1
     assert [offer.audio_direction for offer in sdes.telephone.offered] == ["sendonly", "sendrecv"]
     assert not sdes.changes.is_held
+
+
+async def test_a_change_that_is_not_done_in_time_is_counted_and_one_of_a_gateway_that_stops_is_not(
+    sdes: Call,
+) -> None:
+    sdes.telephone.gate.clear()
+    before = counted_refusals("timed-out")
+    late = Change(directed(MIKEY, "sendonly"))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01) as late.limit:
+            await sdes.domain.answer(late)
+    assert counted_refusals("timed-out") == before + 1
+    async with asyncio.timeout(60) as limit:
+        stopped = Change(directed(MIKEY, "sendonly"))
+        stopped.limit = limit
+        changing = asyncio.create_task(sdes.domain.answer(stopped))
+        while len(sdes.telephone.offered) < 2:
+            await asyncio.sleep(0)
+        changing.cancel()
+        await asyncio.wait((changing,))
+    assert counted_refusals("timed-out") == before + 1
 
 
 @pytest.mark.parametrize("address", ["224.0.0.9", "nowhere.example"])
@@ -634,3 +660,12 @@ async def test_a_change_that_cannot_be_undone_in_time_ends_the_call(sdes: Call) 
 async def test_changes_wait_until_media_are_relayed(sdes: Call) -> None:
     Changes("gateway.b.example", SystemRandom(), *sdes.ends)
     assert (await sdes.change(sdes.domain, directed(MIKEY, "sendonly"))).answered == 491
+
+
+async def test_a_change_that_comes_before_the_call_is_keyed_is_to_be_tried_again() -> None:
+    """A telephone may hold before its handshake of DTLS is done: 488 would tell it never to ask again."""
+    telephone, before = Telephone(DTLS), counted_refusals("pending")
+    await_changes(cast(Any, telephone))
+    change = Change(directed(DTLS, "inactive"))
+    await telephone.answer(change)
+    assert (change.answered, counted_refusals("pending")) == (491, before + 1)

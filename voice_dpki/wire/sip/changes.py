@@ -228,6 +228,11 @@ class Reinvite:
         """Whether it has its final response."""
         return self._invitation.is_answered
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the time for the work on it is over, which cancels that."""
+        return self.limit is not None and self.limit.expired()
+
     async def accept(self, sdp: bytes, apply: Callable[[], None] | None = None) -> bytes:
         """Accept the change with `sdp`, our answer or offer; returns what the ACK holds, once that has come.
 
