@@ -62,21 +62,21 @@ MAX_PROPOSED = 500
 """Most transactions that this node proposes in one block. Other nodes accept up to MAX_TRANSACTIONS."""
 
 MAX_PROPOSED_BYTES = 256 * 1024
-"""A proposal ends with the transaction that passes this size: some 600 certificates in batches. Other validators
-judge them in a twentieth of a second, or in twice that if they have not verified them before."""
+"""Bytes after which a proposal takes no further transaction: some 600 certificates in batches. Other validators
+judge them in 50 ms, or in 100 ms if they have not verified them before."""
 
 MIN_PROPOSED_BYTES = 32 * 1024
-"""Size that may always be proposed, however long the last blocks took."""
+"""Bytes that can always be proposed, however long the last blocks took."""
 
 PROOF_TYPE = "voice-dpki/tree/v1"
 """Kind of the step in a query's proof: `voice_dpki.ledger.proof.Proof`."""
 
 RECHECKED = 20
-"""How many of the first transactions in line are judged anew after each block. Those that no block can take any
-more would otherwise stay in line until this node proposes."""
+"""How many transactions at the front of the mempool are judged again after each block. Those that no block can
+take any more would otherwise stay in the mempool until this node proposes."""
 
 _KEPT_EXECUTIONS = 4
-"""Most proposals of one height whose outcome is kept; each further round brings another proposal."""
+"""Most proposals of one height whose outcomes are kept; each further round brings another proposal."""
 
 
 class Ledger(Protocol):
@@ -99,7 +99,7 @@ class Ledger(Protocol):
 
     @property
     def first(self) -> Height:
-        """The lowest block that the ledger keeps; 0 if CometBFT is to remove none."""
+        """Height of the lowest block that the ledger keeps; 0 if CometBFT is to remove none."""
         ...
 
     def commit(self, block: Block, outcome: Outcome) -> None:
@@ -190,7 +190,7 @@ class Application:
         return CheckTx.Response()
 
     def _judge_again(self, raw: bytes) -> TxResult:
-        """Judge a transaction in the mempool by what may have changed since it came there."""
+        """Judge a transaction in the mempool by what can have changed since it entered."""
         is_first = self._rechecked <= RECHECKED and not self._rules.admits_refused
         if is_first and not self._verifier.is_waiting(raw):
             return self.judge(check, raw)
@@ -211,7 +211,7 @@ class Application:
     def prepare_proposal(self, request: PrepareProposal.Request) -> PrepareProposal.Response:
         """Propose verified transactions that may enter a block, as many as the others can judge in time.
 
-        Where none is verified yet, propose the first in line: a slow verifying process must not stop the ledger.
+        If none is verified yet, propose the mempool's first: a slow verifying process must not stop the ledger.
         """
         sound = [raw for raw in request.transactions if not self._verifier.has_refused(raw)]
         ready = [raw for raw in sound if not self._verifier.is_waiting(raw)] or sound[:1]
@@ -258,7 +258,7 @@ class Application:
         (block, outcome), self._decided = self._decided, None
         self._executions.clear()
         if not block.transactions and self._pool.is_empty and not self._verifier.backlog:
-            forget_verdicts()  # not after any block: under load others were verified and are on their way here
+            forget_verdicts()  # not after every block: under load, verdicts for the next one are on their way
         self._pool.begin()
         self._ledger.commit(block, outcome)
         self._members_changed = outcome.members_changed
@@ -353,7 +353,7 @@ def _codespace(result: TxResult) -> str:
 
 
 _LEAVES = {f"/{leaf.lookup.path}": (leaf, leaf.lookup.argument) for leaf in LEAVES if leaf.lookup is not None}
-"""For each path of a query, the kind of leaf that it is about, and what tells one such leaf from the others."""
+"""For each path of a query, the kind of leaf that it is about, and the argument that names one such leaf."""
 
 
 def _find(view: StateView, path: str, data: bytes) -> tuple[bytes, bytes | None]:

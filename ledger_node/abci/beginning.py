@@ -1,7 +1,7 @@
-"""A node that has no block yet: it says what it waits for, and has CometBFT try snapshots again.
+"""A node that has no block yet: it reports what it waits for, and restarts CometBFT to retry snapshots.
 
-CometBFT drops a snapshot for good if anything went wrong with it, such as an RPC server that lacks the next header
-still, and after some errors it tries no other. Then it waits for ever and says nothing. Started anew, it tries all.
+CometBFT drops a snapshot for good after any failure, such as an RPC server that still lacks the next header, and
+after some errors it tries no other. Then it waits forever and logs nothing. After a restart it tries all again.
 """
 
 import asyncio
@@ -18,16 +18,16 @@ from voice_dpki.shortfalls import SHORTFALLS
 log = logging.getLogger(__name__)
 
 LOOK_S = 5.0
-"""How often a node without blocks looks whether anything has come."""
+"""Interval at which a node without blocks checks its progress."""
 
 PATIENCE_S = 60.0
-"""How long a node waits for a snapshot, or for its next chunk, before CometBFT is started anew."""
+"""How long a node waits for a snapshot, or for its next chunk, before it restarts CometBFT."""
 
 PAUSE_S = 10.0
-"""Pause before a CometBFT that has ended is started anew."""
+"""Pause before a CometBFT that has ended is restarted."""
 
 MAX_LINE_BYTES = 1000
-"""How much of the end of CometBFT's log is told."""
+"""How much of the end of CometBFT's log is reported."""
 
 
 class Beginning:
@@ -42,7 +42,7 @@ class Beginning:
         SHORTFALLS.watch(self)
 
     async def run(self) -> None:
-        """Return when CometBFT is to be started anew, because it waits for a snapshot and nothing comes."""
+        """Return when CometBFT must be restarted, because it waits for a snapshot without progress."""
         quiet_s, progress = 0.0, self._restoration.progress
         while not self._chain.height:
             await asyncio.sleep(LOOK_S)
@@ -55,7 +55,7 @@ class Beginning:
         await asyncio.Event().wait()
 
     async def try_again(self, comet_log: Path) -> bool:
-        """Return, after a pause, whether a CometBFT that has ended may find a snapshot later.
+        """Return, after a pause, whether a CometBFT that has ended could find a snapshot after a restart.
 
         It ends, for instance, if an RPC server does not answer.
         """
@@ -67,7 +67,7 @@ class Beginning:
         return True
 
     async def _look(self) -> None:
-        """Note what is waited for, and log it if it is something else than before."""
+        """Note what the node waits for, and log it if that has changed."""
         try:
             peers = await self._rpc.peers()
         except (RpcError, MalformedError):
@@ -78,7 +78,7 @@ class Beginning:
         self._note = note
 
     def shortfall(self) -> str:
-        """Say what is waited for while there is no block."""
+        """Return what the node waits for while it has no block."""
         return "" if self._chain.height else self._note
 
     def _waited_for(self, peers: int) -> str:

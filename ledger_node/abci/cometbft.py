@@ -52,7 +52,7 @@ KEPT_SNAPSHOTS = 2
 class Timeouts(Config, frozen=True, kw_only=True):
     """Consensus timeouts in milliseconds, measured with four validators on two cores (docs/adr).
 
-    With n validators, one that is down delays each nth block, its turn to propose, by `propose` and `precommit`.
+    Of n validators, one that is down delays every nth block, its turn to propose, by `propose` and `precommit`.
     With CometBFT's own 3 s and 1 s, a revocation would then take seconds to be in force. Each further round of the
     same height waits `delta` longer, so that slow networks reach agreement too.
     """
@@ -104,7 +104,7 @@ class CometbftSection(Config, frozen=True, kw_only=True):
     """Where CometBFT serves its own metrics, in Prometheus' format; nowhere without it."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what is open to strangers, for two keys, or for peers refused as duplicates."""
+        """Raise ValueError for a listener open to strangers, for two keys, or for peers refused as duplicates."""
         if not (self.rpc.is_loopback or self.rpc.insecure):
             raise ValueError(
                 f"rpc: CometBFT's RPC takes anything from anybody, and others can reach {self.rpc.host}: use "
@@ -283,7 +283,7 @@ def running(home: Home) -> AbstractAsyncContextManager[asyncio.subprocess.Proces
 
 
 def inspecting(home: Home) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
-    """Have CometBFT serve what it has stored, and nothing else, at its RPC; otherwise as `running`.
+    """Have CometBFT serve at its RPC only what it has stored; otherwise as `running`.
 
     Needs no application. The home must have been started before.
     """

@@ -74,7 +74,7 @@ class CometEngine:
         self.peer_count = PeerCount(len(home.settings.peers))
         self._window = Window()
         self._waiting: WeakValueDictionary[bytes, asyncio.Future[TxOutcome]] = WeakValueDictionary()
-        """Future verdicts by the transaction's SHA-256, each for as long as one of its senders holds the future."""
+        """Futures of verdicts by the transaction's SHA-256; each lives as long as one of its senders holds it."""
         self._height = Height(0)
         self._headers: dict[int, SignedHeader] = {}
         self._news = asyncio.Event()
@@ -84,11 +84,11 @@ class CometEngine:
     async def submit(self, raw: bytes) -> TxOutcome:
         """Order a transaction and return once its block is stored durably here; or refuse it without a block.
 
-        A signature in another form than its only one is brought into that form first.
+        A signature in a non-canonical form is first brought into the canonical one.
 
         Raises BusyError when the backlog is full or CometBFT does not take the transaction, and TooManyError when
-        its member has its share of the mempool. Raises UnavailableError when no block holds it within
-        SUBMIT_TIMEOUT_S; a later block still may.
+        its member has used its share of the mempool. Raises UnavailableError when no block holds it within
+        SUBMIT_TIMEOUT_S; a later block can still hold it.
         """
         raw = canonical(raw)
         try:
@@ -140,7 +140,7 @@ class CometEngine:
             self._tail.close()
 
     async def _run_cometbft(self, failed: asyncio.Event) -> None:
-        """Run CometBFT and what belongs to it until it is to be started anew; raises as `run`."""
+        """Run CometBFT and the tasks around it until it must be restarted; raises as `run`."""
         async with running(self._home) as process:
             await first_of(
                 self._beginning.run(),
@@ -274,7 +274,7 @@ class CometEngine:
         self._tail.stored()
 
     async def _process_ended(self, process: asyncio.subprocess.Process) -> None:
-        """Raise LocalError when CometBFT ends; return where it may find a snapshot if it is started anew."""
+        """Raise LocalError when CometBFT ends; return instead if it could find a snapshot after a restart."""
         await process.wait()
         if not await self._beginning.try_again(self._home.folder / LOG_FILE):
             await self._fail_after(process.wait(), "CometBFT ended")
@@ -286,7 +286,7 @@ class CometEngine:
 
 
 async def _answered(ask: Callable[[], Awaitable[_T]]) -> _T:
-    """Ask a CometBFT that is starting until it answers; raises RpcError if it does not within START_TIMEOUT_S."""
+    """Call a CometBFT that is starting until it answers; raises RpcError if it does not within START_TIMEOUT_S."""
     end_s = time.monotonic() + START_TIMEOUT_S
     while True:
         try:

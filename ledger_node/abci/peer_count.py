@@ -1,4 +1,4 @@
-"""How many of its peers a node is connected to: metric and check."""
+"""The number of peers that a node is connected to, as metric and readiness check."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ class PeerCount:
     def __init__(self, configured: int) -> None:
         self._configured = configured
         self._count: int | None = None
-        """None while CometBFT does not tell."""
+        """None while CometBFT does not answer."""
         CONFIGURED.set(configured)
 
     async def run(self, rpc: Rpc) -> None:
@@ -38,7 +38,7 @@ class PeerCount:
         PEERS.set(self._count or 0)
 
     def check(self) -> Finding:
-        """Return whether all configured peers are there: without any, nothing is agreed on."""
+        """Return a finding on whether all configured peers are connected; without peers there is no consensus."""
         if not self._configured:
             return failed_if("")
         if self._count is None:

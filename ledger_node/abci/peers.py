@@ -40,13 +40,13 @@ RESOLVE_S = 60.0
 """How often peers' host names are resolved again."""
 
 RETRY_S = 5.0
-"""How often they are resolved while one of them has never been found."""
+"""How often host names are resolved while one of them has never been found."""
 
 RESOLVE_TIMEOUT_S = 5.0
 """How long one resolution may take; a node starts without the peers that are not found by then."""
 
 LOG_S = 60.0
-"""Refusals are logged at most once in this time, so that a stranger's retries cannot flood the log."""
+"""Shortest interval between two logged refusals, so that a stranger's retries cannot flood the log."""
 
 CONNECTIONS_PER_ADDRESS = 8
 """Most connections that the firewall allows each member's address; a node needs two while both sides dial."""
@@ -81,7 +81,7 @@ class Admitted:
 
 
 class Peers:
-    """The nodes that are listed now; `run` keeps the addresses behind host names up to date."""
+    """The nodes listed at present; `run` keeps the addresses of host names up to date."""
 
     def __init__(self, listed: Sequence[str], file: Path | None = None) -> None:
         """Take the configured peers, `ID@HOST:PORT`, and a file of further ones; raises LocalError for bad ones."""

@@ -17,7 +17,7 @@ SHARE = MEMPOOL_TRANSACTIONS // 4
 """Most transactions of one member in the mempool; the owners of its certificates together may have as many."""
 
 FULL = TxResult(99, "member-share", "Too many transactions of this member wait for a block already; come again.")
-"""Keeps a transaction out of the mempool only: the ledger does not refuse it, and a block may hold it."""
+"""Keeps a transaction out of this mempool only: the ledger does not refuse it, and a block can hold it."""
 
 _NOT_TAKEN = REFUSED.labels("mempool-share")
 

@@ -94,9 +94,9 @@ class Rpc:
         return int(_member(await self._call("net_info"), "n_peers"))
 
     async def votes(self) -> tuple[int, dict[str, list[str]]]:
-        """Return the height that is being decided, and the votes for it that the node has by validators' addresses.
+        """Return the height being decided, and the votes for it that the node has, by validator address.
 
-        A vote is told as ROUND/prevote or ROUND/precommit, the last one last. Raises RpcError, and MalformedError
+        A vote is written ROUND/prevote or ROUND/precommit, in voting order. Raises RpcError, and MalformedError
         for an answer of another form.
         """
         state = _member(await self._call("dump_consensus_state"), "round_state")
@@ -110,7 +110,7 @@ class Rpc:
         return int(_member(state, "height")), found
 
     async def voters(self) -> frozenset[int]:
-        """Return which validators vote on the next block, by their place in the set: those of its last round.
+        """Return which validators have voted in the next block's latest round, by their place in the set.
 
         Raises RpcError, and MalformedError for an answer of another form.
         """
@@ -125,7 +125,7 @@ class Rpc:
         """Hand at most MAX_RPC_BATCH transactions to the mempool; return for each why it was not taken, or "".
 
         Does not wait for CheckTx, which CometBFT runs at intervals of 20 ms, one after another. Raises RpcError if
-        CometBFT does not answer: it may have taken some of them even so.
+        CometBFT does not answer; the mempool can hold some of them even then.
         """
         parameters = [{"tx": base64.b64encode(raw).decode("ascii")} for raw in transactions]
         answers = await self._batch("broadcast_tx_async", parameters)

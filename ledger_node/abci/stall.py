@@ -1,4 +1,4 @@
-"""Whose votes CometBFT waits for when it makes no block."""
+"""The validators whose votes CometBFT lacks when it makes no block."""
 
 from ledger_node.abci.rpc import Rpc, RpcError
 from ledger_node.keep.chain import Chain
@@ -7,18 +7,18 @@ from voice_dpki.ledger.directory import members_of
 from voice_dpki.ledger.validators import validator_sets
 
 MAX_NAMED = 8
-"""Validators that are named; of the others only the number is told."""
+"""Most validators named; the others are only counted."""
 
 
 class MissingVotes:
-    """Asks a node's CometBFT whose votes are missing."""
+    """Asks a node's CometBFT which validators' votes are missing."""
 
     def __init__(self, chain: Chain, rpc: Rpc) -> None:
         self._chain = chain
         self._rpc = rpc
 
     async def tell(self) -> str:
-        """Return in a few words who is waited for, also if CometBFT does not tell."""
+        """Return in a few words whose votes are missing, or that CometBFT does not say."""
         try:
             voted = await self._rpc.voters()
         except (RpcError, MalformedError) as error:

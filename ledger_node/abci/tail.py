@@ -93,7 +93,7 @@ class Tail:
         return range(0) if first is None else range(first, decided + 1)
 
     def wanted_commits(self, headers: Mapping[int, SignedHeader]) -> list[int]:
-        """Return the heights whose commits `headers` must have as the next block holds them, and has not so.
+        """Return the heights whose commit in `headers` is not yet the one that the next block holds.
 
         CometBFT gives another commit for its newest block than the one that the next block will hold.
         """
@@ -161,7 +161,7 @@ def _proves(signed_header: SignedHeader, outcome: Outcome) -> bool:
 
 
 def _last_commit(header: SignedHeader, headers: Mapping[int, SignedHeader]) -> Commit | None:
-    """Return the commit that the block of `header` holds, None where `headers` has not got it."""
+    """Return the commit that the block of `header` holds, None if `headers` lacks it."""
     before = headers.get(header.header.height - 1)
     return before.commit if before and before.commit.hash() == header.header.last_commit_hash else None
 

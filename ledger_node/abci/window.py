@@ -1,4 +1,4 @@
-"""A bound on the bytes that this node has in the mempools at a time.
+"""A limit on the bytes that this node has in all nodes' mempools at a time.
 
 CometBFT hands the application its whole mempool for each proposal, and most of it again after each block. With
 megabytes in the mempool, that takes longer than a block should. So large transactions wait here instead.

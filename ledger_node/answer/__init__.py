@@ -1,1 +1,1 @@
-"""What a node answers over HTTP: inquiries, submissions, blocks and changes, and the same from an edge."""
+"""A node's HTTP interface: inquiries, submissions, blocks and changes, and the edge that serves the same."""

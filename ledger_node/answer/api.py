@@ -106,7 +106,7 @@ class Api:
         """Searches one at a time; a search that has not begun is dropped with its request."""
 
     async def aclose(self) -> None:
-        """Endorse no more."""
+        """Stop endorsing."""
         if self._submission is not None:
             await self._submission.close()
 

@@ -1,4 +1,4 @@
-"""An edge's contact with its node: while it is lost, nobody waits for an answer that cannot come."""
+"""An edge's contact with its node: while it is lost, inquiries fail at once instead of timing out."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ CUT_OFF = gauge("ledger_edge_cut_off", "Whether the node that the edge asks does
 
 
 class Contact:
-    """Whether the other node answers, as the questions put to it tell."""
+    """Whether the other node answers, judged by the inquiries made to it."""
 
     def __init__(self) -> None:
         self._reason = ""
@@ -29,7 +29,7 @@ class Contact:
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[None]:
-        """Ask the other node in this context; raises InquiryError as soon as the contact is lost, or was before."""
+        """Make an inquiry in this context; raises InquiryError as soon as the contact is lost, or at once."""
         if self.lost:
             raise self._error()
         try:
@@ -47,7 +47,7 @@ class Contact:
         self.regain()
 
     def lose(self, reason: str) -> None:
-        """Note that the other node does not answer, and end all questions that wait for it."""
+        """Note that the other node does not answer, and end all pending inquiries to it."""
         if self.lost:
             return
         self._reason = reason

@@ -3,9 +3,9 @@
 A proof holds for one AppHash. While the AppHash stays the same, the edge answers with the kept proofs under newer
 headers. When it changes, the edge fetches new proofs for the most recently used certificates in one request. While
 the other node is unreachable, the edge answers from the proofs that it has, and the header shows their age.
-Inquiries of other kinds are forwarded unverified, because their callers verify the answers anyway. Who waits for
-changes waits here, and is forwarded when they have come, so that waiting takes none of the few connections to the
-other node.
+Inquiries of other kinds are forwarded unverified, because their callers verify the answers anyway. A request that
+waits for changes is held here and forwarded once there are some, so that it holds none of the few connections to
+the other node meanwhile.
 """
 
 import asyncio
@@ -63,14 +63,14 @@ from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
 log = logging.getLogger(__name__)
 
 WAIT_S = 1.0
-"""How long the other node may hold the inquiry for headers. It answers even without one then, so that an edge which
-is cut off knows it soon."""
+"""How long the other node may hold the inquiry for headers. Then it answers even without a new one, so that an edge
+that is cut off notices soon."""
 
 FORWARD_TIMEOUT_S = 15.0
 """Time for one forwarded inquiry, including the wait for a connection."""
 
 LAG_MS = 100
-"""How long the other node may hold an inquiry for changes that are there: its feed lags a little."""
+"""How long the other node may hold an inquiry for existing changes: its feed lags a little."""
 
 RETRY_S = (0.1, 0.5, 1.0, 2.0)
 """Pauses after the first failure in a row, the second, and so on; the last value repeats."""
@@ -347,7 +347,7 @@ class Edge:
         return Response(answer.status, answer.body, content_type=kind, headers=headers)
 
     def _guarded(self, handler: Handler) -> Handler:
-        """Turn the errors that a handler may raise into problem documents."""
+        """Turn the errors that a handler can raise into problem documents."""
 
         async def guarded(request: Request) -> Response:
             try:

@@ -1,4 +1,4 @@
-"""Telling subscribers what changed, in steps whose completeness they can check (`voice_dpki.ledger.changes`).
+"""The feed of changes for subscribers, in steps whose completeness they can check (`voice_dpki.ledger.changes`).
 
 The feed compares the states before and after each commit, so it does not depend on how blocks reach this node's
 store or what is in them. It keeps the last steps, so that a subscriber that was away for a while can resume. It
@@ -20,11 +20,11 @@ from voice_dpki.ledger.answer_forms import tail_bytes
 from voice_dpki.ledger.changes import MAX_STEPS, encode_step
 
 KEPT_BYTES = 3 * 1024 * 1024
-"""Most bytes of steps kept: those of some 400 blocks, but at least the newest step. Who was away for longer asks
-again about what it holds, which costs little beside the memory that more steps would take from every node."""
+"""Most bytes of steps kept: those of some 400 blocks, but at least the newest step. A subscriber that was away for
+longer asks again about the leaves that it holds. That costs less than the memory for more steps in every node."""
 
 IDLE_S = 60.0
-"""How long after the last inquiry steps are still computed."""
+"""How long steps are still computed after the last inquiry for changes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,8 +41,8 @@ _PRESENT_WITH_CERTIFICATE = b'{"record":"%s","proof":"%s","member":%s,"certifica
 
 
 SLICE_S = 0.001
-"""Time for which certificates are looked up in one go. The loop's timers count in ms, so a shorter slice would be
-followed by no pause."""
+"""How long certificates are looked up without a pause. The event loop's timers have a resolution of 1 ms, so
+no pause would follow a shorter slice."""
 
 
 class NoBlockError(LocalError):
@@ -70,10 +70,10 @@ class _Tip:
 
 
 class _Pauses:
-    """Gives others half of the event loop's time while an answer about many certificates is made.
+    """Leaves half of the event loop's time to other tasks while an answer about many certificates is made.
 
-    A turn after each slice would not do: what comes in small steps, such as a round of consensus, would wait for a
-    slice at each step.
+    Yielding once after each slice is not enough: a task of many small steps, such as a round of consensus, would
+    wait for a slice at each step.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of a ledger node, made of its routes and of the Structs that read what goes over them.
+"""The OpenAPI 3.1 document of a ledger node, made from its routes and the Structs that parse their bodies.
 
 docs/spec says what the answers mean and how a verifier judges them.
 """
@@ -43,7 +43,7 @@ _DER: Final = "application/pkix-cert"
 _CBOR: Final = "application/cbor"
 
 _SERVER: Final = (400, 405, 408, 413, 414, 417, 429, 431, 500, 501, 503, 505)
-"""What the HTTP server and the guard of every handler may answer."""
+"""Statuses with which the HTTP server or the guard of any handler can answer."""
 
 _HEX: Final = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _DIGEST: Final = {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"}
@@ -73,7 +73,7 @@ def _list(schema: Mapping[str, Any]) -> Document:
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What the document says of one route besides what the route says itself."""
+    """A route's description in the document, beyond what the route itself declares."""
 
     name: str
     summary: str
@@ -295,7 +295,7 @@ def _content(schemas: Mapping[str, Any]) -> Document:
 
 
 def _schemas() -> dict[str, Document]:
-    """Return all schemas: those of the Structs, and those of what the node says that nobody has to prove."""
+    """Return all schemas: those of the Structs, and those of members that no proof covers."""
     _, found = msgspec.json.schema_components(_ROOTS, ref_template="#/components/schemas/{name}")
     schemas: dict[str, Document] = _renamed(found)
     for schema in schemas.values():
@@ -329,7 +329,7 @@ _UNPROVED: Final[Mapping[str, Document]] = {
     "Leaves": {"height": _COUNT},
     "Changes": {"height": _COUNT},
 }
-"""Members of answers that no verifier looks at."""
+"""Members of answers that no verifier reads."""
 
 _PROBLEM_MEMBERS: Final = {"title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT}
 _VERSION: Final = {"type": "integer", "minimum": 1}

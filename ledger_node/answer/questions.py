@@ -38,7 +38,7 @@ class Question:
     price: Price | None = None
     """Further cost, which depends on the body."""
     about_several: bool = False
-    """Whether it is about several certificates or leaves, so that its answer may take turns with others."""
+    """Whether it is about several certificates or leaves, so that its answer can wait for others of this kind."""
     leaf: Leaf[Any] | None = None
     """The kind of leaf that it is about, if it is about one leaf."""
 

@@ -1,4 +1,4 @@
-"""What a node with a store needs to do its work: blocks that come, room, peers, rules and an endorsing key."""
+"""Readiness checks of a node with a store: new blocks, and rules that this release has."""
 
 import math
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class BlockAge:
     max_age_s: float
 
     def watched(self) -> "BlockAge":
-        """Have the metric tell the age from now on."""
+        """Let the metric show the age from now on."""
         follow(BLOCK_AGE_S, self.age_s)
         return self
 
@@ -39,7 +39,7 @@ class BlockAge:
         return parse_signed_header(tip).header.age_s(self.clock.now_s()) if tip else math.inf
 
     def check(self) -> Finding:
-        """Return whether it is young enough: whoever asks for more recent answers gets none here."""
+        """Return a finding on whether it is recent enough for callers that limit the age of an answer."""
         age_s = self.age_s()
         if math.isinf(age_s):
             return failed_if("this node has no block yet")

@@ -1,4 +1,4 @@
-"""Reading requests, describing the node, and what handlers say of their errors, for nodes of all roles."""
+"""Parsing of requests, the node's description, and the problem documents of errors, for nodes of all roles."""
 
 import re
 from dataclasses import replace
@@ -14,7 +14,7 @@ from voice_dpki.names import CertDigest
 from voice_dpki.shell.http import Handler, Request, Response, json_response, problem
 
 MAX_WAIT_MS = 30_000
-"""How long a node holds a request that waits for news."""
+"""How long a node holds a request that waits for a block or for changes."""
 
 _ROOT = re.compile("([0-9a-f]{64})?")
 
@@ -24,7 +24,7 @@ class BadRequestError(PeerError):
 
 
 class PrunedError(LocalError):
-    """The node no longer has the block or header that is asked for; the message says who may have it."""
+    """The node no longer has the requested block or header; the message says who may have it."""
 
     @classmethod
     def below(cls, height: int, first: int, history: str | None) -> "PrunedError":
@@ -52,7 +52,7 @@ def parse_number(text: str, what: str) -> int:
 
 
 def wait_s(request: Request) -> float:
-    """Return how many seconds a request may wait for news, at most MAX_WAIT_MS; raises BadRequestError."""
+    """Return how many seconds a request is to be held, at most MAX_WAIT_MS / 1000; raises BadRequestError."""
     return min(parse_number(request.query.get("wait_ms", "0"), "wait_ms"), MAX_WAIT_MS) / 1000
 
 
@@ -104,7 +104,7 @@ def description(
 
 
 def guarded(handler: Handler) -> Handler:
-    """Turn the errors that a handler may raise into problem documents."""
+    """Turn the errors that a handler can raise into problem documents."""
 
     async def guarded(request: Request) -> Response:
         try:

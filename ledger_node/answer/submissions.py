@@ -1,4 +1,4 @@
-"""The submission role over HTTP: what token holders have recorded and changed."""
+"""The submission role over HTTP: holders of a token record, renew and change certificates."""
 
 import time
 from typing import Annotated
@@ -56,7 +56,7 @@ class Submissions:
     """The handlers of the submission role, and their routes."""
 
     def __init__(self, submission: Submission, tokens: Live[tuple[str, ...]], tracer: Tracer) -> None:
-        """Make handlers for whoever has one of `tokens`."""
+        """Make handlers for clients that have one of `tokens`."""
         self._submission = submission
         self._tokens = tokens
         self._tracer = tracer

@@ -46,7 +46,7 @@ async def _show(session: Session) -> None:
 
 
 def describe(value: object) -> list[str]:
-    """Return the fields of a parsed leaf, a line each, and the further items of later versions of the rules."""
+    """Return the fields of a parsed leaf, one per line, and the items that later versions of the rules added."""
     if not is_dataclass(value) or isinstance(value, type):
         return [_readable(value)]
     known = [each.name for each in fields(value) if each.name != "further"]
@@ -96,7 +96,7 @@ _READERS: tuple[Callable[[str], Any], ...] = (
     {"true": True, "false": False}.__getitem__,
     _listed,
 )
-"""How a value can be meant. A member's parser takes only one type, so at most one of them fits."""
+"""Ways to read a value. A member's parser takes only one type, so at most one of them fits."""
 
 
 def read_member(name: str, parse: Parser, text: str) -> object:

@@ -147,15 +147,15 @@ class KeepSection(Config, frozen=True, kw_only=True):
     """Which blocks the node keeps; nothing of the ledger's state is lost with the others."""
 
     archive: bool = False
-    """Whether to keep all."""
+    """Whether to keep all blocks."""
     days: Annotated[float, msgspec.Meta(ge=0, le=MAX_DAYS)] = KEPT_DAYS
     blocks: Annotated[int, msgspec.Meta(ge=100)] = KEPT_BLOCKS
     """Newest blocks that are kept whatever their age; with CometBFT those since the kept snapshots are, too."""
     history: str | None = None
-    """URL of a node that keeps all, for those who ask here for older blocks."""
+    """URL of a node that keeps all blocks, for clients that ask this one for older blocks."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a node that keeps all and names another for that."""
+        """Raise ValueError for a node that keeps all blocks and also names an archive."""
         if self.archive and self.history:
             raise ValueError("history: with archive = true this node has all blocks itself")
 
@@ -205,7 +205,7 @@ def retention(config: NodeConfig) -> Retention | None:
 
 
 def folders(path: Path, config: NodeConfig) -> list[Path]:
-    """Return the folders in which the node of the configuration at `path` keeps what grows, its store's first."""
+    """Return the folders that grow of the node with the configuration at `path`, its store's first."""
     names = [config.node.data_dir, *([config.cometbft.home] if config.cometbft else [])]
     return [resolve(path, name) for name in names]
 

@@ -1,4 +1,4 @@
-"""`voice-dpki ledger propose`, `vote`, `withdraw`, `proposals` and `members`: operators decide, and on whom."""
+"""`voice-dpki ledger propose`, `vote`, `withdraw`, `proposals` and `members`: members, and decisions on them."""
 
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -214,7 +214,7 @@ async def _voted(session: Session, identity: bytes, *, approve: bool) -> tuple[i
 
 
 async def _the_proposal(session: Session) -> tuple[bytes, Proposal]:
-    """Return the one proposal whose id begins with what the command names; raises LocalError."""
+    """Return the one proposal whose id begins with the command's argument; raises LocalError."""
     begun = session.options.proposal
     matching = [each for each in await _read_proposals(session) if each[0].hex().startswith(begun)]
     if len(matching) != 1:
@@ -301,7 +301,7 @@ async def _members(session: Session) -> None:
 
 
 async def _member(session: Session) -> None:
-    """Show one member whole, and write its file if that is wanted."""
+    """Show a member's whole record, and write its file if requested."""
     name, path = session.options.name, session.options.export
     (member,) = await read_members(session, [name])
     if member is None:

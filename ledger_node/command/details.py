@@ -1,4 +1,4 @@
-"""A proposal as its voters see it: what it changes, who has voted, what is needed still, and what comes of it."""
+"""A proposal as its voters see it: its change, the votes, the approvals still needed, and its outcome."""
 
 import time
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from voice_dpki.ledger.proposals import Change, Proposal, ProposalState
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """The votes of those who are operators now."""
+    """The votes of the present operators."""
 
     operators: int
     quorum: int
@@ -39,7 +39,7 @@ def count(proposal: Proposal, members: Sequence[Member]) -> Count:
 
 
 def outlook(proposal: Proposal, change: Change | None, counted: Count, parameters: Parameters) -> str:
-    """Return what comes of a proposal, and when."""
+    """Return a proposal's expected outcome, and when it takes effect."""
     if proposal.state is ProposalState.DONE:
         return "It is in effect"
     if proposal.state is ProposalState.FAILED:

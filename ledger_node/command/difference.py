@@ -1,4 +1,4 @@
-"""What a decision changes, as lines that go and lines that come."""
+"""What a decision changes, as removed and added lines."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from voice_dpki.ledger.signatures import key_id_of
 from voice_dpki.x509.tnauthlist import TnRange
 
 _Span = tuple[int, int, int]
-"""Digits of a set of numbers, the first of them, and the one after the last."""
+"""Numbers of one length: their count of digits, the first number, and the one after the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The lines of a record that a change takes away, and those that it adds; `note` says what else counts."""
+    """The lines of a record that a change removes and adds; `note` says what else voters should know."""
 
     gone: tuple[str, ...] = ()
     come: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ def describe_numbers(spans: Iterable[_Span]) -> list[str]:
 
 
 async def difference_of(session: Session, change: Change, present_version: int) -> Difference:
-    """Return what a change makes of the ledger as it is now; raises InquiryError."""
+    """Return what a change does to the present ledger; raises InquiryError."""
     match change:
         case SetMember(member, revision):
             (before,) = await session.client.read(MEMBER_LEAF, [member_key(member.organization)])

@@ -45,7 +45,7 @@ def command(arguments: list[str]) -> int:
     """Record, renew and revoke certificates on a ledger; propose and vote on its members."""
     options = _parser().parse_args(arguments)
     genesis = read_genesis(options.genesis)
-    if options.work in (submit, watch):  # they end in order: between two batches, and with what was told
+    if options.work in (submit, watch):  # they end cleanly: between two batches, or after a report
         return run(lambda stop: _work(options, genesis, stop), hangup_stops=True)
     return run_command(_work(options, genesis, asyncio.Event()))
 

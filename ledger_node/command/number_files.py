@@ -19,9 +19,8 @@ _DIGIT = re.compile("[0-9]")
 def read_numbers(path: Path) -> list[Tn]:
     """Return the numbers in a file, in ascending order, each once.
 
-    The first column holds them, in E.164 with or without +; other columns count for nothing, nor does a first line
-    whose first column has no digit. Raises LocalError that names the line, and not the number, which is a
-    subscriber's.
+    The first column holds them, in E.164 with or without +. Other columns are ignored, and so is a first line that
+    has no digit in its first column. Raises LocalError that names the line, but no subscriber's number.
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:

@@ -75,7 +75,7 @@ async def _give(session: Session) -> None:
 
 
 async def _sent(session: Session, options: Namespace, numbers: Sequence[Tn]) -> int:
-    """Give numbers in one transaction; return its height. One that has taken effect unheard counts as sent."""
+    """Give numbers in one transaction; return its height. Succeeds if it took effect but its answer was lost."""
     body = await _body(session, options.to, numbers)
     try:
         return await session.endorsed(body)
@@ -144,6 +144,6 @@ _WORK: dict[str, tuple[Callable[[Session], Awaitable[None]], tuple[str, ...]]] =
     "give": (_give, ("about", "--to", "--organization", "--key")),
     "holder": (_holder, ("about",)),
 }
-"""What can be done, and what must be given for it."""
+"""The parts of the command, each with the options that it requires."""
 
 _ABOUT = {"give": "a file", "holder": "a number"}

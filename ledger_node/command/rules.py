@@ -1,4 +1,4 @@
-"""`voice-dpki ledger rules`, and what proposing and approving another version of the ledger's rules needs."""
+"""`voice-dpki ledger rules`, and proposing and approving another version of the ledger's rules."""
 
 import re
 
@@ -83,7 +83,7 @@ def _cancelling(known: Versions, version: int) -> Change:
 async def check_executable(session: Session, change: Change) -> None:
     """Raise LocalError if a change begins a version of the rules that the session's node does not have.
 
-    Who proposes or approves it says that its own validators can execute that version.
+    A member that proposes or approves the change states that its own validators can execute that version.
     """
     begun = begins(change)
     if begun is None:

@@ -1,4 +1,4 @@
-"""What every command for people who use a ledger needs: its options, and its client and sender for a node."""
+"""The session of a `voice-dpki ledger` command: its options, and its client and sender for a node."""
 
 import asyncio
 from argparse import Namespace, _SubParsersAction

@@ -1,4 +1,4 @@
-"""No vote by mistake stops the ledger: who signs blocks today, and the refusal of changes that need others."""
+"""The guard against votes that would stop the ledger: a change must not need validators that do not sign today."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from voice_dpki.ledger.validators import VALIDATORS_LEAF
 from voice_dpki.shell.program import Parser
 
 LOOKED_AT = 5
-"""Blocks whose votes are looked at. A node's newest commit may lack some: it was there before all had voted."""
+"""Blocks whose votes are read. A node's newest commit can lack some: it was made before all had voted."""
 
 
 def add_force(parser: Parser) -> None:
@@ -47,7 +47,7 @@ async def weight_of(session: Session, members: Sequence[Member], change: Change)
 
 
 async def _signers(session: Session) -> frozenset[bytes]:
-    """Return who signed any of the last blocks, as the node tells; its own operator asks it."""
+    """Return the addresses that signed any of the last blocks. The node is believed: it is the operator's own."""
     newest = (await session.client.node_info()).height
     found = frozenset[bytes]()
     for height in range(newest, max(0, newest - LOOKED_AT), -1):

@@ -22,9 +22,9 @@ class Versions:
     """The versions of a ledger's rules."""
 
     activations: Activations
-    """All that were ever in force or are decided, with the heights of their first blocks."""
+    """All versions that were in force, are in force or are decided, with the heights of their first blocks."""
     height: int
-    """The newest proved block."""
+    """Height of the newest proved block."""
     present: int
     """The version that the next block follows."""
     coming: tuple[int, int] | None

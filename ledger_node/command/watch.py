@@ -1,4 +1,4 @@
-"""`voice-dpki ledger watch`: the owner of a URI hears of every certificate that is recorded for it."""
+"""`voice-dpki ledger watch`: reports every certificate recorded for a URI to the URI's owner."""
 
 import asyncio
 from contextlib import suppress
@@ -52,7 +52,7 @@ async def watch(session: Session) -> int:
 
 
 class _Watcher:
-    """What is known of one URI, and what has been told."""
+    """The certificates known for one URI, and those reported."""
 
     def __init__(self, session: Session, certificates: UriCertificates, known: set[CertDigest] | None) -> None:
         self._session = session
@@ -62,7 +62,7 @@ class _Watcher:
         self.has_told = False
 
     async def run(self) -> None:
-        """Look again at each change, until there is reason to end."""
+        """Check again after each change, until the watch must end."""
         options = self._session.options
         if options.once:
             self._tell(await self._certificates.read())
@@ -101,7 +101,7 @@ class _Watcher:
         self._session.tell(result, *(lines or [f"{_now()} {as_what}: nothing is recorded for {uri}"]))
 
     def _tell_silence(self, error: InquiryError) -> None:
-        """Tell once that nothing is heard; raises the error if it says that nothing will be."""
+        """Report once that the node does not answer; raises the error if the chain has forked."""
         if error.code is InquiryCode.FORK:
             raise error
         if not self._silent and not self._session.options.json:

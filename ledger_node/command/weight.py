@@ -1,4 +1,4 @@
-"""What a change of members means for the validators: how many must run then, and whether those of now suffice."""
+"""What a change of members means for the validators: how many must run after it, and whether today's suffice."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ class Weight:
     new: int
     """Validators of the change that do not sign blocks yet."""
     needed_before: int
-    """How many must run now, so that blocks are made: the fewest with more than two thirds of the power."""
+    """Validators that must run now for blocks to be made: the fewest with more than two thirds of the power."""
     needed: int
     """The same after the change."""
     power: int
-    """The power of all after the change."""
+    """Total power after the change."""
     running: int
-    """How much of it those have that sign blocks today and stay."""
+    """Power, of `power`, of the validators that sign blocks today and stay."""
 
     @property
     def suffices(self) -> bool:
@@ -86,7 +86,7 @@ def weigh(
 
 
 def _fewest(powers: Iterable[int]) -> int:
-    """Return the fewest that have more than two thirds of the power."""
+    """Return the least number of validators that have more than two thirds of the power."""
     falling = sorted(powers, reverse=True)
     return next(
         (number for number in range(1, len(falling) + 1) if is_quorum(sum(falling[:number]), sum(falling))), 0

@@ -1,4 +1,4 @@
-"""LMDB with a map that grows by itself: nobody has to know beforehand how large a store becomes.
+"""LMDB with a map that grows by itself, so that the size of a store need not be configured.
 
 LMDB writes no page beyond its map's size. A write that does not fit is undone, the map is doubled, and the write is
 done again. For that moment LMDB ends all transactions of the process. Those of readers are begun anew: nothing was
@@ -30,7 +30,7 @@ _Transaction: TypeAlias = "lmdb.Transaction[bytes]"
 
 
 class MovedError(LocalError):
-    """The map grew while a state older than the newest was read: whoever reads it begins again with the newest."""
+    """The map grew while a state older than the newest was read: the reader must begin again with the newest."""
 
 
 class Reading:
@@ -76,7 +76,7 @@ class Reading:
 
     @property
     def lives(self) -> bool:
-        """Whether LMDB has not ended the transaction."""
+        """Whether the transaction is still open in LMDB."""
         return self._lives(self._transaction)
 
     @staticmethod
@@ -104,7 +104,7 @@ class Reading:
 
 
 class Writing:
-    """A write transaction: what it has written so far, it reads."""
+    """A write transaction, which reads its own writes."""
 
     def __init__(self, databases: _Databases, transaction: _Transaction) -> None:
         self._databases = databases
@@ -148,7 +148,7 @@ class Mapped:
         self._moving = threading.Lock()
         """Held where a transaction begins or the map is replaced."""
         self._settled = threading.Event()
-        """Not set while a write is undone and the map grows."""
+        """Cleared while a write is undone and the map grows."""
         self._settled.set()
         self._readings = WeakSet[Reading]()
         try:

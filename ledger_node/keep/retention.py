@@ -1,8 +1,7 @@
 """Which blocks a store keeps. The state stays whole whatever is removed: the tree does not depend on blocks.
 
-Whoever asks for blocks or headers needs recent ones: light clients those of their trusting period, a node that
-begins with a snapshot those after it, a node that was down those that it missed. Older ones are history, for an
-archive.
+Clients need recent blocks or headers only: light clients those of their trusting period, a node that begins with a
+snapshot those after it, a node that was down those that it missed. Older ones are for an archive.
 """
 
 import logging
@@ -19,13 +18,13 @@ from voice_dpki.names import Height
 log = logging.getLogger(__name__)
 
 MAX_PRUNED = 64
-"""Most blocks that one commit removes: far more than it adds, so that what was an archive gets rid of its past."""
+"""Most blocks that one commit removes: far more than it adds, so that a former archive shrinks."""
 
 DAY_S = 86_400
 KEPT_DAYS = 30
 KEPT_BLOCKS = 10_000
 SHORTEST_DAYS = TRUSTING_PERIOD_S / DAY_S + 1
-"""With less, light clients within their trusting period may miss a header that they need."""
+"""With less, light clients within their trusting period can miss a header that they need."""
 
 
 class _HeaderForm(msgspec.Struct):
@@ -44,7 +43,7 @@ class Retention:
     blocks: int = KEPT_BLOCKS
 
     def warn(self) -> None:
-        """Say so in the log if light clients, or nodes that were down, may miss what they need."""
+        """Log a warning if light clients, or nodes that were down, can miss headers or blocks that they need."""
         if self.age_s < SHORTEST_DAYS * DAY_S:
             reason = f"light clients may ask for headers that are up to {SHORTEST_DAYS:g} days old"
             days = self.age_s / DAY_S

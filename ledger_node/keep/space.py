@@ -1,4 +1,4 @@
-"""How much room a node's files take, how much its disk has left, and for how many days that lasts."""
+"""Disk space: bytes that a node's files take, bytes free, and days until the disk is full."""
 
 import asyncio
 import logging
@@ -26,19 +26,19 @@ LOOK_S = 60.0
 """How often the files are measured."""
 
 SHORTEST_S = 3600.0
-"""Less than this tells no pace: a store grows in steps."""
+"""Shortest observation that gives a growth rate: a store grows in steps."""
 
 WARNED_DAYS = 14.0
 WARNED_SHARE = 0.05
-"""Share of the disk below which what is left is told, whatever the pace."""
+"""Share of the disk below which the free space is reported, whatever the growth rate."""
 
 MAX_FILES = 100_000
-"""Most files that are measured, so that a folder that holds other things holds up nothing."""
+"""Most files measured, so that a folder full of other files does not delay the node."""
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a look found, in bytes: the files' room, and what is free of the whole disk."""
+    """One measurement, in bytes: `used` by the files, `free` on the disk, and the `whole` disk's size."""
 
     used: int
     free: int
@@ -52,7 +52,7 @@ class Pace:
         self._looks: deque[tuple[float, int]] = deque()
 
     def add(self, now_s: float, used: int) -> None:
-        """Take note of the room that the files take now."""
+        """Record the bytes that the files take at `now_s`."""
         self._looks.append((now_s, used))
         while len(self._looks) > 2 and now_s - self._looks[1][0] >= DAY_S:
             self._looks.popleft()
@@ -74,7 +74,7 @@ class Space:
         self._pace = Pace()
         self._note = ""
         self._free: int | None = None
-        """What is left in bytes, None before the first look."""
+        """Free bytes, None before the first measurement."""
         SHORTFALLS.watch(self)
 
     async def run(self) -> None:
@@ -89,7 +89,7 @@ class Space:
             await asyncio.sleep(LOOK_S)
 
     def take(self, now_s: float, room: Room) -> None:
-        """Take note of what a look found; set the metrics, and log when a warning begins and ends."""
+        """Record a measurement, set the metrics, and log when a warning begins and ends."""
         self._pace.add(now_s, room.used)
         pace = self._pace.bytes_a_day()
         days = room.free / pace if pace else math.inf
@@ -104,18 +104,18 @@ class Space:
         self._note, self._free = note, room.free
 
     def check(self) -> Finding:
-        """Return whether there is room: a warning if the disk is filling up, a failure if it is all but full."""
+        """Return a finding on the free space: a warning if the disk is filling up, a failure if it is full."""
         nearly = self._free is not None and self._free < FULL_BYTES
         full = "the disk of the ledger's store is full" if nearly else ""
         return worst(failed_if(full), warned_if(self._note))
 
     def shortfall(self) -> str:
-        """Say so if the disk will soon be full."""
+        """Return the warning if the disk will soon be full."""
         return self._note
 
 
 FULL_BYTES = 256 * 1024 * 1024
-"""Less than this may not hold the blocks of an hour: the node is about to end."""
+"""Less than this can be too little for the blocks of an hour: the node is about to end."""
 
 
 def _note(room: Room, pace: float, days: float) -> str:
@@ -128,7 +128,7 @@ def _note(room: Room, pace: float, days: float) -> str:
 
 
 def measure(folders: Sequence[Path]) -> Room:
-    """Look at folders and at the disk of the first; those that are not there take no room. Raises OSError."""
+    """Measure folders and the disk of the first one; a missing folder counts 0 bytes. Raises OSError."""
     usage = shutil.disk_usage(folders[0])
     return Room(_room_of(folders), usage.free, usage.total)
 

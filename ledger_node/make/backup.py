@@ -1,7 +1,7 @@
-"""Backups of a node's store, and what keeps a node that was restored from signing anything twice.
+"""Backups of a node's store, and the guard that keeps a restored node from signing anything twice.
 
 A backup holds the ledger alone: no key, and nothing of CometBFT's. A validator on CometBFT fetches the ledger from
-its peers; what it must have again is its key, and what it must not do is vote once more where it has voted before.
+its peers; it needs its key back, and must not vote again where it has voted before.
 """
 
 import json
@@ -27,10 +27,10 @@ MAX_ANSWER_BYTES = 64 * 1024
 TIMEOUT_S = 10.0
 
 MARGIN = 10
-"""Blocks beyond the highest one that a peer has stored: it may have decided some more, and voted on another."""
+"""Blocks added to the highest one that a peer has stored: the peer can have decided more, and voted on another."""
 
 MAX_HEIGHT = 10**15
-"""No ledger has more blocks; a peer that names more is not believed."""
+"""Largest height accepted from a peer; no ledger has so many blocks."""
 
 MAX_ROUND = 2**31 - 1
 PREVOTE, PRECOMMIT = 2, 3

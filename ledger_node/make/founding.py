@@ -1,4 +1,4 @@
-"""Founding a ledger together: everybody builds the same genesis from the same offers, and signs it.
+"""Founding a ledger together: each operator builds the same genesis from the same offers, and signs it.
 
 `build` gives the same bytes on every machine, in whatever order the offers come. An operator signs the genesis in
 which its own record is what it offered, with an endorsing key, over
@@ -182,6 +182,6 @@ def configure(
 
 
 def _validator_of(member: Member, offer: Offer, node: Node) -> bytes | None:
-    """Return the validator that a node runs, the first for the first, or None if there are fewer validators."""
+    """Return the key of the validator at the node's place in the offer; None if there are fewer validators."""
     at = offer.nodes.index(node)
     return member.validators[at] if at < len(member.validators) else None

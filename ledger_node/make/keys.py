@@ -78,7 +78,7 @@ def read_ed25519_public(path: Path, what: str = "key") -> Ed25519PublicKey:
 
 
 def ledger_bytes(key: AnyPublicKey) -> bytes:
-    """Return a public key as the ledger has it: the 32 bytes of Ed25519, or else DER."""
+    """Return a public key as the ledger stores it: 32 bytes for Ed25519, otherwise DER."""
     return key.public_bytes_raw() if isinstance(key, Ed25519PublicKey) else spki(key)
 
 
@@ -112,7 +112,7 @@ class PrivateKeys:
             raise LocalError(f"{folder}: there are no private keys here")
 
     def find(self, public_key: bytes, what: str) -> PrivateKey:
-        """Return the private key of what `ledger_bytes` gives; raises LocalError that says `what` is missing."""
+        """Return the private key of what `ledger_bytes` returned; raises LocalError that names `what`."""
         if public_key not in self._keys:
             raise LocalError(f"{self._folder}: the private key of {what} is not here")
         return self._keys[public_key]
@@ -137,14 +137,14 @@ def numbers_of(member: Member) -> TnAuthList:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What is in a file of a key or certificate: lines for people, and the same in what JSON can hold."""
+    """The content of a key or certificate file: lines for people, and the same as values for JSON."""
 
     lines: list[str]
     form: dict[str, object]
 
 
 def describe(path: Path) -> Described:
-    """Return what is in a file of a key or certificate; raises LocalError."""
+    """Describe a key or certificate file; raises LocalError."""
     data = read_file(path, "key or certificate", 2 * MAX_CERTIFICATE_BYTES)
     if b"PUBLIC KEY-----" in data or b"PRIVATE KEY-----" in data:
         whose = "private key" if b"PRIVATE KEY-----" in data else "public key"

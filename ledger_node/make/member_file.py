@@ -1,4 +1,4 @@
-"""A proposed member as a TOML file: the record that the operators vote on, with its keys named by file."""
+"""A proposed member as a TOML file: the record that the operators vote on; its keys are file names."""
 
 from dataclasses import replace
 from pathlib import Path

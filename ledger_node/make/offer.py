@@ -5,7 +5,7 @@ signs
 
     "voice-dpki/offer/v1" ‖ 00 ‖ CBOR [SHA-256 of the terms, [the member's parts], [[node key, address], ...]]
 
-so nobody can offer another's key as its own, and an offer counts for the terms alone that its operator has read.
+so nobody can offer another's key as its own, and an offer is valid only for the terms that its operator has read.
 """
 
 import hashlib
@@ -69,7 +69,7 @@ class Terms(Config, frozen=True, kw_only=True):
         return Parameters.of(self.parameters)
 
     def digest(self) -> bytes:
-        """Return the SHA-256 of what the terms mean, however they are written."""
+        """Return the SHA-256 of the terms' content, which does not depend on how the file is written."""
         return hashlib.sha256(
             cbor.encode([self.chain_id, self.time_ns, list(astuple(self.ledger_parameters))])
         ).digest()

@@ -4,12 +4,12 @@ The engine puts waiting transactions into one block at once, and stores that blo
 whose header proves its outcome. Heartbeat blocks show that the newest state is still the newest. A sender gets its
 answer only when the block is stored durably.
 
-The engine's clock is the ledger's clock. A block from the future could not be taken back, and would stop the ledger
-until its time has come. So the engine makes no block while its clock is behind the last block, or while it has been
-set forward (docs/adr/0024).
+The engine's clock is the ledger's clock. A block from the future could not be undone, and would stop the ledger
+until that time. So the engine makes no block while its clock is behind the last block, or after the clock was set
+forward (docs/adr/0024).
 
-An empty block may change the state too: new validators join, expired certificates are removed. Such a block is
-stored once a later header proves it, but its own signed header is stored before. After a restart the engine takes
+An empty block can change the state too: new validators join, expired certificates are removed. Such a block is
+stored once a later header proves it, but its own signed header is stored earlier. After a restart the engine takes
 up that same block, because another one at its height would be a fork.
 """
 
@@ -82,7 +82,7 @@ class Engine:
     async def submit(self, raw: bytes) -> TxOutcome:
         """Put a transaction into a block and return once that is stored durably; or refuse it without a block.
 
-        A signature in another form than its only one is brought into that form.
+        A signature in a non-canonical form is brought into the canonical one.
         Raises BusyError when too many transactions wait, while the clock is wrong, and when the engine stops.
         """
         raw = canonical(raw)
@@ -170,7 +170,7 @@ class Engine:
             ) from None
 
     def _make(self, transactions: Sequence[bytes]) -> list[TxOutcome]:
-        """Make and store a block of the transactions that may enter it, and return what came of each.
+        """Make and store a block of the transactions that may enter it, and return the outcome of each.
 
         If the block changed the state, it is stored together with an empty block that proves it.
 
@@ -189,7 +189,7 @@ class Engine:
         return [TxOutcome(result, height if entered else None) for result, entered in composed.judged]
 
     def _last_commit(self) -> Commit | None:
-        """Return what the next block says of who signed the last one, if that counts for anyone."""
+        """Return the last block's commit if the next block must hold it, because validators are on probation."""
         replica = self._replica
         return replica.last.commit if replica.last and on_probation(replica.state) else None
 

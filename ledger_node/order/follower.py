@@ -47,18 +47,18 @@ WAIT_MS = 10_000
 BLOCKS_PER_REQUEST = 64
 MAX_BLOCKS_BYTES = 16 * 1024 * 1024
 BLOCKS_S = 60.0
-"""How long the other node may take to send blocks once they are there, so that one byte at a time ends."""
+"""How long the other node may take to send blocks that exist, so that a slow sender cannot hold the follower."""
 
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Pauses after the first failure in a row, the second, and so on; the last value repeats."""
 
 SUBMIT_TIMEOUT_S = 10.0
 MAX_SUBMITTING = 64
-"""Most transactions that wait for the other node; the places of a server and the client's connections are more."""
+"""Most transactions that wait for the other node: fewer than a server's and the client's connections."""
 
 MAX_PROBLEM_BYTES = 4096
 MAX_DETAIL_CHARACTERS = 300
-"""How much of another node's sentence is told."""
+"""How much of another node's message is reported."""
 
 REFUSED = counter("ledger_blocks_refused", "Fetched blocks that did not verify")
 
@@ -72,11 +72,11 @@ class _ProblemForm(msgspec.Struct):
 
 
 class GoneError(PeerError):
-    """The other node no longer has the blocks that come next here; the message is its own, or ours without one."""
+    """The other node no longer has the next blocks; the message is that node's, or ours if it sent none."""
 
     @classmethod
     def of(cls, body: bytes) -> "GoneError":
-        """Read the other node's problem document; whatever else it sends is left out."""
+        """Read the other node's problem document; any other body is ignored."""
         try:
             said = msgspec.json.decode(body, type=_ProblemForm).detail[:MAX_DETAIL_CHARACTERS]
         except ValueError:
@@ -85,7 +85,7 @@ class GoneError(PeerError):
 
 
 _FAILURES = (httpx.HTTPError, TimeoutError, MalformedError, LightError, BlockError, ClockError, GoneError)
-"""What another node may do, or lack, after which it is asked again."""
+"""Failures of the other node after which the request is retried."""
 
 
 class Follower:
@@ -154,7 +154,7 @@ class Follower:
                 failures += 1
 
     def shortfall(self) -> str:
-        """Say so if the followed node no longer has the next block: this one then stays where it is."""
+        """Return a warning if the followed node no longer has the next block: this node then makes no progress."""
         return self._lacking
 
     async def submit(self, raw: bytes) -> TxOutcome:

@@ -1,4 +1,4 @@
-"""What orders transactions, whichever engine it is, and how it fails."""
+"""The interface of all engines that order transactions, and its errors."""
 
 from typing import Protocol, Self
 
@@ -13,7 +13,7 @@ MAX_OUTCOME_BYTES = 64 * 1024
 
 
 class BusyError(PeerError):
-    """No transaction is taken now, for instance because too many wait already."""
+    """No transaction is accepted now, for instance because the backlog is full."""
 
 
 class UnavailableError(LocalError):

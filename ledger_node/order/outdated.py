@@ -1,7 +1,7 @@
 """A node whose release lacks the rules that the ledger is about to follow.
 
-It takes no part in blocks that it cannot judge: it stops before the first of them. It stays up, because what it has
-stored is still proved: it answers inquiries, with the age that they have, and refuses transactions.
+The node takes no block from the first one on that it cannot judge. It stays up, because its stored state is still
+proved: it answers inquiries, with the age of its newest header, and refuses transactions.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ class UntilOutdated:
         return Health(not self._problem, {"detail": self._problem} if self._problem else {})
 
     def shortfall(self) -> str:
-        """Say so while rules are decided that this release lacks; the first time in the log too."""
+        """Return a warning while rules are decided that this release lacks; log the first one."""
         if self._ended or self._problem:
             return ""
         with self._chain.snapshot() as view:

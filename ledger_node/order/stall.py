@@ -1,4 +1,4 @@
-"""A ledger that makes no block: for how long, and what is waited for, in log, metric and health of each engine."""
+"""Detection of a ledger that makes no block: since when and why, in log, metric and health of each engine."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 STALLED = gauge("ledger_stalled_seconds", "Seconds since the last block while blocks are overdue, else 0.")
 
 LOOK_S = 5.0
-"""How often a node looks whether a block has come."""
+"""How often a node checks for a new block."""
 
 LATE_BEATS = 6
 SHORTEST_S = 30.0
@@ -22,7 +22,7 @@ SHORTEST_S = 30.0
 
 
 class Stall:
-    """Watches a node once its ledger has blocks; `reason` tells in a few words what an overdue block waits for."""
+    """Watches a node once its ledger has blocks; `reason` returns in a few words what an overdue block lacks."""
 
     def __init__(self, chain: Chain, heartbeat_s: float, reason: Callable[[], Awaitable[str]]) -> None:
         self._chain = chain
@@ -42,7 +42,7 @@ class Stall:
             STALLED.set(0)
 
     async def _look(self) -> None:
-        """Note for how long no block has come, and log it if something else is waited for than before."""
+        """Note for how long no block has come, and log it if the reason has changed."""
         quiet_s = self._quiet_s()
         STALLED.set(quiet_s)
         waited_for = await self._reason() if quiet_s else ""

@@ -59,11 +59,11 @@ class Submission:
             log.warning("endorses nothing yet", extra={"fields": {"reason": lacking}})
 
     async def close(self) -> None:
-        """Endorse no more; a token that does not answer is waited for a moment."""
+        """Stop endorsing; wait a moment for a token that does not answer."""
         await self._threads.close()
 
     def shortfall(self) -> str:
-        """Say so while this node's store does not list the signer's key as an endorsing key of the member."""
+        """Return a warning while this node's store does not list the signer's key as the member's endorsing key."""
         if self._chain.closed:
             return ""
         with self._chain.snapshot() as view:

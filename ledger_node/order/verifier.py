@@ -2,7 +2,7 @@
 
 Verification is most of a new certificate's cost, and the node's process must serve consensus, which does not wait.
 So transactions in the mempool are verified here first: on another core if there is one, otherwise at low priority.
-A verdict depends on the certificate's bytes alone, so the node keeps it and decides by it as by its own.
+A verdict depends on the certificate's bytes alone, so the node keeps it and relies on it as on its own.
 
 In both directions each message is preceded by its length as a varint: transactions in, MessagePack lists of
 judgements out.
@@ -88,7 +88,7 @@ class Verifier(asyncio.SubprocessProtocol):
     def has_refused(self, raw: bytes) -> bool:
         """Tell whether a certificate in a transaction was refused, until a block decides the transaction.
 
-        What was not refused was not necessarily verified: without the process, nothing is refused here.
+        A transaction that was not refused need not be verified: without the process, nothing is refused here.
         """
         return hashlib.sha256(raw).digest() in self._refused
 
@@ -161,7 +161,7 @@ async def running_verifier(verifier: Verifier) -> AsyncIterator[int]:
 
 def main() -> None:
     """Judge the certificates of the transactions on standard input until it ends."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the node, which goes on, too
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # SIGHUP is for the node, which survives it too
     os.nice(NICENESS)
     buffer = bytearray()
     while data := os.read(0, _CHUNK_BYTES):
