@@ -58,7 +58,7 @@ from voice_dpki.sip.offer_answer import answer_to, check_answer
 from voice_dpki.sip.sdp import SECURE_PROTOCOLS, Direction, RtpMap, SessionDescription, audio_description
 from voice_dpki.wire.dtls import DtlsError, DtlsIdentity
 from voice_dpki.wire.dtls_leg import DtlsLeg
-from voice_dpki.wire.relay import Leg, Relay
+from voice_dpki.wire.relay import MediaLeg, Relay
 from voice_dpki.wire.sip.provisional import UnacknowledgedError
 from voice_dpki.wire.sip.user_agent import Call, FinalAnswer, IncomingCall, UserAgent
 from voice_dpki.wire.tasks import first_of
@@ -104,7 +104,7 @@ class Bridge:
         way: Way,
         telephone: GatewayTelephone,
         call: IncomingCall,
-        place: "Callable[[Side, Leg], Awaitable[_Placed]]",
+        place: "Callable[[Side, MediaLeg], Awaitable[_Placed]]",
     ) -> None:
         if self._calls >= self._setup.config.max_calls:
             CALLS.labels(way, await _full(call)).inc()
@@ -117,13 +117,16 @@ class Bridge:
         CALLS.labels(way, end).inc()
 
     async def _bridge(
-        self, telephone: GatewayTelephone, call: IncomingCall, place: "Callable[[Side, Leg], Awaitable[_Placed]]"
+        self,
+        telephone: GatewayTelephone,
+        call: IncomingCall,
+        place: "Callable[[Side, MediaLeg], Awaitable[_Placed]]",
     ) -> End:
         config = self._setup.config
         outside = config.outside
         async with AsyncExitStack() as stack:
             side = side_for(telephone.media, outside.host, outside.advertised, self._identity, self._random)
-            inner = Leg(config.listen.host)
+            inner = MediaLeg(config.listen.host)
             try:
                 for leg in (inner, side.leg):
                     stack.push_async_callback(leg.close)
@@ -147,7 +150,7 @@ class Bridge:
         await call.bye(reasons(str(refusal), self._setup.name))
         return End.REFUSED
 
-    async def _relay(self, call: IncomingCall, placed: "_Placed", inner: Leg, side: Side) -> End:
+    async def _relay(self, call: IncomingCall, placed: "_Placed", inner: MediaLeg, side: Side) -> End:
         """Let the media flow until either side hangs up or is silent for too long."""
         relay = Relay(inner, side.leg, self._counts)
         relay.start(*placed.translations)
@@ -202,7 +205,7 @@ class _Passing:
         self._keying: KeyAgreement[Any] = inside.keying.of_call(party)
 
     def _inside_sdp(
-        self, leg: Leg, payloads: Sequence[RtpMap], direction: Direction, message: bytes
+        self, leg: MediaLeg, payloads: Sequence[RtpMap], direction: Direction, message: bytes
     ) -> SessionDescription:
         return audio_description(
             self._setup.config.listen.advertised,
@@ -272,7 +275,7 @@ class _Inwards(_Passing):
         super().__init__(setup, inside, call, random, "caller")
         self._phones = phones
 
-    async def place(self, side: Side, inner: Leg) -> _Placed:
+    async def place(self, side: Side, inner: MediaLeg) -> _Placed:
         """Key the caller's side, call the telephone, and answer the caller once that is keyed, too."""
         call = self._call
         if call.request.uri.scheme == "sips":
@@ -329,7 +332,7 @@ class _Outwards(_Passing):
         super().__init__(setup, inside, call, random, "callee")
         self._source = source
 
-    async def place(self, side: Side, inner: Leg) -> _Placed:
+    async def place(self, side: Side, inner: MediaLeg) -> _Placed:
         """Call the other side with a MIKEY offer, and answer the telephone once that is keyed."""
         call = self._call
         keying = self._keying

@@ -15,7 +15,7 @@ from typing import Final
 from sip_testbed.allowance import Allowance, TooOftenError
 from sip_testbed.gateway_codecs import PayloadTypes, in_use, passed, speech_rate, wanted, with_payloads
 from sip_testbed.gateway_counts import UNCHANGED, Unchanged
-from sip_testbed.gateway_keys import NewKeys, SideKeys, Taken
+from sip_testbed.gateway_keys import Negotiated, NewKeys, SideKeys
 from sip_testbed.gateway_refresh import Described, reoffered
 from sip_testbed.gateway_rules import agreed, payloads_of, reasons
 from sip_testbed.media_policy import Refusal
@@ -25,8 +25,7 @@ from voice_dpki.media.relay import Translation
 from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.sip.dtls_sdp import DTLS_PROTOCOLS
 from voice_dpki.sip.sdp import Direction, RtpMap
-from voice_dpki.wire.relay import Leg as MediaLeg
-from voice_dpki.wire.relay import Relay
+from voice_dpki.wire.relay import MediaLeg, Relay
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.sip.call import Leg
 from voice_dpki.wire.sip.changes import Reinvite, UnchangedError
@@ -74,7 +73,7 @@ class CallEnd:
         self.described = replace(self.described, ours=ours)
         return offer.serialize()
 
-    def take(self, taken: Taken) -> None:
+    def take(self, taken: Negotiated) -> None:
         """Take new descriptions and keys, and send media where the other side's has them; raises MalformedError.
 
         With DTLS the handshake, or ICE, has found where that is.
@@ -210,14 +209,14 @@ class Changes:
         if keys is None and end.keys.bound_to_ssrc and speech_rate(payloads) != clock:
             raise MalformedError("a codec of another clock rate takes new keys, for another SSRC (RFC 7160 §4.1)")
 
-    def _settled(self, end: CallEnd, other: CallEnd, taken: Taken, payloads: Sequence[RtpMap]) -> Taken:
+    def _settled(self, end: CallEnd, other: CallEnd, taken: Negotiated, payloads: Sequence[RtpMap]) -> Negotiated:
         """Return what holds for an end with our answer to its offer: `payloads`, and the other's direction."""
         described = taken.described
         direction = described.agreed.audio_direction.answered_by(other.described.agreed.audio_direction)
         ours = end.described.next(with_payloads(described.ours, payloads), direction)
         return replace(taken, described=replace(described, ours=ours))
 
-    def _take(self, end: CallEnd, other: CallEnd, taken: Taken) -> None:
+    def _take(self, end: CallEnd, other: CallEnd, taken: Negotiated) -> None:
         """Take what our answer settles, which is about to be sent.
 
         The end gets its new stream once it has the answer, and another codec's packets not before: telephones bind

@@ -38,7 +38,7 @@ class NewKeys:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class Negotiated:
     """What an offer or an answer of one side leaves agreed, and the keys that are new in it."""
 
     described: Described
@@ -55,7 +55,7 @@ class SideKeys(Protocol):
     bound_to_ssrc: bool
     """Whether each key of ours is for one SSRC."""
 
-    async def accept(self, described: Described, whole: SessionDescription, at: int) -> Taken:
+    async def accept(self, described: Described, whole: SessionDescription, at: int) -> Negotiated:
         """Take up the keys of an offer, whose section at index `at` is the one in use; `ours` then fits it.
 
         `described` is what holds until now.
@@ -69,7 +69,9 @@ class SideKeys(Protocol):
         """
         ...
 
-    async def confirm(self, described: Described, ours: SessionDescription, answer: SessionDescription) -> Taken:
+    async def confirm(
+        self, described: Described, ours: SessionDescription, answer: SessionDescription
+    ) -> Negotiated:
         """Take the answer to our offer `ours`, which may have been proposed with new keys."""
         ...
 
@@ -86,7 +88,7 @@ class SdesKeys:
     def __init__(self, random: Random) -> None:
         self._random = random
 
-    async def accept(self, described: Described, whole: SessionDescription, at: int) -> Taken:
+    async def accept(self, described: Described, whole: SessionDescription, at: int) -> Negotiated:
         """Keep the call's key if the offer has it, under its new number (§5.1.2), else take up its first.
 
         With a new key of the telephone's goes a new one of ours.
@@ -94,26 +96,28 @@ class SdesKeys:
         audio, own = whole.narrowed(at), described.crypto
         kept = _found(audio, own.theirs)
         if kept is not None:
-            return Taken(Described(numbered(described.ours, kept.tag), whole, only(audio, kept)), None)
+            return Negotiated(Described(numbered(described.ours, kept.tag), whole, only(audio, kept)), None)
         theirs = crypto_to_take(audio.audio.attributes(CRYPTO), frozenset(CryptoSuite))
         ours = Crypto(theirs.tag, theirs.suite, self._random.token(theirs.suite.key_bytes))
         protection = AnySourceSrtp(ours.suite, send=ours.key, receive=theirs.key)
         told = _with(described.ours, CRYPTO, ours.serialize())
-        return Taken(Described(told, whole, only(audio, theirs)), NewKeys(protection, ours.suite))
+        return Negotiated(Described(told, whole, only(audio, theirs)), NewKeys(protection, ours.suite))
 
     async def proposer(self) -> None:
         """Leave our key: it is bound to no SSRC."""
 
-    async def confirm(self, described: Described, ours: SessionDescription, answer: SessionDescription) -> Taken:
+    async def confirm(
+        self, described: Described, ours: SessionDescription, answer: SessionDescription
+    ) -> Negotiated:
         """Take the answer's key, which may be another one. Ours goes on, and what is sent under it."""
         before = described.crypto
         own = Crypto.parse(ours.audio.attributes(CRYPTO)[0])
         _, theirs = check_crypto_answer([own], answer.audio.attributes(CRYPTO))
         taken = Described(ours, answer, answer.narrowed(section_in_use(ours)))
         if theirs.key == before.theirs.key:
-            return Taken(taken, None)
+            return Negotiated(taken, None)
         protection = AnySourceSrtp(own.suite, send=own.key, receive=theirs.key)
-        return Taken(taken, NewKeys(protection, own.suite, sends=False))
+        return Negotiated(taken, NewKeys(protection, own.suite, sends=False))
 
     def forget(self) -> None:
         """Do nothing."""
@@ -124,16 +128,18 @@ class DtlsKeys:
 
     bound_to_ssrc = False
 
-    async def accept(self, described: Described, whole: SessionDescription, at: int) -> Taken:
+    async def accept(self, described: Described, whole: SessionDescription, at: int) -> Negotiated:
         """Keep the association; a side that leaves the choice open keeps its side of the handshake."""
-        return Taken(Described(described.ours, whole, settled(whole.narrowed(at), described.agreed)), None)
+        return Negotiated(Described(described.ours, whole, settled(whole.narrowed(at), described.agreed)), None)
 
     async def proposer(self) -> None:
         """Leave the keys: they are bound to no SSRC."""
 
-    async def confirm(self, described: Described, ours: SessionDescription, answer: SessionDescription) -> Taken:
+    async def confirm(
+        self, described: Described, ours: SessionDescription, answer: SessionDescription
+    ) -> Negotiated:
         """Keep the association."""
-        return Taken(Described(ours, answer, answer.narrowed(section_in_use(ours))), None)
+        return Negotiated(Described(ours, answer, answer.narrowed(section_in_use(ours))), None)
 
     def forget(self) -> None:
         """Do nothing."""
@@ -149,19 +155,19 @@ class MikeyKeys:
         self._peer_uri = peer_uri
         self._proposed: Any = None
 
-    async def accept(self, described: Described, whole: SessionDescription, at: int) -> Taken:
+    async def accept(self, described: Described, whole: SessionDescription, at: int) -> Negotiated:
         """Answer another offer of keys than the last, or an update of the call's bundle."""
         audio = whole.narrowed(at)
         values = audio.audio_key_mgmt
         if values == described.agreed.audio_key_mgmt:
-            return Taken(Described(described.ours, whole, audio), None)
+            return Negotiated(Described(described.ours, whole, audio), None)
         if not values:
             raise MalformedError("the offer has no key management any more: media in clear are refused")
         answer = await accept_again(self._keying, values, self._peer_uri, len(keyed_with(whole, at)))
         ours = _with(described.ours, KEY_MGMT, key_mgmt_value(answer.message))
         keys = _mikey(keys_of(answer.keys, whole, at))
         keep = partial(self._keying.updating.answered, answer.bundle)
-        return Taken(Described(ours, whole, audio), replace(keys, keep=keep))
+        return Negotiated(Described(ours, whole, audio), replace(keys, keep=keep))
 
     async def proposer(self) -> Proposer:
         """Have a message of its own for each try: the other side would take the same one for a replay."""
@@ -173,7 +179,9 @@ class MikeyKeys:
         self._proposed = self._keying.offer(self._peer_uri)
         return _with(ours, KEY_MGMT, key_mgmt_value(self._proposed.message))
 
-    async def confirm(self, described: Described, ours: SessionDescription, answer: SessionDescription) -> Taken:
+    async def confirm(
+        self, described: Described, ours: SessionDescription, answer: SessionDescription
+    ) -> Negotiated:
         """Verify the answer to new keys; else it repeats that of before."""
         at = section_in_use(ours)
         taken = Described(ours, answer, answer.narrowed(at))
@@ -181,9 +189,9 @@ class MikeyKeys:
         if self._proposed is None:
             if values != described.agreed.audio_key_mgmt:
                 raise MalformedError("the answer has other key management, and no new keys were offered")
-            return Taken(taken, None)
+            return Negotiated(taken, None)
         keys = await self._keying.confirm(self._proposed, values)
-        return Taken(taken, _mikey(keys_of(keys, ours, at)))
+        return Negotiated(taken, _mikey(keys_of(keys, ours, at)))
 
     def forget(self) -> None:
         """Forget the bundle of what was proposed."""

@@ -28,7 +28,7 @@ from voice_dpki.sip.sdp import (
 from voice_dpki.wire.dtls import DtlsIdentity
 from voice_dpki.wire.dtls_leg import DtlsLeg
 from voice_dpki.wire.ice_lite import IceLite
-from voice_dpki.wire.relay import Leg
+from voice_dpki.wire.relay import MediaLeg
 
 INFORMATION: Final = "i=encrypted to the gateway only"
 """The line of the media section that a telephone may show (RFC 8866 §5.4)."""
@@ -43,7 +43,7 @@ class Side(Protocol):
         ...
 
     @property
-    def leg(self) -> Leg:
+    def leg(self) -> MediaLeg:
         """The sockets and protection."""
         ...
 
@@ -87,7 +87,7 @@ class SdesSide:
 
     protocols = SECURE_PROTOCOLS
 
-    def __init__(self, leg: Leg, advertised: str, random: Random) -> None:
+    def __init__(self, leg: MediaLeg, advertised: str, random: Random) -> None:
         self.leg = leg
         self.keys = SdesKeys(random)
         self._advertised = advertised
@@ -259,5 +259,5 @@ def _description(
 def side_for(media: str, host: str, advertised: str, identity: DtlsIdentity, random: Random) -> Side:
     """Return the side of a new call, whose leg is not open yet: `media` is "sdes" or "dtls"."""
     if media == "sdes":
-        return SdesSide(Leg(host), advertised, random)
+        return SdesSide(MediaLeg(host), advertised, random)
     return DtlsSide(DtlsLeg(host, identity, IceLite(random)), advertised, random)

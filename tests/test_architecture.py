@@ -2,11 +2,12 @@
 
 import ast
 import re
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from tests.architecture import PAGE, ROOT, circles_of, merge, redrawn, reduce
+from tests.architecture import LIBRARY, PAGE, ROOT, SERVICES, circles_of, merge, redrawn, reduce
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\[`([\w.]+)`\]\(([^)]+\.py)\)")
@@ -42,6 +43,19 @@ def test_each_link_to_code_names_what_is_meant() -> None:
     links = LINK.findall(page)
     assert len(links) > 100
     assert len(links) == page.count(".py)")
+
+
+def test_a_class_has_a_name_of_its_own_in_its_room() -> None:
+    """A room is a service, or a package of the library: who reads one there must not ask which is meant."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for file in chain.from_iterable((ROOT / package).rglob("*.py") for package in (LIBRARY, *SERVICES)):
+        path = file.relative_to(ROOT)
+        room = "/".join(path.parts[: 2 if path.parts[0] == LIBRARY else 1])
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault((room, node.name), []).append(str(path))
+    assert len(places) > 1000
+    assert {key: files for key, files in places.items() if len(files) > 1} == {}
 
 
 def names_in(file: Path) -> set[str]:

@@ -39,7 +39,7 @@ from voice_dpki.mikey.keys import SrtpKeys, StreamKey
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.sdp import key_mgmt_value
 from voice_dpki.sip.sdp import Direction, SessionDescription
-from voice_dpki.wire.relay import Leg as MediaLeg
+from voice_dpki.wire.relay import MediaLeg
 from voice_dpki.wire.sip.changes import Reinvite, UnchangedError
 
 ANSWERS = {"sendrecv": "sendrecv", "sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive"}

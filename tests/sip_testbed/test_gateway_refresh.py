@@ -16,8 +16,7 @@ from voice_dpki.sip.sdp import SECURE, Direction, RtpMap, SessionDescription, au
 from voice_dpki.wire.dtls import DtlsIdentity
 from voice_dpki.wire.dtls_leg import DtlsLeg
 from voice_dpki.wire.ice_lite import IceLite
-from voice_dpki.wire.relay import Leg as MediaLeg
-from voice_dpki.wire.relay import Relay
+from voice_dpki.wire.relay import MediaLeg, Relay
 
 OURS = audio_description("127.0.0.8", 4000, [RtpMap(0, "PCMU/8000")], session_id=1, key_mgmt=["mikey Ag=="])
 THEIRS = audio_description("127.0.0.9", 5000, [RtpMap(0, "PCMU/8000")], session_id=2, key_mgmt=["mikey AQ=="])

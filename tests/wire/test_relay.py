@@ -15,7 +15,7 @@ from voice_dpki.media.relay import Translation
 from voice_dpki.media.rtcp import ReceiverReport, SourceDescription, parse_compound
 from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.wire import relay as relay_module
-from voice_dpki.wire.relay import MAX_HELD, MAX_HELD_SOURCES, NOT_KEYED, UNAUTHENTIC, Leg, Relay
+from voice_dpki.wire.relay import MAX_HELD, MAX_HELD_SOURCES, NOT_KEYED, UNAUTHENTIC, MediaLeg, Relay
 
 HOST, SUITE = "127.0.0.1", "AES_CM_128_HMAC_SHA1_80"
 TIMEOUT_S = 30
@@ -28,7 +28,7 @@ class Peer:
         ours, theirs = bytes([key]) * 30, bytes([key + 1]) * 30
         self.srtp = AnySourceSrtp(SUITE, send=ours, receive=theirs)
         self.leg_srtp = AnySourceSrtp(SUITE, send=theirs, receive=ours)
-        self.leg = Leg(HOST)
+        self.leg = MediaLeg(HOST)
         self.socket = bound()
 
     @property

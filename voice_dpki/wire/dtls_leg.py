@@ -16,7 +16,7 @@ from voice_dpki.wire.dtls_listener import DtlsListener
 from voice_dpki.wire.early import Address, EarlyPackets
 from voice_dpki.wire.ice_lite import IceLite
 from voice_dpki.wire.media_peer import check_address
-from voice_dpki.wire.relay import UNAUTHENTIC, Leg
+from voice_dpki.wire.relay import UNAUTHENTIC, MediaLeg
 
 HANDSHAKE_S: Final = 20.0
 """Longest time from the answer to the end of the handshake."""
@@ -28,8 +28,8 @@ EARLY_RECORDS: Final = 2
 """Most datagrams of one source that wait for the SDP: a ClientHello, in two fragments or sent again."""
 
 
-class DtlsLeg(Leg):
-    """See `Leg`; what is read by `handshake` keys it in place of `start`. Make it within a running event loop."""
+class DtlsLeg(MediaLeg):
+    """A `MediaLeg` that `handshake` keys, in place of `start`. Make it within a running event loop."""
 
     def __init__(self, host: str, identity: DtlsIdentity, ice: IceLite) -> None:
         super().__init__(host)

@@ -35,7 +35,7 @@ HEARD_S: Final = 1.0
 """Longest time that we wait for a packet under the newest keys before we send under them."""
 
 
-class Leg:
+class MediaLeg:
     """One side of the call: an even port for RTP and the next for RTCP, at `host`. Close it in any case.
 
     Media go to where the SDP says, and from then on to where the newest authentic packet came from (RFC 7362 §4).
@@ -243,10 +243,10 @@ class Counts(Protocol):
 class Relay:
     """Passes the media of two legs on to each other, once both have keys."""
 
-    def __init__(self, inside: Leg, outside: Leg, counts: Counts) -> None:
+    def __init__(self, inside: MediaLeg, outside: MediaLeg, counts: Counts) -> None:
         self._inside, self._outside = inside, outside
         self._counts = counts
-        self._to: dict[Leg, Translation] = {}
+        self._to: dict[MediaLeg, Translation] = {}
         """What makes the stream that each leg sends."""
 
     def start(self, outwards: Translation, inwards: Translation) -> None:
@@ -255,15 +255,15 @@ class Relay:
         self._inside.deliver_to(self._passing(self._inside, self._outside, "outside"))
         self._outside.deliver_to(self._passing(self._outside, self._inside, "inside"))
 
-    def sent_to(self, leg: Leg) -> Translation:
+    def sent_to(self, leg: MediaLeg) -> Translation:
         """Return what makes the stream that `leg` sends."""
         return self._to[leg]
 
-    def expect_source(self, leg: Leg) -> None:
+    def expect_source(self, leg: MediaLeg) -> None:
         """Take up other sources of a leg that has new keys."""
         self._to[self._other(leg)].expect_source()
 
-    def send_other(self, leg: Leg, stream: Translation) -> None:
+    def send_other(self, leg: MediaLeg, stream: Translation) -> None:
         """Have `leg` send another stream, of another SSRC, from now on."""
         self._to[leg] = stream
 
@@ -272,10 +272,10 @@ class Relay:
         now_s = asyncio.get_running_loop().time()
         return now_s - min(max(leg.heard_s or since_s, since_s) for leg in (self._inside, self._outside))
 
-    def _other(self, leg: Leg) -> Leg:
+    def _other(self, leg: MediaLeg) -> MediaLeg:
         return self._outside if leg is self._inside else self._inside
 
-    def _passing(self, of: Leg, to: Leg, side: str) -> Callable[[bytes, bool], None]:
+    def _passing(self, of: MediaLeg, to: MediaLeg, side: str) -> Callable[[bytes, bool], None]:
         def deliver(clear: bytes, is_control: bool) -> None:
             there, back = self._to[to], self._to[of]
             try:
