@@ -28,10 +28,10 @@ log = logging.getLogger(__name__)
 
 
 BACKLOG = 128
-"""How many may have connected without being accepted yet."""
+"""Most connections that wait to be accepted (listen(2))."""
 
 FINISH_S = 2.5
-"""How long those who have connected are still answered at the end: as long as the daemon's plugin waits."""
+"""How long open connections are still answered at the end: the timeout of the daemon's plugin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Agent:
     async def serving(self, path: Path) -> AsyncIterator[None]:
         """Serve on a unix socket that the caller has claimed, while the context lasts; raises LocalError.
 
-        At the end, those who have connected are answered, within FINISH_S.
+        At the end, requests on open connections are answered, within FINISH_S.
         """
         listening = listen_at(path, BACKLOG)
         server = await asyncio.get_running_loop().create_unix_server(self._conversations.begin, sock=listening)
@@ -91,7 +91,7 @@ class Agent:
             fields |= {"code": refusal.code, "step": refusal.step, "reason": refusal.sentence}
             self._refusals.add(**fields)
             return AgentAnswer(yes=False, code=refusal.code, sentence=f"step {refusal.step}: {refusal.sentence}")
-        # The daemon verifies AUTH only now, so all that is known is that the ledger vouches for the certificate.
+        # Not yet "attached": the daemon verifies AUTH only now. The ledger vouches for the certificate, no more.
         log.info("vouched for", extra={"fields": {"identity": question.identity, **fields}})
         if self._live is not None:
             self._live.add(question)
@@ -119,7 +119,7 @@ class Agent:
 
 
 def _question(request: Request, known: KnownCertificates) -> Question:
-    """Return the question that a request asks; raises PeerRefusedError if certificate and identity do not go."""
+    """Return the question that a request asks; raises PeerRefusedError if the certificate lacks the identity."""
     assert request.identification is not None
     try:
         profile = known.read(request.certificate)

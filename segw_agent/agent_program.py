@@ -1,4 +1,4 @@
-"""`segw-agent start`: the agent and what works beside it, begun in an order in which no inquiry is lost."""
+"""`segw-agent start`: the agent and its background tasks, started in an order that loses no inquiry."""
 
 import asyncio
 import contextlib
@@ -45,7 +45,7 @@ class AgentProgram:
         clock: Clock,
         tracer: IkeTracer,
     ) -> None:
-        """Raise LocalError if the configuration does not go together."""
+        """Raise LocalError if the configuration is inconsistent."""
         self._path, self._config, self._tracer = path, config, tracer
         self._parts = assemble(setup, policy, clock, tracer, staple=True)
         self._control = ViciControl(resolve(path, config.vici)) if config.vici else None
@@ -58,8 +58,8 @@ class AgentProgram:
         return resolve(self._path, self._config.socket)
 
     async def run(self, stop: asyncio.Event, *, take_over: bool) -> None:
-        """Serve until `stop` is set. With `take_over`, instead of the agent that serves now, which is ended."""
-        async with AsyncExitStack() as stack, AsyncExitStack() as serving:  # whoever asked is answered first
+        """Serve until `stop` is set. With `take_over`, replace and end the agent that serves the socket now."""
+        async with AsyncExitStack() as stack, AsyncExitStack() as serving:  # pending requests are answered first
             stack.push_async_callback(self._parts.aclose)
             if self._control is not None:
                 stack.callback(self._control.close)
@@ -76,7 +76,7 @@ class AgentProgram:
             await stop.wait()
 
     async def _begin(self, stack: AsyncExitStack, serving: AsyncExitStack) -> None:
-        """Begin as the only agent of the socket and of the list of live SAs."""
+        """Start as the only agent of the socket and of the list of live SAs."""
         stack.enter_context(claim(self.socket))
         self._keep()
         await self._follow(stack)
@@ -84,7 +84,7 @@ class AgentProgram:
         await serving.enter_async_context(self._agent.serving(self.socket))
 
     async def _succeed(self, before: Predecessor, stack: AsyncExitStack, serving: AsyncExitStack) -> None:
-        """Answer in the place of another agent, end it, and take its list of live SAs over."""
+        """Serve in place of another agent, end it, and take over its list of live SAs."""
         await self._follow(stack)
         await serving.enter_async_context(self._agent.serving(self.socket))
         log.info("taking over", extra={"fields": {"socket": str(self.socket)}})
@@ -114,14 +114,14 @@ class AgentProgram:
             await self._control.listening()
 
     async def _check(self, stack: AsyncExitStack) -> None:
-        """Check live SAs, and tell how things are."""
+        """Check live SAs, and serve metrics and health."""
         if self._sas is not None:
             await stack.enter_async_context(working([self._sas.run()]))
         await stack.enter_async_context(metrics_served(self._config.listen, self._parts.watch))
 
 
 def _own(config: AgentConfig, setup: SegwSetup, parts: Assembly, clock: Clock) -> Own | None:
-    """Return what the daemon's own side may send, if the agent has its certificate and key; raises LocalError."""
+    """Return the daemon's own statements; None if the agent lacks its certificate and key. Raises LocalError."""
     party = setup.party
     if party is None:
         if config.integrity is not None:

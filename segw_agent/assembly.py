@@ -1,4 +1,4 @@
-"""Builds the judge and what it needs from a configuration."""
+"""Construction of the judge and its parts from a configuration."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
@@ -106,7 +106,7 @@ def _light(setup: SegwSetup) -> LightClient:
 
 @asynccontextmanager
 async def working(work: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Run tasks while the context lasts. If one fails, the context ends with its error: all of them are needed."""
+    """Run tasks while the context lasts. If one fails, the context ends with its error: all tasks are needed."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(each) for each in work]
@@ -118,6 +118,6 @@ async def working(work: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[No
 
 
 def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first exception of a group, at any depth: the others followed from it."""
+    """Return the first exception of a group, at any depth: it caused the others."""
     first: BaseException = errors.exceptions[0]
     return first_of(first) if isinstance(first, BaseExceptionGroup) else first

@@ -139,7 +139,7 @@ class IntegritySection(Config, frozen=True, kw_only=True):
 
 
 class RetransmissionSection(Config, frozen=True, kw_only=True):
-    """How often, and at which intervals, a request is retransmitted to a silent peer."""
+    """Number and intervals of retransmissions of a request to a peer that does not answer."""
 
     first_s: PositiveSeconds = 1.0
     factor: PositiveSeconds = 2.0

@@ -1,7 +1,7 @@
-"""A connection to the agent's socket: frames of requests, each answered before the next one is looked at.
+"""A connection to the agent's socket: frames of requests, each answered before the next one is parsed.
 
-It is a protocol of asyncio rather than a pair of streams: devices come back by the thousand, each with a connection
-of its own, and streams would take as long for one as the cache for its verdict.
+It is an asyncio protocol, not a pair of streams: devices reattach by the thousand, each with a connection of its
+own, and the streams of one would cost as much time as its verdict from the cache.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from voice_dpki.wire.tasks import Background
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 256
-"""More than one for each of the daemon's threads."""
+"""Most open connections: more than one for each of the daemon's threads."""
 
 MAX_FRAME_BYTES = LENGTH_BYTES + 2 ** (8 * LENGTH_BYTES) - 1
-"""While a request is answered, no more is read than this, and what the system gives at once."""
+"""Largest frame. While a request is answered, no more than this and one read's worth of bytes is buffered."""
 
 IDLE_S = 300.0
 """A connection without a request for this long is closed; the client opens another."""
@@ -47,7 +47,7 @@ class Conversations:
         return len(self._open)
 
     def begin(self) -> "Conversation":
-        """Take a new connection, as the factory that the event loop asks."""
+        """Return the protocol of a new connection: the event loop's factory."""
         return Conversation(self)
 
     def add(self, conversation: "Conversation") -> bool:
@@ -61,7 +61,7 @@ class Conversations:
         self._closed.set()
 
     async def finish(self) -> None:
-        """Answer whoever has asked or has not asked yet, close all other connections, and wait for their end."""
+        """Close all connections, and wait; those with a pending request, or none yet, first get an answer."""
         self.ending = True
         for each in list(self._open):
             each.close_if_idle()
@@ -103,12 +103,12 @@ class Conversation(asyncio.Protocol):
             self._transport.close()
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """End. A request that is being answered is judged all the same, as the daemon may have acted on it."""
+        """End the connection. A request in progress is still judged, because the daemon may act on it."""
         self._all.remove(self)
         self._stop_timer()
 
     def close_if_idle(self) -> None:
-        """Close the connection unless the client waits for an answer, or has not asked yet."""
+        """Close the connection unless the client waits for an answer, or has sent no request yet."""
         if self._answered and not (self._answering or self._received):
             self._transport.close()
 
@@ -122,7 +122,7 @@ class Conversation(asyncio.Protocol):
         self._advance()
 
     def eof_received(self) -> bool:
-        """Answer what came, and then close."""
+        """Answer the received requests, and then close."""
         self._ended = True
         self._advance()
         return True
@@ -137,7 +137,7 @@ class Conversation(asyncio.Protocol):
         self._advance()
 
     def _advance(self) -> None:
-        """Answer the next request if it is whole, and no other one is under way."""
+        """Answer the next request if it is complete and no other one is in progress."""
         if self._transport.is_closing():
             return
         may_answer = not (self._answering or self._unread)
@@ -151,7 +151,7 @@ class Conversation(asyncio.Protocol):
         self._pause_if_full()
 
     def _next_body(self) -> bytes | None:
-        """Take a whole frame's body; None if it is not there yet, with a limit to the time until it is."""
+        """Take a complete frame's body; None if it is incomplete, and then start the timeout for its rest."""
         received = self._received
         size = LENGTH_BYTES + int.from_bytes(received[:LENGTH_BYTES], "big")
         if LENGTH_BYTES <= len(received) >= size:
@@ -188,7 +188,7 @@ class Conversation(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _pause_if_full(self) -> None:
-        """Read no more for now; a frame that is not whole always leaves room for its rest."""
+        """Pause reading while the buffer is full; an incomplete frame always leaves room for its rest."""
         if len(self._received) > MAX_FRAME_BYTES and not self._paused:
             self._paused = True
             self._transport.pause_reading()

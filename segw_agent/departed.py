@@ -1,4 +1,4 @@
-"""SAs that went lately: the daemon may have rekeyed one of them before, and say so only afterwards."""
+"""SAs that ended lately: the daemon can report late that it had rekeyed one of them before."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from voice_dpki.ikev2.events import SaName, Untrusted
 
 
 class Departure(NamedTuple):
-    """An SA that went without reporting its end itself."""
+    """An SA that ended without a report of its end from the daemon."""
 
     sa: LiveSa
     why: Untrusted | None
@@ -16,7 +16,7 @@ class Departure(NamedTuple):
 
 
 class Departed:
-    """The SAs that went, in the order of time."""
+    """The ended SAs, oldest first."""
 
     def __init__(self, kept_s: float) -> None:
         """Remember each for `kept_s`, the longest time that the report of a rekeying may take."""
@@ -33,10 +33,10 @@ class Departed:
         return next((gone.sa for gone in self._gone.values() if gone.sa.unique_id == unique_id), None)
 
     def take(self, name: SaName) -> Departure | None:
-        """Return what is remembered of an SA, once."""
+        """Remove and return an SA's departure, None if it is not remembered."""
         return self._gone.pop(name, None)
 
     def forget_old(self, now_s: float) -> None:
-        """Forget SAs whose successors would have been heard of by `now_s`."""
+        """Forget SAs whose rekeying would have been reported by `now_s`."""
         while self._gone and self._gone[first := next(iter(self._gone))].at_s < now_s - self._kept_s:
             del self._gone[first]

@@ -120,7 +120,7 @@ class Device:
             self._tracer.result(**_described(outcome))
             if not outcome.attached:
                 await _within(self._settled(attachment.initiator), DELETE_S)
-                if old is not None:  # which is kept: nothing better has come of the attempt
+                if old is not None:  # the attempt failed, so the old SA stays
                     await self._stay(old, stop)
                 return outcome
             if old is not None:
@@ -161,7 +161,7 @@ class Device:
         return attachment
 
     async def _settled(self, initiator: Initiator) -> None:
-        """Wait until a refused gateway has been told so."""
+        """Wait until the refusal has been sent to the gateway."""
         while initiator.state in (State.JUDGING, State.DELETING):  # noqa: ASYNC110 - the machine has no event for it
             await asyncio.sleep(0.01)
 

@@ -1,7 +1,7 @@
 """A vendor's list of devices: a CSV file, as spreadsheets write it.
 
-It may begin with a byte order mark, and its columns may be separated by commas, semicolons or tabs. All that is
-wrong with it is told at once, line by line.
+It may begin with a byte order mark, and its columns may be separated by commas, semicolons or tabs. One error
+reports all wrong lines.
 """
 
 import csv
@@ -53,7 +53,7 @@ def read_rows(path: Path, days: int) -> list[DeviceRow]:
 
 
 def _separator(head: str) -> str:
-    """Return what separates the columns: the sign that the first line has most often, a comma if it has none."""
+    """Return the column separator: the candidate most frequent in the first line, a comma if there is none."""
     return max(_SEPARATORS, key=head.count)
 
 

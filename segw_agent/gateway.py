@@ -177,7 +177,7 @@ class Gateway:
         self._trace_keys(event.sa)
         address = f"; {child.address} assigned" if child and child.address else ""
         self._tracer.note(f"7 IKE SA up, child SA {fields['child']}{address}", ok=child is not None)
-        # The device deletes its old SA itself, once it has judged us (step 9). One that has none says so.
+        # The device deletes its old SA itself, once it has judged us (step 9), unless it says that it has none.
         reason = "the device has lost it, and said so with INITIAL_CONTACT"
         if event.initial_contact and self.responder.forget_others(event.sa, reason, self._clock.steady_s()):
             self._tracer.note("the device has none of its old IKE SAs any more")

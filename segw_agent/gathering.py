@@ -1,8 +1,7 @@
-"""Inquiries at one node that come close together are put to it in one request.
+"""Batching of inquiries to one node: those made close together share a request.
 
-After a power cut all devices of a gateway come back at once, and a request about each would cost the agent more
-than all the rest of its work. A lone inquiry waits for no other, and those of one turn of the event loop go
-together.
+After a power cut all devices of a gateway reattach at once, and a request about each would cost the agent more than
+all the rest of its work. A single inquiry is sent without delay; those of one turn of the event loop form a batch.
 """
 
 import asyncio
@@ -20,17 +19,17 @@ from voice_dpki.wire.tasks import Background
 log = logging.getLogger(__name__)
 
 PAUSE_S = 0.005
-"""Least time from the answer to one request to the next request. What comes in between waits for that one."""
+"""Shortest time from an answer to the next request. Inquiries made meanwhile wait for that request."""
 
 PATIENCE_S = 0.1
-"""How long an answer is waited for before the next request: one that is lost must not hold up all others."""
+"""Longest wait for an answer before the next request is sent: a lost answer must not delay all others."""
 
 MAX_TOGETHER = 64
 """Certificates in one request: as many as strongSwan has threads. An answer takes a few milliseconds to verify."""
 
 
 Asked: TypeAlias = "Mapping[CertDigest, asyncio.Future[Resolution]]"
-"""The certificates of one request, and who waits for each."""
+"""The certificates of one request, each with the future of its inquiries."""
 
 
 class Gathering:
@@ -40,13 +39,13 @@ class Gathering:
         self._client = client
         self._under_way = 0
         self._next_s = 0.0
-        """Before this time of the event loop no further request is made, unless an answer comes."""
+        """Earliest time of the next request, by the event loop's clock; an answer can move it forward."""
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: dict[CertDigest, asyncio.Future[Resolution]] = {}
         self._background = Background(log)
 
     async def aclose(self) -> None:
-        """End what is under way."""
+        """End the inquiries in progress."""
         if self._timer is not None:
             self._timer.cancel()
         await self._background.close()
@@ -55,7 +54,7 @@ class Gathering:
     async def resolve(self, digest: CertDigest) -> Resolution:
         """Ask for a certificate's status, record and member; raises InquiryError.
 
-        Who leaves before the answer takes it from nobody else.
+        A caller that is cancelled does not affect others that wait for the same answer.
         """
         return await asyncio.shield(self._queued(digest))
 
@@ -68,9 +67,9 @@ class Gathering:
         return waiting
 
     def _schedule(self) -> None:
-        """Set the timer for the next request, if anything waits for it.
+        """Set the timer for the next request, if inquiries wait for it.
 
-        It is due at the earliest when the event loop has heard everybody who asks now.
+        It is due in the event loop's next turn at the earliest, so that all inquiries of this turn share it.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -83,14 +82,14 @@ class Gathering:
         self._background.run(self._answer({digest: self._waiting.pop(digest) for digest in digests}))
 
     async def _answer(self, asked: Asked) -> None:
-        """Put one request to the node, and give everybody the answer or the error."""
+        """Send one request to the node, and pass the answer or the error to all waiting callers."""
         try:
             with self._counted():
                 found = await self._found(list(asked))
         except InquiryError as error:
             if len(asked) == 1 or isinstance(error, NodeSilentError):
                 _fail(asked.values(), error)
-            else:  # another certificate may be what it has no answer about
+            else:  # the node may lack an answer about another certificate of the batch
                 await self._answer_each(asked)
         except BaseException:
             _fail(asked.values(), None)
@@ -124,8 +123,8 @@ class Gathering:
 
 
 def _fail(waiting: Iterable["asyncio.Future[Resolution]"], error: InquiryError | None) -> None:
-    """Give everybody the node's error, or that there will be no answer."""
+    """Fail all waiting callers with the node's error; without one, with NodeSilentError."""
     ended = NodeSilentError(HttpUnreachableError("the inquiry has ended without an answer"))
     for each in waiting:
         each.set_exception(error or ended)
-        each.exception()  # all who asked may have gone
+        each.exception()  # all callers may have been cancelled

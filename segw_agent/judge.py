@@ -1,4 +1,4 @@
-"""The judge: goes through the steps, asks the ledger at its step, and checks the rules of all others."""
+"""The judge of IKE peers: inquires at the ledger in one step of the flow, and checks the rules in all others."""
 
 import logging
 from dataclasses import replace
@@ -68,7 +68,7 @@ class Judge:
         return found
 
     async def _found(self, question: Question) -> Found:
-        # A gateway always asks itself: an answer that a device staples may be max_age_s old, and revoked since.
+        # A gateway always inquires itself: a device's stapled answer can be max_age_s old, and revoked since.
         stapled = question.ledger_answer if question.side is Side.DEVICE else None
         digest, step = question.certificate.digest, INQUIRY_STEPS[question.side]
         try:
@@ -77,7 +77,7 @@ class Judge:
             raise inquiry_refusal(question.side, error) from None
 
     def _note_passed(self, step: Step, question: Question, found: Found) -> None:
-        """Trace that a step was passed, as the flow has it."""
+        """Trace that a step was passed, with the flow's number."""
         record = found.resolution.record
         if step is Step.CERTIFICATE and record is not None:
             number, whose = ("5.4", "certificate") if question.side is Side.GATEWAY else ("8", "SeGW's certificate")

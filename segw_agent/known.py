@@ -1,18 +1,18 @@
-"""Certificates that the ledger vouched for, already read: they come again, all at once after a power cut.
+"""A cache of parsed certificates that the ledger vouched for: devices return, all at once after a power cut.
 
-Reading one takes longer than all the rest of a verdict from the cache, most of it for the self-signature. What a
-certificate says never changes, so it is not the ledger's answer that is kept here: each verdict asks for that.
+Parsing one takes longer than all the rest of a verdict from the cache, mostly for the self-signature. Its content
+never changes. The ledger's answer does, so it is not cached here: each verdict looks it up.
 """
 
 from voice_dpki.x509.profile import CertificateProfile
 from voice_dpki.x509.recorded import profile_of
 
 MAX_KNOWN = 20_000
-"""More than the devices of a gateway, at about 3 kB each."""
+"""Most certificates cached: more than the devices of a gateway, at about 3 kB each."""
 
 
 class KnownCertificates:
-    """The certificates, least recently used first. Strangers' are not kept, so they displace none."""
+    """The cache, least recently used first. Strangers' certificates are not cached, so they displace none."""
 
     def __init__(self, most: int = MAX_KNOWN) -> None:
         self._most = most

@@ -1,6 +1,6 @@
 """The judge's lookups on the ledger: a current cached answer, one stapled by the peer, or one from an inquiry node.
 
-From wherever it comes, an answer is used only after its proof was verified, by a chain of trust from the genesis.
+An answer from any source is used only after its proof was verified, by a chain of trust from the genesis.
 """
 
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ class Ledger:
         self._clock, self._tracer, self._watch, self._trust_file = clock, tracer, watch, trust_file
 
     async def aclose(self) -> None:
-        """End the inquiries that are under way."""
+        """End the inquiries in progress."""
         for gathering in self._gatherings.values():
             await gathering.aclose()
 

@@ -38,13 +38,13 @@ SWEEP_AT_ONCE = 64
 """Certificates that are checked at the same time."""
 
 END_AT_ONCE = 256
-"""SAs that the daemon is told to end at the same time: a vendor that is removed may have thousands.
+"""SAs that the daemon is told to end at the same time: a removed vendor can have thousands.
 
-Twice as many as go to charon in one go, so that it has something to do while we look at what became of the others.
+Twice a batch for charon, so that it has work while we check the outcomes of the other batch.
 """
 
 SETTLED_S = 2.0
-"""How long after its admission an SA must be on the daemon's list; if it is not, `reconcile` takes it for gone."""
+"""Time from admission by which an SA must be on the daemon's list; otherwise `reconcile` treats it as gone."""
 
 UNSEEN_S = 30.0
 """How long an admitted SA may take to be established; after that it is forgotten if the daemon does not list it.
@@ -83,13 +83,13 @@ class LiveSas:
         self._trusted: set[SaName] = set()
         """SAs whose peer the daemon is known to have authenticated, as the log says."""
         self._soonest_s = inf
-        """No certificate of a live SA expires before this time, in Unix seconds."""
+        """Earliest possible expiry of a live SA's certificate, in Unix seconds."""
         self._held_to: Policy | None = None
-        """The policy whose lists all live SAs were held to."""
+        """The policy by whose lists all live SAs were last checked."""
         self._unsure: set[CertDigest] = set()
-        """Certificates that may have changed since they were last found good."""
+        """Certificates that may have changed since they were last found trusted."""
         self._unanswered: set[CertDigest] = set()
-        """The last batch without an answer; it comes last in the next sweep, so as not to hold up the others."""
+        """The last batch without an answer; it comes last in the next sweep, so as not to delay the others."""
         self._unendable = Seldom(log)
         self._silent = False
         """Whether the log says that live SAs cannot be checked."""
@@ -115,7 +115,7 @@ class LiveSas:
         """Add an SA whose peer is trusted."""
         sa = LiveSa.of(question, self._clock.steady_s())
         self._keep(sa)
-        held = self._watch.held(sa.digest)  # what is held may be newer than the judgement
+        held = self._watch.held(sa.digest)  # the cached answer may be newer than the judgement
         if held is None or not self._checked(sa.digest, held):
             self._unsure.add(sa.digest)
 
@@ -132,7 +132,7 @@ class LiveSas:
     def _replace_older_than(self, name: SaName) -> None:
         """End a device's older SAs with the same gateway by the same connection (step 9 of the flow).
 
-        strongSwan has only a Responder replace SAs, so the device's agent does it, once the device has judged.
+        In strongSwan only a responder replaces SAs, so the device's agent does it, once the device has judged.
         """
         new = self._sas.get(name)
         if new is None or new.side is not Side.DEVICE:
@@ -155,23 +155,23 @@ class LiveSas:
             self._log.remove(name)
 
     def renamed(self, unique_id: int, new: SaName, new_id: int) -> None:
-        """Note that the daemon has rekeyed an SA, which has new SPIs and a new number from now on."""
+        """Note that the daemon has rekeyed an SA, and its new SPIs and number."""
         sa = next((each for each in self._sas.values() if each.unique_id == unique_id), None)
         sa = sa or self._departed.numbered(unique_id)
         if sa is not None:
             self._rename(sa, sa.renamed(new, new_id))
 
     def moved(self, old: SaName, new: SaName) -> None:
-        """Note that an SA was rekeyed, and has a new name from now on."""
+        """Note that an SA was rekeyed, and its new name."""
         sa = self._sas.get(old)
         if sa is not None:
             self._rename(sa, sa.renamed(new, sa.unique_id))
 
     def reconcile(self, standing: Mapping[SaName, Standing]) -> None:
-        """Make up for events that were missed: note who is authenticated, who was rekeyed, and end the replaced.
+        """Make up for missed events: note SAs that were authenticated or rekeyed, and end those that were replaced.
 
-        The rekeyed are the unknown SAs of a peer whose known SA is gone. Each has one predecessor: the newest one
-        that is gone. One that is to be ended comes before all others, because its successor must end too.
+        An unknown SA of a peer whose known SA is gone counts as rekeyed. Its predecessor is the peer's newest SA
+        that is gone; one marked to be ended comes before all others, because its successor must end too.
         """
         settled_s = self._clock.steady_s() - SETTLED_S
         gone = [sa for sa in self._sas.values() if sa.name not in standing and sa.since_s < settled_s]
@@ -189,7 +189,7 @@ class LiveSas:
             if each.is_established:
                 before = self._sas.get(name)
                 if before is not None and not before.since_s:
-                    self._trusted.add(name)  # the agent before the restart has said so
+                    self._trusted.add(name)  # logged by the agent before the restart
                 self.established(name)
 
     async def run(self) -> None:
@@ -204,7 +204,7 @@ class LiveSas:
         why, departure = self._ending.get(old.name), self._departed.take(old.name)
         if departure is not None:
             why = departure.why
-            self._unsure.add(old.digest)  # it may have changed while nobody looked
+            self._unsure.add(old.digest)  # it may have changed between the two names
         for each in new:
             self._keep(each)
             if old.name in self._trusted:
@@ -285,7 +285,7 @@ class LiveSas:
                 await asyncio.sleep(self._watch.bound_s)
 
     def _hold_to_lists(self) -> None:
-        """Hold all SAs to lists that have changed, also while no node answers; a sweep sees to the rest."""
+        """Check all SAs by changed lists, also while no node answers; a sweep checks the other rules."""
         if self._judge.policy == self._held_to:
             return
         self._held_to = self._judge.policy
@@ -309,7 +309,7 @@ class LiveSas:
             self._mark_expired(now_s)
 
     def _mark_expired(self, now_s: float) -> None:
-        """Mark expired SAs; scan the list only when one is due, for it may have a hundred thousand entries."""
+        """Mark expired SAs; scan the list only when one is due, because it can have 100,000 entries."""
         if now_s <= self._soonest_s:
             return
         for sa in self._sas.values():
@@ -331,7 +331,7 @@ class LiveSas:
             silent = {digest for digest, done in zip(batch, checked, strict=True) if not done}
             left |= silent
             if self._ending:
-                self._wake.set()  # the daemon ends these while the next ones are checked
+                self._wake.set()  # so that the daemon ends these while the next ones are checked
             if len(silent) == len(batch):
                 self._unanswered = silent
                 left.update(ordered[at + SWEEP_AT_ONCE :])
@@ -354,7 +354,7 @@ class LiveSas:
         return True
 
     def _say_unchecked(self, reason: str) -> None:
-        """Log that live SAs cannot be checked, once until they can be again, however many there are."""
+        """Log that live SAs cannot be checked: once, until a check succeeds again."""
         if not self._silent:
             self._silent = True
             log.warning("live SAs cannot be checked", extra={"fields": {"reason": reason}})
@@ -374,13 +374,13 @@ class LiveSas:
         return True
 
     async def _end_marked(self) -> None:
-        """End all that are marked, many at a time; what fails is left to the next tick."""
+        """End all marked SAs, END_AT_ONCE at a time; failures are retried at the next tick."""
         waiting = deque(self._ending.keys() - self._under_way)
         failed = 0
 
         async def work() -> None:
             nonlocal failed
-            while waiting and failed < END_AT_ONCE:  # a daemon that is gone fails each, and takes its time for it
+            while waiting and failed < END_AT_ONCE:  # with the daemon gone, each attempt fails slowly
                 name = waiting.popleft()
                 if name not in self._under_way and not await self._end_one(name):
                     failed += 1

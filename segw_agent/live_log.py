@@ -32,7 +32,7 @@ from voice_dpki.x509.tnauthlist import TnAuthList
 log = logging.getLogger(__name__)
 
 MAX_TURNS = 64
-"""Most calls of `catch_up` to one attempt to write the file: their number doubles with each failure, up to this."""
+"""Most calls of `catch_up` per attempt to write the file: the number doubles with each failure up to this."""
 
 SPARE_LINES = 10_000
 """The file is rewritten when it has this many lines more than there are live SAs."""
@@ -87,15 +87,15 @@ class LiveSa:
         )
 
     def peer(self, found: Resolution | None, now_s: float) -> Attached:
-        """Return the peer as the rules take it, with what the ledger proves of it, if it was asked, at `now_s`."""
+        """Return the peer in the rules' form; `found` is the ledger's answer at `now_s`, None if not asked."""
         return Attached(side=self.side, names=self.names(), claims=self, found=found, now_s=now_s)
 
     def names(self) -> PeerNames:
-        """Return the peer's names, by which the lists judge it."""
+        """Return the peer's names, to which the lists apply."""
         return PeerNames(self.identity, self.dns_names, self.uris, self.common_name, self.subject)
 
     def leaves(self) -> tuple[bytes, bytes]:
-        """Return the keys of the ledger's leaves that decide: the certificate's and its organisation's."""
+        """Return the keys of the ledger's leaves on which the SA depends: its certificate's and organisation's."""
         return self.digest, member_key(self.organization)
 
     def replaceable_by(self, new: "LiveSa") -> bool:
@@ -175,7 +175,7 @@ class LiveLog:
         return self._turns > 0
 
     def shortfall(self) -> str:
-        """Return what people should know while the file is behind; empty if it is not."""
+        """Return a warning while the file is behind; empty if it is not."""
         return BEHIND if self.behind else ""
 
     def reserve(self) -> None:
@@ -275,7 +275,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def _write(path: Path, line: bytes) -> None:
-    """Append a line by one system call, as devices may come by the thousand; raises OSError also if it is cut."""
+    """Append a line by one system call, because devices come by the thousand; raises OSError also if it is cut."""
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if os.write(file, line) < len(line):

@@ -1,7 +1,7 @@
-"""The inquiry nodes: asked in their order within one deadline, those that were silent lately last.
+"""The inquiry nodes, asked in their order within one deadline; nodes that failed lately are asked last.
 
-The deadline holds for all nodes together, because a device's IKE_AUTH and strongSwan's plugin wait no longer. A
-node that hangs gets its share of the time only, so that the next one can still answer.
+One deadline covers all nodes, because a device's IKE_AUTH and strongSwan's plugin wait no longer. A node that hangs
+gets only its share of the time, so that the next one can still answer.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from voice_dpki.wire.ledger.client import LedgerClient
 log = logging.getLogger(__name__)
 
 AWAY_S = 30.0
-"""How long a node that was silent is asked after all others."""
+"""How long after a failure a node is asked last."""
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ class Steady(Protocol):
     """A monotonic clock."""
 
     def steady_s(self) -> float:
-        """Return the time in seconds since some moment."""
+        """Return the time in seconds since an arbitrary moment."""
         ...
 
 
@@ -43,7 +43,7 @@ class Nodes:
     async def ask(
         self, ask: Callable[[str, LedgerClient], Awaitable[T]], failed: Callable[[InquiryError], None]
     ) -> T:
-        """Ask one node after the other until one answers; `failed` is told of each that does not.
+        """Ask one node after the other until one answers; calls `failed` with the error of each that does not.
 
         Raises the last node's InquiryError if none answers in time.
         """
@@ -66,7 +66,7 @@ class Nodes:
         raise problem
 
     def _shares(self) -> Iterator[tuple[str, float]]:
-        """Give each node to ask, and its share of the time that is left then: the rest is for those after it."""
+        """Yield each node to ask, and its share of the remaining time in seconds; the rest is for later nodes."""
         now_s = self._clock.steady_s()
         ordered = sorted(self._clients, key=lambda address: self._away_until_s.get(address, -inf) > now_s)
         for at, address in enumerate(ordered):

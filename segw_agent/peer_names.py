@@ -1,7 +1,8 @@
 """The names of a peer, each in its own kind, and the patterns of the lists that cover them. Pure.
 
-A certificate may bear several names, and the peer chooses which one it shows in IKE. So the lists look at all of
-them: a pattern that denies one denies the peer, and a peer is allowed if all names are that it shows or could show.
+A certificate can have several names, and the peer chooses which one it shows in IKE. So the lists apply to all
+of them: a pattern that denies one denies the peer, and a peer is allowed only if every name that it shows or could
+show is allowed.
 
 A pattern is of one kind: `*`, a DNS name or `*.` and a domain, a URI, or a distinguished name (RFC 4514). It never
 covers a name of another kind that looks alike: `*.a.example` is not about `CN=enb1,O=x.a.example`.
@@ -70,7 +71,7 @@ class PeerNames:
         )
 
     def every(self) -> tuple[tuple[Kind, str], ...]:
-        """Return all names, also those that only say who is meant: the subject, and a host's name within it."""
+        """Return all names, including the merely descriptive ones: the subject, and a host's name within it."""
         return (*self.presentable(), (Kind.SUBJECT, self.subject), (Kind.HOST, self.common_name))
 
 
@@ -81,7 +82,7 @@ def subject_of(der: bytes) -> str:
 
 
 def check_pattern(pattern: str) -> None:
-    """Check that a pattern is one; raises ValueError."""
+    """Check the form of a pattern; raises ValueError."""
     if "*" in pattern.removeprefix("*.") and pattern != EVERYTHING:
         raise ValueError(f"{pattern!r} is neither a name, nor *. and a domain, nor * alone")
     if _DN.match(pattern) and not _attributes(pattern):

@@ -1,6 +1,6 @@
-"""The admission policy, as it stands in the configuration, and the question that it answers. Pure.
+"""The admission policy of the configuration, and the question that it answers. Pure.
 
-Whatever is not allowed is refused. The rules, and where each of them applies, stand in `segw_agent.rules`.
+A peer that is not allowed is refused. `segw_agent.rules` has the rules, and where each of them applies.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class Question:
 
 
 class CertificatePolicy(Config, frozen=True, kw_only=True):
-    """`[policy]` of the bridge: whose certificates are admitted, by what the ledger and the certificate say.
+    """`[policy]` of the bridge: which certificates are admitted, by their content and the ledger's.
 
     A pattern is an exact name, `*.` and a domain for every DNS name below it, or `*` for every name
     (`segw_agent.peer_names`). Each key's description and example are written into the example of the configuration.
@@ -118,7 +118,7 @@ class Policy(CertificatePolicy, frozen=True, kw_only=True):
         return max(self.integrity, question.integrity, key=_STRICTNESS.index)
 
     def admits_measurement(self, component: str, digest: bytes | None) -> bool:
-        """Tell whether a component may have a digest; None if it was not measured."""
+        """Tell whether a component may have this digest; `digest` is None if the component was not measured."""
         admitted = self.measurements.get(component)
         return admitted is None or digest in set(map(measured, admitted))
 

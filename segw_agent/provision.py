@@ -209,7 +209,7 @@ class Store:
         append_line(self._progress, json.dumps(asdict(done)).encode("utf-8"))
 
     def outcome(self, row: DeviceRow) -> Done:
-        """Return what became of the certificate that the device has now, at this ledger."""
+        """Return the outcome of the device's present certificate at this ledger."""
         digest = digest_of(self.certificate(row)).hex()
         return self._done.get((self.ledger, digest)) or Done(row.identity, digest, "not-sent", ledger=self.ledger)
 

@@ -1,4 +1,4 @@
-"""The rules of the admission policy: one list, which says of each rule where it applies. Pure.
+"""The rules of the admission policy: one list, with the places in which each rule applies. Pure.
 
 A peer is judged in three places: when it attaches (admit), again while its SA lives (live), and by the bridge
 that issues certificates and answers OCSP for it (vouch). A rule names its check for each, or why there is none.
@@ -39,7 +39,7 @@ class Step(Enum):
 
 
 PROVED_STEPS = tuple(Step)[tuple(Step).index(Step.INQUIRY) + 1 :]
-"""The steps that need what the ledger proves."""
+"""The steps that need the ledger's proof."""
 
 
 class PeerRefusedError(PeerError):
@@ -75,7 +75,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attaching(Peer):
-    """A peer that attaches, with the question that came of its IKE_AUTH."""
+    """A peer that attaches, with the question from its IKE_AUTH."""
 
     question: Question
 
@@ -93,14 +93,14 @@ class Attaching(Peer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attached(Peer):
-    """A peer whose SA lives, and what its certificate claims; the certificate itself is not kept."""
+    """A peer with a live SA, and its certificate's claims; the certificate itself is not kept."""
 
     claims: Claims
 
 
 @dataclass(frozen=True, slots=True)
 class NotHere:
-    """Where a rule does not apply, and why."""
+    """In place of a check where a rule does not apply: the reason."""
 
     why: str
 
@@ -125,12 +125,12 @@ def check_step(step: Step, policy: Policy, peer: Attaching) -> None:
 
 
 def check_live(policy: Policy, peer: Attached) -> None:
-    """Check a peer whose SA lives; raises PeerRefusedError."""
+    """Check a peer with a live SA; raises PeerRefusedError."""
     _run(((rule, rule.live) for rule in RULES), policy, peer)
 
 
 def check_names(policy: Policy, peer: Attached) -> None:
-    """Check a peer whose SA lives by the rules that need no ledger; raises PeerRefusedError."""
+    """Check a peer with a live SA by the rules that need no ledger; raises PeerRefusedError."""
     _run(((rule, rule.live) for rule in RULES if rule.step is Step.IDENTITY), policy, peer)
 
 
@@ -140,7 +140,7 @@ def check_vouched(policy: CertificatePolicy, peer: Peer) -> None:
 
 
 def inquiry_refusal(side: Side, error: InquiryError) -> PeerRefusedError:
-    """Return the refusal of a certificate whose status could not be learned: the judge fails closed."""
+    """Return the refusal of a certificate whose status is unknown: the judge fails closed."""
     return PeerRefusedError(f"ledger-{error.code}", Step.INQUIRY.named(side), _INQUIRY[error.code])
 
 

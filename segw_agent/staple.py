@@ -1,4 +1,4 @@
-"""The gateway's own answer: fetched at intervals and stapled, so that a device need not ask an inquiry node."""
+"""The stapled answer about the gateway's own certificate, so that a device need not ask an inquiry node."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ An answer has about 3000 bytes; each further validator adds about 200.
 """
 
 AGAIN_S = 60.0
-"""How long to wait before a failed search for a way is repeated."""
+"""Pause before a failed search for a way is retried."""
 
 
 class Staple:
@@ -49,7 +49,7 @@ class Staple:
         """No search for a way before this time, by the monotonic clock."""
 
     def answer(self) -> bytes | None:
-        """Return the newest answer; None if there is none, or it is too old for a device to believe."""
+        """Return the newest answer; None if there is none, or if it is too old for a device to accept."""
         try:
             return self._answer if self._clock.checked_s() - self._time_s <= self._max_age_s else None
         except ClockError:

@@ -32,10 +32,10 @@ POLL_S = 0.25
 RETRY_S = 1.0
 
 ROOM_S = 0.005
-"""Pause until charon's backlog is looked at again: it has room for fewer connections than there are commands."""
+"""Pause before a retry to connect: charon's backlog has room for fewer connections than there are commands."""
 
 MAX_TOGETHER = 128
-"""SAs that charon is told to end in one go, before we look at what became of them."""
+"""SAs that charon is told to end in one batch, before their outcomes are checked."""
 
 
 class SaEvents(Protocol):
@@ -59,7 +59,7 @@ class SaEvents(Protocol):
 
 
 class ViciControl:
-    """SaControl over charon's VICI socket; what blocks does so in threads. Close it with `close`."""
+    """SaControl over charon's VICI socket; blocking calls run in threads. Close it with `close`."""
 
     def __init__(self, path: Path) -> None:
         """Raise LocalError if the `vici` package is missing."""
@@ -70,16 +70,16 @@ class ViciControl:
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vici")
         self._marked: deque[tuple[LiveSa, asyncio.Future[bool]]] = deque()
-        """SAs to end, and who waits for that."""
+        """SAs to end, each with the future of its outcome."""
         self._ender: ViciEnder | None = None
-        """Is kept: charon is slow to accept connections. Used in the thread."""
+        """Kept between calls, because charon is slow to accept connections. Used only in the thread."""
         self._telling, self._background = False, Background(log)
         self._tried = asyncio.Event()
         self._again = threading.Event()
-        """Set to have all SAs reported once more."""
+        """Set to request another report of all SAs."""
 
     def close(self) -> None:
-        """Close the connection that was kept; commands may still be given."""
+        """Close the kept connection; later commands open another."""
         if self._ender is not None:
             with suppress(OSError):  # nothing waits for charon any longer
                 self._ender.connection.shutdown(socket.SHUT_RDWR)
@@ -95,7 +95,7 @@ class ViciControl:
         return bool(await ended)
 
     async def _end_marked(self) -> None:
-        """Have a thread end all that are marked, and those that are marked meanwhile."""
+        """Have a thread end all marked SAs, including those marked meanwhile."""
         loop, reason = asyncio.get_running_loop(), "our agent stops"
         try:
             while self._marked:
@@ -105,7 +105,7 @@ class ViciControl:
                     await loop.run_in_executor(self._thread, self._end, [sa for sa, _ in together], ended)
                 except LocalError as error:
                     reason = str(error)
-                finally:  # only then, so that the thread has something to do while we look at what became of these
+                finally:  # deferred, so that the thread gets its next batch before these outcomes are reported
                     loop.call_soon(_report_ends, together, ended, reason)
         finally:
             self._telling = False
@@ -127,13 +127,13 @@ class ViciControl:
         await self._tried.wait()
 
     def report_all(self) -> None:
-        """Have `follow` report all SAs once more, soon, for a receiver that has learned of others since."""
+        """Have `follow` soon report all SAs again, for a receiver that has learned of others since."""
         self._again.set()
 
     def _end(self, sas: Sequence[LiveSa], ended: dict[SaName, Outcome]) -> None:
         """End SAs over the connection that is kept; if that fails, over a new one."""
         if self._ender is not None:
-            with suppress(LocalError):  # charon may have been started again since; if not, the new connection tells
+            with suppress(LocalError):  # charon may have restarted; if it is down, the new connection raises
                 return self._end_over(self._ender, sas, ended)
         connection = self._connected()
         connection.settimeout(ANSWER_S)
@@ -199,7 +199,7 @@ class ViciControl:
 
     def _hear(self, session: Any, loop: asyncio.AbstractEventLoop, stop: threading.Event, heard: SaEvents) -> None:
         self._again.set()
-        # Its end uses the connection, and may fail: closed here, it does so where errors are handled.
+        # Closing the generator uses the connection and can fail, so it is closed here, where errors are handled.
         with closing(session.listen(["ike-rekey", "ike-updown"], timeout=POLL_S)) as events:
             for _, message in events:
                 if stop.is_set():
@@ -213,7 +213,7 @@ class ViciControl:
 
 
 def _connect(connection: socket.socket, path: Path, timeout_s: float) -> None:
-    """Connect, waiting for room in charon's backlog, which is short; raises OSError."""
+    """Connect, with retries while charon's short backlog is full; raises OSError."""
     end_s = time.monotonic() + timeout_s
     while True:
         try:
@@ -227,7 +227,7 @@ def _connect(connection: socket.socket, path: Path, timeout_s: float) -> None:
 def _report_ends(
     together: Iterable[tuple[LiveSa, "asyncio.Future[bool]"]], ended: Mapping[SaName, Outcome], reason: str
 ) -> None:
-    """Tell those who wait what became of their SAs; of those that `ended` lacks, the `reason`."""
+    """Set the waiting futures to their SAs' outcomes; those that `ended` lacks fail with `reason`."""
     for sa, waiting in together:
         outcome = ended.get(sa.name, LocalError(reason))
         if waiting.done():

@@ -1,8 +1,8 @@
 """Ends strongSwan's IKE SAs over one VICI connection, with many commands in flight.
 
-VICI ends SAs by name or number, so a vendor that is removed takes a command for each of its SAs. charon works
-through a connection's commands one after the other: it must not wait for us between two of them. It ends no more
-SAs in a second over several connections.
+VICI ends SAs by name or number, so a removed vendor takes a command for each of its SAs. charon executes a
+connection's commands one after the other, and pipelining keeps it from waiting for us between two of them. Several
+connections would end no more SAs per second.
 """
 
 import time
@@ -15,29 +15,29 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ikev2.events import SaName
 
 IN_FLIGHT = 32
-"""Commands that charon is given before its answer to the first of them is read."""
+"""Commands sent before the answer to the first of them is read."""
 
 LIST_ALL = 4
-"""Unknown SAs from which on all are listed at once: charon goes through all of them for a list of one, too."""
+"""Number of unknown SAs from which all SAs are listed: charon scans all of them even to list one."""
 
 LIST_PAUSE_S = 1.0
-"""Least time between two lists of all, and at least as long as the last one took.
+"""Shortest time between two lists of all SAs; if the last list took longer than this, its duration counts.
 
-SAs that were admitted and never established are in none, and are looked for until they are forgotten.
+Without it, SAs that were admitted and never established, which are on no list, would cause one list after another.
 """
 
 ESTABLISHED = {b"ESTABLISHED", b"REKEYING"}
 """States of an SA whose peer has authenticated itself, as charon writes them."""
 
 Outcome: TypeAlias = bool | LocalError
-"""What became of an SA that was to be ended: whether charon had it, or why charon did not end it."""
+"""Outcome of ending an SA: whether charon had it, or the error for which charon did not end it."""
 
 
 class ViciEnder:
     """One connection, and the numbers of SAs that charon listed over it.
 
-    The same charon is at its other end for as long as it lasts, and gives no number to a second SA. After a restart
-    it may, so numbers from another connection end nothing.
+    A connection leads to one charon process, which gives no number to a second SA. A restarted charon can reuse
+    numbers, so numbers from another connection are never used.
     """
 
     def __init__(self, vici: Any, connection: Any) -> None:
@@ -47,12 +47,12 @@ class ViciEnder:
         self._transport = vici.protocol.Transport(connection)
         self._numbers: dict[SaName, int] = {}
         self._list_again_s = 0.0
-        """Before this time of the monotonic clock not all SAs are listed again."""
+        """Earliest time of the next list of all SAs, by the monotonic clock."""
 
     def end(self, sas: Sequence[LiveSa], ended: dict[SaName, Outcome]) -> None:
-        """Have charon end SAs, without waiting for their peers; `ended` takes what became of each.
+        """Have charon end SAs, without waiting for their peers; add each outcome to `ended`.
 
-        Raises the errors of `vici` and of the socket. Of what `ended` lacks then, nothing is known.
+        Raises the errors of `vici` and of the socket. The outcomes that `ended` lacks then are unknown.
         """
         self._learn([sa for sa in sas if sa.name not in self._numbers])
         waiting: deque[SaName] = deque()
@@ -70,7 +70,7 @@ class ViciEnder:
             ended[name] = self._taken()
 
     def _learn(self, unknown: Sequence[LiveSa]) -> None:
-        """Have charon list SAs: each by the number that it should have, or all of them, but not all too often."""
+        """Have charon list SAs: each by its expected number, or all of them at most once in LIST_PAUSE_S."""
         if len(unknown) < LIST_ALL:
             for sa in unknown:
                 self._numbers |= _numbers(listed(self._session, {"ike-id": str(sa.unique_id)}))

@@ -97,8 +97,8 @@ class Watch:
             except InquiryError as error:
                 if not failed:
                     log.warning("changes are not heard of", extra={"fields": {"reason": str(error)}})
-            except Exception as error:  # without this task, the agent would end, or never hear of a revocation
-                self._holdings.clear()  # a change may have been taken in half
+            except Exception as error:  # the task must go on, or the agent would miss revocations
+                self._holdings.clear()  # a change may have been applied in part
                 _FAULTS.error("changes could not be taken in", error)
             else:
                 failed = False
@@ -108,7 +108,7 @@ class Watch:
             await asyncio.sleep(RETRY_S)
 
     async def _follow(self, client: LedgerClient) -> None:
-        """Fetch changes once; the node answers within half the bound, so that its silence is noticed in time."""
+        """Fetch changes once; the node must answer within half the bound, so that a failure is noticed in time."""
         before = self._holdings.header
         header, changed = await client.changes(before, wait_s=self.bound_s / 2)
         self._heard_s = self.clock.steady_s()

@@ -6,8 +6,8 @@ answer's JSON then has one more member, which other readers ignore.
     "way": [{"signed_header", "validators"}, ...]   ascending heights, at most MAX_WAY
 
 Each header follows from the previous one, or from the genesis, by the light client's rules
-(`voice_dpki.ledger.light`), so a device need not trust whoever sent it. A device that already trusts a later header
-begins there.
+(`voice_dpki.ledger.light`), so a device need not trust the gateway that sent it. A device that already trusts a
+later header begins there.
 """
 
 from collections.abc import Sequence

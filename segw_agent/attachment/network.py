@@ -22,7 +22,7 @@ from voice_dpki.stage.processes import Running
 from voice_dpki.stage.site import Credential
 
 BOUND_S = 2.0
-"""Time within which a revocation ends live SAs, and timeout after which an inquiry node counts as unreachable."""
+"""Time within which a revocation ends live SAs, and timeout for an unreachable inquiry node."""
 
 ADDRESSES = AddressPlan(
     "127.0.1",

@@ -27,7 +27,7 @@ class RogueParty(Party):
     """A party whose identity need not be in its certificate."""
 
     def __post_init__(self) -> None:
-        """Check nothing."""
+        """Accept any identity."""
 
 
 class RogueDevice(Device):

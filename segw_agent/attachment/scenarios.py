@@ -70,7 +70,7 @@ def _recorded_device(testbed: Testbed, file: str = "enb1", lifetime_s: int = LIF
 
 
 def _run(testbed: Testbed, device: Credential, **options: object) -> None:
-    """Run a device until it ends by itself: it attaches once, or as often as `attach` says."""
+    """Run a device until it ends by itself, after one attachment or as many as `attach` says."""
     testbed.start_device(device, **options).wait_end(ATTACH_TIMEOUT_S)  # type: ignore[arg-type]
     testbed.end(["device"])
 

@@ -1,1 +1,1 @@
-"""The bridge: gateways and devices that know only a CA and OCSP follow the ledger too (docs/strongswan-ocsp.md)."""
+"""The bridge to the ledger for gateways and devices that support only a CA and OCSP (docs/strongswan-ocsp.md)."""

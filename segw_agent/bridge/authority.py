@@ -34,7 +34,7 @@ _SUBJECT = frozenset(
         NameOID.SERIAL_NUMBER,
     }
 )
-"""Attributes that a subject may have: an e-mail address or domain in it would be a name that nobody checked."""
+"""Attributes that a subject may have: an e-mail address or domain would be an unchecked name."""
 
 BACKDATED_S = 3600
 """How far the clocks of gateways and devices may be behind ours."""
@@ -117,7 +117,7 @@ def issue(authority: Authority, profile: CertificateProfile, ocsp_url: str) -> x
 
 
 def _check_names(own: x509.Certificate, profile: CertificateProfile) -> None:
-    """Refuse names that no rule checks, for some gateway would take one of them for the identity.
+    """Refuse names that no rule checks, because a gateway could take one of them for the identity.
 
     Raises IssueError.
     """

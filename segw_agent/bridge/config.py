@@ -98,7 +98,7 @@ class BridgeConfig(Config, frozen=True, kw_only=True):
     answers_kept: bool = True
     """Whether a client keeps answers until nextUpdate, as charon does unless it has `cert_cache = no`.
 
-    If none does, clocks may be ahead by `clock_skew_s`, too: nextUpdate is later by it, and nobody trusts longer.
+    If none does, clocks may also be ahead by `clock_skew_s`: nextUpdate is later by it, and trust lasts no longer.
     """
     limits: Limits = Limits()
     log: LogConfig = LogConfig()
@@ -121,7 +121,7 @@ class Bridge:
         return cls(config, path)
 
     def options(self) -> Options[BridgeConfig]:
-        """Return the options that SIGHUP reads again, as long as somebody holds them."""
+        """Return the options, which SIGHUP reads again while a reference to them exists."""
         options = Options(partial(load_config, self.path, BridgeConfig))
         options.on_change(lambda config: set_level(config.log))
         return options

@@ -30,10 +30,10 @@ _SAID_MALFORMED, _SAID_UNKNOWN, _SAID_ANSWERED, _SAID_FAILED = (Seldom(log) for 
 PATH = "/ocsp"
 
 MAX_AT_ONCE = 64
-"""Requests that may wait for the ledger at the same time; further ones are told to try later."""
+"""Most requests that wait for the ledger at the same time; further ones are answered tryLater."""
 
 AGAIN_S = 1.0
-"""How often a silent ledger is asked again, for a load balancer sends no question then."""
+"""How often a ledger that does not answer is asked again: a load balancer then sends no requests that would."""
 
 COST = 10
 """Cost of a request, counted against `[limits]`: two inquiries and a signature."""
@@ -65,10 +65,10 @@ _REVOKED: Mapping[str, x509.ReasonFlags | None] = {
     "domain": x509.ReasonFlags.privilege_withdrawn,
     "uri-number": x509.ReasonFlags.privilege_withdrawn,
 }
-"""Refusals that are answered as a revocation, and the reason given; all others are answered as unknown."""
+"""Refusal codes that are answered as revoked, with the CRLReason; all others are answered as unknown."""
 
 _NOBODYS = 1
-"""A serial number that no certificate's digest begins with in practice."""
+"""A serial number that belongs to no certificate in practice, for probing the ledger."""
 
 _UNSAID = frozenset({x509.ReasonFlags.unspecified, x509.ReasonFlags.remove_from_crl})
 """Reasons that an answer omits (RFC 5280 §5.3.1)."""
@@ -90,15 +90,16 @@ class Responder:
     ) -> None:
         """Make answers that expire after `validity_s`, or earlier when their proof is `max_age_s` old.
 
-        They begin `skew_s` before their proof, for clients whose clocks are behind; they do not end later for it.
-        They end `ahead_s` later, for clients whose clocks are ahead; clients that keep answers keep them longer so.
+        thisUpdate is `skew_s` before the proof, for clients whose clocks are behind; it does not move nextUpdate.
+        nextUpdate is `ahead_s` later, for clients whose clocks are ahead; clients that cache answers then keep them
+        longer.
         """
         self._vouching, self._signer, self._clock = vouching, signer, clock
         self._validity_s, self._max_age_s = validity_s, max_age_s
         self._skew_s, self._ahead_s = skew_s, ahead_s
         self._waiting = 0
         self._silence = ""
-        """Why the ledger gave the last question no answer; empty if it answered."""
+        """Why the last inquiry had no answer; empty if it had one."""
         self._asking = Background(log)
         self.readiness = Readiness({"certificate": self._certificate, "ledger": lambda: failed_if(self._silence)})
         NOT_AFTER.set(signer.not_after_s)
@@ -110,7 +111,7 @@ class Responder:
         return HttpApp([post, get, METRICS_ROUTE, HEALTH_ROUTE, self.readiness.route()])
 
     async def answer(self, data: bytes) -> bytes:
-        """Answer a request, which may be any bytes; in any doubt the answer is a failure."""
+        """Answer a request, which may be any bytes; if anything goes wrong, the answer is an OCSP error."""
         began_s = perf_counter()
         outcome, answer = await self._answered(data)
         ANSWERS.labels(outcome).inc()
@@ -118,7 +119,7 @@ class Responder:
         return answer
 
     async def aclose(self) -> None:
-        """End what runs in the background."""
+        """End the background tasks."""
         await self._asking.close()
 
     def _certificate(self) -> Finding:
@@ -166,16 +167,16 @@ class Responder:
             self._asking.run(self._ask_until_answered())
 
     async def _ask_until_answered(self) -> None:
-        """Ask about a certificate that nobody has, which the ledger's answer proves."""
+        """Probe the ledger until it answers, with the serial number of no certificate."""
         while self._silence:
             await asyncio.sleep(AGAIN_S)
             try:
                 await self._vouched(_NOBODYS)
             except NotVouchedError:
-                pass  # an answer, which ended the silence
+                pass  # a refusal is an answer too
             except InquiryError as error:
                 self._silence = f"the ledger gave the last question no answer: {error}"
-            except Exception as error:  # must not leave the service silent for ever
+            except Exception as error:  # must not end the probes: the service would stay unready
                 _SAID_FAILED.error("the ledger could not be asked", error)
 
     async def _vouched(self, serial: int) -> Vouched:

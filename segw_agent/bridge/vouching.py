@@ -1,7 +1,7 @@
 """The bridge's judge of self-signed certificates, by the ledger and the operator's rules, for issuing and OCSP.
 
-Every judgement uses a new, proved answer. If a node gives no valid answer in its share of the time, the next one is
-asked.
+Every judgement uses a new, proved answer. If a node gives no valid answer within its share of the timeout, the next
+node is asked.
 """
 
 from collections.abc import Awaitable, Callable
@@ -34,17 +34,17 @@ class NotVouchedError(PeerRefusedError):
     def __init__(
         self, refusal: PeerRefusedError, time_s: float, record: CertRecord | None, changed_s: float | None
     ) -> None:
-        """Say why, with the certificate's record, if there is one.
+        """Take the reason, and the certificate's record if there is one.
 
-        `changed_s` is when the record last changed, in Unix time, as the node says; only the block's height is
-        proved. None if it did not change, or the node does not say.
+        `changed_s` is when the record last changed, in Unix time. It is the node's claim: only the block's height
+        is proved. None if the record did not change, or the node does not say.
         """
         super().__init__(refusal.code, refusal.step, refusal.sentence)
         self.time_s, self.record, self.changed_s = time_s, record, changed_s
 
 
 class Vouching:
-    """The judge; a judgement, with all its inquiries, takes no longer than `nodes` may."""
+    """The judge; a judgement with all its inquiries ends within the timeout of `nodes`."""
 
     def __init__(self, nodes: Nodes, policy: CertificatePolicy, clock: Clock) -> None:
         self._nodes, self._policy, self._clock = nodes, policy, clock
@@ -74,7 +74,7 @@ class Vouching:
         async def judged(_address: str, client: LedgerClient) -> Vouched | NotVouchedError:
             try:
                 return await ask(client)
-            except NotVouchedError as refused:  # an answer like any other: the node has a good name for it
+            except NotVouchedError as refused:  # a valid answer: the node is not counted as silent
                 return refused
 
         outcome = await self._nodes.ask(judged, _failed)
@@ -97,11 +97,11 @@ def _failed(error: InquiryError) -> None:
 
 
 def _peer(found: Resolution, now_s: float) -> Peer:
-    """Return the peer as the rules take it. Gear that knows a CA may take it by any name of the certificate."""
+    """Return the peer in the form of the rules. Clients of a CA can accept it by any name of the certificate."""
     try:
         names = PeerNames() if found.certificate is None else PeerNames.of(profile_of(found.certificate))
     except CertificateRefused:
-        names = PeerNames()  # the certificate is refused for it, before its names matter
+        names = PeerNames()  # a certificate that breaks the profile is refused before its names matter
     return Peer(side=Side.GATEWAY, names=names, found=found, now_s=now_s)
 
 
@@ -113,7 +113,7 @@ def _meant(prefix: PrefixResolution, serial: int) -> list[CertDigest]:
 
 
 async def _changed_s(client: LedgerClient, record: CertRecord | None) -> float | None:
-    """Fetch when a record changed, for the answer's revocation time; None if it did not, or nothing is known."""
+    """Fetch when a record changed, for the answer's revocation time; None if it did not change or is unknown."""
     if record is None or record.status is CertStatus.VALID:
         return None
     try:

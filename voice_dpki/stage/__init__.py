@@ -1,1 +1,1 @@
-"""What demonstrations and tests need to be staged: processes, networks, ladders, captures, reports."""
+"""The stage of demonstrations and tests: processes, networks, ladders, captures, reports."""

@@ -36,8 +36,8 @@ class SubmissionNode:
 class Administration:
     """An administrator of one ledger; each method returns when its work is done.
 
-    `check` raises if it is useless to wait any longer, for instance because a node has ended. The method then
-    raises the same exception.
+    `check` raises if further waiting is useless, for instance because a node has ended. The method then raises the
+    same exception.
     """
 
     def __init__(self, genesis: Genesis, check: Callable[[], None] = lambda: None) -> None:
@@ -96,7 +96,7 @@ class Administration:
                 while not (await asyncio.wait({working}, timeout=_LOOK_S))[0]:
                     self._check()
                 if working.exception() is not None:
-                    self._check()  # that a node has ended says more than that it does not answer
+                    self._check()  # a node's end explains more than its failure to answer
                 return working.result()
             finally:
                 working.cancel()

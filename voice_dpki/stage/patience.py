@@ -19,7 +19,7 @@ _AT_MOST = 15
 
 _LOOK_S = 0.5
 _BUSY = 0.05
-"""Share of the time that a program must run, or queue to run, for that to be progress; an idle service is below."""
+"""Share of the time that a program must run, or queue to run, to count as progress; an idle service has less."""
 
 
 @dataclass(frozen=True, slots=True)

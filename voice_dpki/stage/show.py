@@ -1,4 +1,4 @@
-"""What the commands that play scenarios print alike: the scenarios, the checks, and the files that were written."""
+"""Common output of the commands that play scenarios: the scenarios, the checks, and the files written."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.stage.report import Check
 
 EXIT_NOT_HELD = 1
-"""Exit status of such a command if an expectation did not hold."""
+"""Exit status of such a command if a check did not hold."""
 
 
 class Named(Protocol):

@@ -1,6 +1,6 @@
 """A command's temporary folder, which holds keys: it is removed at the end, or after kill -9 by the next command.
 
-Such a folder has a mark, and is locked while its command runs. The kernel releases the lock however that ends.
+Such a folder has a mark, and is locked while its command runs. The kernel releases the lock at its end.
 """
 
 import os
@@ -53,7 +53,7 @@ def _remove_if_abandoned(path: Path) -> None:
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         return
-    if not _is_marked(path / MARK):  # do not even lock it, for its owner may be about to
+    if not _is_marked(path / MARK):  # do not even lock it, because its owner may be about to
         return
     with locked(path):
         if _is_marked(path / MARK):
