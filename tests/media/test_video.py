@@ -259,5 +259,10 @@ def test_a_report_tells_the_timestamp_of_its_own_time() -> None:
     control.next_frame_s = 10.1
     clear, _ = control.report(10.06)
     assert struct.unpack("!I", clear[16:20])[0] == (line.sender.timestamp - 3600) & 0xFFFFFFFF
-    clear, _ = control.report(20.0)
-    assert struct.unpack("!I", clear[16:20])[0] == line.sender.timestamp, "the next frame is too far away to tell"
+    clear, _ = control.report(20.1)
+    later = (line.sender.timestamp + 10 * 90_000) & 0xFFFFFFFF
+    assert struct.unpack("!I", clear[16:20])[0] == later, "timestamps run on in a pause"
+    control.next_frame_s = 32.0
+    line.send()
+    clear, _ = control.report(30.0)
+    assert struct.unpack("!I", clear[16:20])[0] == line.sender.timestamp, "the next frame is too far ahead to tell"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from voice_dpki.errors import LocalError, MalformedError
-from voice_dpki.media.codecs import CODECS, Codec
+from voice_dpki.media.codecs import CODECS, FRAME_S, Codec
 from voice_dpki.media.correlate import correlate
 from voice_dpki.media.mos import MIN_PACKETS
 from voice_dpki.media.pcm import Pcm
@@ -360,3 +360,48 @@ async def test_media_of_the_other_family_are_refused() -> None:
     with pytest.raises(MalformedError, match="IPv6"):
         session.start(CODECS["PCMU"], payload_type=0, remote=("::1", 4000))
     await session.close()
+
+
+@pytest.mark.parametrize("name", ["PCMU", "opus"])
+async def test_a_pause_between_two_talks_passes_in_the_timestamps_and_the_next_packet_is_marked(
+    name: str, speech: Any
+) -> None:
+    """Timestamps tell time (RFC 3550 §5.1), and the first packet after silence has the marker (RFC 3551 §4.1)."""
+    codec, loop = CODECS[name], asyncio.get_running_loop()
+    async with pair(codec, (None, None)) as (one, _, trace):
+        began_s = loop.time()
+        await one.say(speech("caller", 0.1))
+        paused_s = loop.time()
+        await asyncio.sleep(0.3)
+        least_s = loop.time() - paused_s
+        before = len(rtp_octets(trace, one))
+        await one.say(speech("caller", 0.1))
+        most_s = loop.time() - began_s
+        octets = rtp_octets(trace, one)
+        sequences, timestamps = [[int.from_bytes(each[a:b], "big") for each in octets] for a, b in ((2, 4), (4, 8))]
+        passed_s = ((timestamps[before] - timestamps[before - 1]) % 2**32) / codec.clock_rate - FRAME_S
+        assert least_s - FRAME_S <= passed_s <= most_s
+        assert (sequences[before] - sequences[before - 1]) % 65_536 == 1
+        assert [at for at, each in enumerate(octets) if each[1] & 0x80] == [0, before]
+        assert one.said.duration_s == pytest.approx(
+            2 * speech("caller", 0.1).duration_s + passed_s, abs=2 * FRAME_S
+        )
+
+
+async def test_a_long_pause_is_recorded_no_longer_than_a_recording_is(
+    speech: Any,
+) -> None:
+    async with pair(CODECS["PCMU"], (None, None)) as (one, _, trace):
+        await one.say(speech("caller", 0.1))
+        assert one._due_s is not None
+        one._due_s -= 24 * 3600
+        await one.say(speech("caller", 0.1))
+        assert 120 <= one.said.duration_s <= 121
+        first, last = (int.from_bytes(rtp_octets(trace, one)[at][4:8], "big") for at in (0, -1))
+        assert 24 * 3600 <= (last - first) % 2**32 / 8000 <= 25 * 3600
+
+
+def rtp_octets(trace: Trace, session: MediaSession) -> list[bytes]:
+    """The packets of speech that a session has sent, without reports."""
+    source = f"{session.host}:{session.port}"
+    return [clear for src, _, _, clear in trace.packets if src == source and not 200 <= clear[1] <= 207]

@@ -66,7 +66,9 @@ class PeerClock:
 
 
 MAX_AHEAD_S = 1.0
-"""Furthest that a report's time may be from the next frame's for its timestamp to be told to the tick."""
+"""Furthest that the next frame may be ahead for a report's timestamp to be told to the tick.
+
+In a pause the time of that frame is long past: the timestamps run on."""
 
 
 class Control:
@@ -168,7 +170,7 @@ class Control:
     def _timestamp(self, now_s: float) -> int:
         """Return the RTP timestamp of `now_s` (RFC 3550 §6.4.1), or of the next frame if its time is unknown."""
         timestamp, due_s = self._sending.timestamp, self.next_frame_s
-        if due_s is None or abs(due_s - now_s) > MAX_AHEAD_S:
+        if due_s is None or due_s - now_s > MAX_AHEAD_S:
             return timestamp
         return (timestamp - round((due_s - now_s) * self._sending.clock_rate)) & 0xFFFFFFFF
 

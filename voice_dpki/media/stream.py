@@ -70,9 +70,9 @@ class SendStream:
         stream.packets, stream.octets = self.packets, self.octets
         return stream
 
-    def skip(self) -> None:
-        """Let one frame pass in silence: nothing is sent, and the timestamp goes on."""
-        self._timestamp = (self._timestamp + self._frame_ticks) & 0xFFFFFFFF
+    def skip(self, frames: int = 1) -> None:
+        """Let frames pass in silence: nothing is sent, and the timestamp goes on."""
+        self._timestamp = (self._timestamp + frames * self._frame_ticks) & 0xFFFFFFFF
         self._begins = True
 
     def send(self, frame: bytes) -> tuple[bytes, bytes]:

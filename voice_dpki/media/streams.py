@@ -12,6 +12,9 @@ from voice_dpki.mikey.keys import SrtpKeys
 CNAME = "voice"
 """The same for everybody: a personal name would identify the caller to anyone who sees RTCP in clear (RFC 7022)."""
 
+MAX_LAPSE_FRAMES = 6000
+"""Longest silence that a pause between two talks leaves in what was said: two minutes, as long as a recording."""
+
 
 class Streams:
     """The streams of one agreement; make them with `begin` or `continued`."""
@@ -100,6 +103,13 @@ class Streams:
         """Let one frame of speech pass in silence."""
         self._said += bytes(len(frame))
         self.sending.skip()
+
+    def lapse(self, frames: int) -> None:
+        """Let the frames of a pause between two talks pass in silence; of a long one the end is not recorded."""
+        if not self.sending.packets:
+            return  # the first talk begins the stream, whenever that is
+        self._said += bytes(min(frames, MAX_LAPSE_FRAMES) * self.codec.frame_samples * SAMPLE_BYTES)
+        self.sending.skip(frames)
 
     @property
     def sent(self) -> int:

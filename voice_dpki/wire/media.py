@@ -49,6 +49,8 @@ class MediaSession(RtpSession[Streams]):
         self._past_said: list[Pcm] = []
         self._past_heard: list[Pcm] = []
         self._may_dial = True
+        self._due_s: float | None = None
+        """When the next frame of speech is due, by the loop's clock; None before the first."""
         self._last_received_s: float | None = None
         self._heard = asyncio.Event()
 
@@ -126,9 +128,10 @@ class MediaSession(RtpSession[Streams]):
         """Send `speech` in real time, one packet every 20 ms, and silence after it while digits are dialled.
 
         Digits that a hold of the other side keeps back wait for its end, up to MAX_KEPT_BACK_S after the speech.
+        A pause since the last speech passes in the stream as silence (RFC 3550 §5.1).
         """
         loop = asyncio.get_running_loop()
-        next_s, done, kept_back = loop.time(), 0, 0
+        next_s, done, kept_back = self._after_pause_s(loop.time()), 0, 0
         codec: Codec | None = None
         frames: list[bytes] = []
         while True:
@@ -143,9 +146,18 @@ class MediaSession(RtpSession[Streams]):
                     return
             self._say(streams, frames[done] if done < len(frames) else bytes(codec.frame_samples * SAMPLE_BYTES))
             next_s, done = next_s + FRAME_S, done + 1
+            self._due_s = next_s
             streams.control.next_frame_s = self._began_s + next_s
             if streams.control.owes_sender_report:
                 self._send_report(streams)
+
+    def _after_pause_s(self, now_s: float) -> float:
+        """Let the pause until now pass in the streams, and return when their next frame is due."""
+        if self._due_s is None:
+            return now_s
+        frames = max(0, int((now_s - self._due_s) / FRAME_S))
+        self._sends().lapse(frames)
+        return self._due_s + frames * FRAME_S
 
     def _say(self, streams: Streams, frame: bytes) -> None:
         for packet in self.keypad.say(streams, frame, may_send=self._sends_media, may_dial=self._dials):
