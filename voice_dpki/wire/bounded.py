@@ -1,4 +1,4 @@
-"""Reading the answers of other nodes within a bound: as they were sent, never unpacked."""
+"""Bounded reading of HTTP answers from other nodes, which are never decompressed."""
 
 import time
 from typing import Final
@@ -8,7 +8,7 @@ import httpx
 from voice_dpki.errors import MalformedError
 
 UNPACKED: Final = {"Accept-Encoding": "identity"}
-"""Header fields of a client that reads so; a compressed answer is then no JSON."""
+"""Header fields of such a client; a compressed answer then fails to parse as JSON."""
 
 
 async def read_body(response: httpx.Response, max_bytes: int) -> bytes:
@@ -20,7 +20,7 @@ async def read_body(response: httpx.Response, max_bytes: int) -> bytes:
 
 
 def fetch_body(client: httpx.Client, path: str, *, max_bytes: int, within_s: float) -> bytes:
-    """Request a path and read the body, whatever the status, within `within_s` seconds of its beginning.
+    """Request a path and read the body, whatever the status, within `within_s` seconds in all.
 
     Raises MalformedError for more than `max_bytes`, and httpx.HTTPError.
     """

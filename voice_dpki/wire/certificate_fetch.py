@@ -38,7 +38,7 @@ MEDIA_TYPES: Final = frozenset(
         "text/plain",
     }
 )
-"""What repositories call certificates; the second one is what ATIS-1000080 §6.3.5.2 and RFC 8555 name."""
+"""Media types with which repositories serve certificates; ATIS-1000080 §6.3.5.2 and RFC 8555 name the second."""
 LIST_MEDIA_TYPES: Final = frozenset(
     {
         "application/octet-stream",
@@ -49,7 +49,7 @@ LIST_MEDIA_TYPES: Final = frozenset(
         "text/plain",
     }
 )
-"""What servers call revocation lists; the second one is the registered one (RFC 2585 §4.2)."""
+"""Media types with which servers serve revocation lists; the second one is registered (RFC 2585 §4.2)."""
 ANY_HOST: Final = "*"
 
 _URL = re.compile(
@@ -65,11 +65,11 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 _TRANSLATED: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("2002::/16"))
-"""Addresses in which an IPv4 address stands (RFC 6052, 8215, 3056): a translator could lead anywhere."""
+"""IPv6 networks whose addresses embed an IPv4 address (RFC 6052, 8215, 3056): a translator could lead anywhere."""
 
 
 class FetchError(PeerError):
-    """There is no certificate behind a URL; the message says why, and never the URL."""
+    """No certificate could be fetched; the message says why, and never contains the URL."""
 
 
 class NotAllowedError(FetchError):
@@ -77,26 +77,26 @@ class NotAllowedError(FetchError):
 
 
 class _PrivateAddressError(OSError):
-    """A host's address is none of the public Internet; aiohttp tries the host's next address then."""
+    """A host's address is not public; aiohttp then tries the host's next address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What is behind a URL, and for how long it may be kept as its server says."""
+    """The content of a URL, and for how long its server lets it be cached."""
 
     body: bytes
     max_age_s: int | None
-    """0 if it may not be kept, None if the server does not say."""
+    """Seconds; 0 if it must not be cached, None if the server does not say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Which servers may be asked."""
+    """The servers that may be reached: by host name, and by address."""
 
     hosts: Sequence[str] = ()
     """Names in lower case; `*.x.example` means every name below x.example, and `*` every host."""
     networks: Sequence[Network] = ()
-    """Networks whose addresses hosts may have although they are not public."""
+    """Networks that are not public, and whose addresses are admitted nevertheless."""
     ports: frozenset[int] = PORTS
 
     def check_url(self, url: str) -> None:
@@ -129,8 +129,8 @@ class Reach:
 class CertificateFetcher:
     """A client of the servers that have signers' certificates.
 
-    Each request has a connection of its own. It is ended without TLS's farewell, for which a server could have us
-    wait, and it could send on meanwhile.
+    Each request has a connection of its own. It is closed without TLS's close_notify: a server could delay its own,
+    and send on meanwhile.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class CertificateFetcher:
         tls: ssl.SSLContext | None = None,
         media_types: frozenset[str] = MEDIA_TYPES,
     ) -> None:
-        """`tls` says whose certificates the servers have; without it, they are those of public authorities."""
+        """`tls` has the trust anchors for the servers' certificates; without it, public authorities are trusted."""
         self._media_types = media_types
         self._reach = reach
         self._timeout_s = timeout_s
@@ -151,9 +151,9 @@ class CertificateFetcher:
         self._places = asyncio.Semaphore(MAX_CONNECTIONS)
 
     async def fetch(self, url: str) -> Fetched:
-        """Return what is behind a URL that `Reach.check_url` admits; raises FetchError.
+        """Return the content of a URL that `Reach.check_url` admits; raises FetchError.
 
-        The time-out begins when there is a place for the connection.
+        The timeout begins when one of MAX_CONNECTIONS is free.
         """
         try:
             self._reach.check_url(url)
@@ -211,7 +211,7 @@ class CertificateFetcher:
 
 
 def kept_s(values: Sequence[str]) -> int | None:
-    """Return for how long an answer may be kept by its Cache-Control fields (RFC 9111 §5.2.2)."""
+    """Return for how many seconds Cache-Control permits caching (RFC 9111 §5.2.2); None if it does not say."""
     said = ", ".join(values)
     if _NOT_KEPT.search(said):
         return 0
@@ -220,7 +220,7 @@ def kept_s(values: Sequence[str]) -> int | None:
 
 
 def _cause(error: Exception) -> str:
-    """Return in a few words why there is no answer, without what the server or the URL says."""
+    """Return in a few words why there is no answer, without text from the server or the URL."""
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, _PrivateAddressError):

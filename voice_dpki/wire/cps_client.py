@@ -13,11 +13,11 @@ from voice_dpki.stir.sign import Credential
 from voice_dpki.wire.http_client import HttpAnswer, HttpClient, HttpError, HttpTimeoutError
 
 OUTCOMES: Final = ("timeout", "unreachable", "refused", "unreadable")
-"""What CpsError says of a request."""
+"""Values of `CpsError.outcome`."""
 
 
 class CpsError(PeerError):
-    """A service did not do what it was asked; `outcome` is one of OUTCOMES."""
+    """A request to a service failed; `outcome` is one of OUTCOMES."""
 
     def __init__(self, outcome: str, message: str) -> None:
         super().__init__(message)
@@ -58,7 +58,7 @@ class CpsClient:
             raise _refusal(answer)
 
     async def retrieve(self, credential: Credential, place: Place) -> tuple[str, ...]:
-        """Return the PASSporTs that are kept of a call, none if there are none; raises CpsError."""
+        """Return the PASSporTs that the service keeps for a call, perhaps none; raises CpsError."""
         access = self._access(credential, AccessAction.RETRIEVE, place, Kept((), 0))
         answer = await self._asked("GET", place, {"Authorization": f"Bearer {access}"})
         if answer.status == 404:

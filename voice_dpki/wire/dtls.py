@@ -1,7 +1,7 @@
 """DTLS-SRTP on OpenSSL: the handshake that keys media, over datagrams in memory (RFC 5763, RFC 5764, RFC 6347).
 
-Both sides show self-signed certificates, and the call's SDP says whose: the handshake counts only if the peer's
-matches every fingerprint there. OpenSSL has its own randomness and clock, so this is no core, but it does no I/O.
+Both sides present self-signed certificates: the handshake is valid only if the peer's certificate matches every
+fingerprint in its SDP. OpenSSL has its own randomness and clock, so this is no core, but it does no I/O.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from voice_dpki.errors import PeerError
 from voice_dpki.sip.dtls_sdp import Fingerprint
 
 MAX_HANDSHAKE_BYTES: Final = 65_536
-"""Most that a peer may send before its handshake is done; one with a large RSA certificate takes 4,000."""
+"""Most bytes that a peer may send before its handshake is done; one with a large RSA certificate takes 4,000."""
 
 MTU_BYTES: Final = 1_200
 
@@ -47,15 +47,16 @@ _SUITES: Final = (
     _Suite("AEAD_AES_256_GCM", b"SRTP_AEAD_AES_256_GCM", 32, 12),
     _Suite("AES_CM_128_HMAC_SHA1_80", b"SRTP_AES128_CM_SHA1_80", 16, 14),
 )
-"""What is offered, the preferred first: name in SDP, and OpenSSL's (RFC 5764 §4.1.2, RFC 7714 §14.2)."""
+"""The suites offered, the preferred first: name in SDP, and in OpenSSL (RFC 5764 §4.1.2, RFC 7714 §14.2)."""
 
 
 class DtlsError(PeerError):
-    """The handshake failed, or the peer is not whom the SDP names."""
+    """The handshake failed, or the peer's certificate is not the one in its SDP."""
 
 
 class WrongPeerError(DtlsError):
-    """The handshake is done, but not with whom the SDP names, or without a suite. No forged record does that."""
+    """The handshake is done, but with another certificate than the SDP's, or without a suite. No forged record can
+    cause this."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -68,7 +69,7 @@ class DtlsKeys:
 
 
 class DtlsIdentity:
-    """Our certificate for DTLS: of P-256 and self-signed, made anew by each program, good for this run alone."""
+    """Our certificate for DTLS: P-256, self-signed, and new for each run of the program."""
 
     def __init__(self) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
@@ -87,7 +88,7 @@ class DtlsIdentity:
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What our SDP says of the certificate."""
+        """The certificate's fingerprint, for our SDP."""
         return Fingerprint("sha-256", self.certificate.fingerprint(hashes.SHA256()))
 
     def context(self) -> SSL.Context:
@@ -103,7 +104,7 @@ class DtlsIdentity:
 
 
 class DtlsSrtp:
-    """One connection. Datagrams go in by `receive`; what it returns goes to the peer.
+    """One connection. Pass the peer's datagrams to `receive`, and send the peer the datagrams that it returns.
 
     `keys` is None until the handshake is done and the peer's certificate matches `fingerprints`, of which there is
     at least one. All methods raise DtlsError, after which the connection is of no use.
@@ -133,14 +134,14 @@ class DtlsSrtp:
             self._connection.set_accept_state()
 
     def start(self) -> list[bytes]:
-        """Return the first datagrams: those of a client, for a server waits."""
+        """Return a client's first datagrams; a server has none."""
         return self._step()
 
     def greet(self, hello: bytes, source: tuple[str, int]) -> list[bytes]:
         """Take the first datagram of a client at `source`; our context makes cookies of the connection's app data.
 
-        With the right cookie, the connection is `greeted`, and to be started. Else it is of no further use: what is
-        returned, if anything, is a HelloVerifyRequest (RFC 6347 §4.2.1).
+        With the right cookie, the connection is `greeted`; start it next. Otherwise discard it: a returned datagram
+        is a HelloVerifyRequest (RFC 6347 §4.2.1).
         """
         self._taken += len(hello)
         self._connection.set_app_data(source)
@@ -155,7 +156,7 @@ class DtlsSrtp:
     def _refused(self) -> list[bytes]:
         answer = self._output()
         with contextlib.suppress(SSL.Error):
-            self._connection.do_handshake()  # empties OpenSSL's queue of errors, or the next to fail tells of them
+            self._connection.do_handshake()  # empties OpenSSL's error queue, lest the next failure report these
         return answer
 
     def receive(self, datagram: bytes) -> list[bytes]:
@@ -174,7 +175,7 @@ class DtlsSrtp:
         return self._connection.DTLSv1_get_timeout() if self.keys is None else None
 
     def handle_timeout(self) -> list[bytes]:
-        """Send again what was not answered in time (RFC 6347 §4.2.4)."""
+        """Return the datagrams to retransmit after a timeout (RFC 6347 §4.2.4)."""
         try:
             self._connection.DTLSv1_handle_timeout()
         except SSL.Error as error:
@@ -182,7 +183,7 @@ class DtlsSrtp:
         return self._output()
 
     def close(self) -> list[bytes]:
-        """End the connection, and return the datagrams that tell the peer."""
+        """Close the connection, and return the datagrams with the close_notify for the peer."""
         try:
             self._connection.shutdown()
         except SSL.Error:
@@ -197,7 +198,7 @@ class DtlsSrtp:
                 self.keys = self._exported()
             while (
                 True
-            ):  # what the peer says is no data of ours, but none may stay: alerts, or its last flight again
+            ):  # application data is ignored, but must be read: alerts and a repeated last flight come after it
                 self._connection.recv(2048)
         except SSL.WantReadError:
             pass
@@ -236,7 +237,7 @@ class DtlsSrtp:
         return DtlsKeys(suite.name, send=own, receive=other)
 
     def _output(self) -> list[bytes]:
-        """Return what OpenSSL has written: its records, as many to a datagram as fit (RFC 6347 §4.1.1)."""
+        """Return the datagrams that OpenSSL has written, each with as many records as fit (RFC 6347 §4.1.1)."""
         written = b""
         while True:
             try:

@@ -1,7 +1,7 @@
 """A leg of a relayed call that DTLS-SRTP keys, with ICE where the peer does it: one port for all (RFC 7983).
 
-ICE is its lite form. Without ICE a telephone may be behind a NAT: whoever completes the handshake with the SDP's
-certificate is the peer, wherever that comes from, and a few may try, each once it has returned a cookie.
+ICE is its lite form. Without ICE a telephone can be behind a NAT: the peer is the source that completes the
+handshake with the SDP's certificate. A few sources may try, each after it has returned a cookie.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ HANDSHAKE_S: Final = 20.0
 """Longest time from the answer to the end of the handshake."""
 
 MAX_OTHERS: Final = 4
-"""Most sources beside the SDP's address whose handshakes are taken up at once."""
+"""Most sources, besides the SDP's address, with a handshake in progress at the same time."""
 
 EARLY_RECORDS: Final = 2
-"""Most datagrams of one source that wait for the SDP: a ClientHello, in two fragments or sent again."""
+"""Most datagrams of one source that wait for the SDP: a ClientHello in two fragments, or retransmitted."""
 
 
 class DtlsLeg(MediaLeg):
@@ -39,29 +39,29 @@ class DtlsLeg(MediaLeg):
         """Done with the agreed suite once media can flow; fails with DtlsError."""
         self.keyed.add_done_callback(
             lambda keyed: keyed.cancelled() or keyed.exception()
-        )  # may be nobody's concern
+        )  # the result may never be awaited
         self.ended = asyncio.Event()
         """Set once the peer has ended the DTLS connection."""
         self._dtls: DtlsSrtp | None = None
-        """The connection with the peer; while a listener waits, None until one is keyed."""
+        """The connection with the peer; with a listener, None until one of `_open` is keyed."""
         self._begun = self._nominated = False
         self._peer: Address | None = None
         self._listener: DtlsListener | None = None
-        """What answers whoever may be the peer: there is one if the peer begins, and does no ICE."""
+        """Answers sources that may be the peer; None unless the peer is the client and does no ICE."""
         self._open: dict[Address, DtlsSrtp] = {}
-        """Handshakes with those that the listener has greeted."""
+        """Handshakes with sources that have returned the listener's cookie."""
         self._error: DtlsError | None = None
-        """What was wrong with the latest of them."""
+        """Error of the last of these handshakes that failed."""
         self._limit: asyncio.TimerHandle | None = None
         self._retries: dict[DtlsSrtp, asyncio.TimerHandle] = {}
         self._early: EarlyPackets[bytes] | None = EarlyPackets(each=EARLY_RECORDS, sources=MAX_OTHERS + 1)
-        """What comes before the SDP that names the peer: a ClientHello may overtake the answer (RFC 5763 §5)."""
+        """Datagrams that arrive before the peer's SDP: a ClientHello can overtake the answer (RFC 5763 §5)."""
 
     def handshake(self, described: DtlsDescription, remote: Address, *, client: bool) -> None:
         """Begin the handshake with the peer that `described` names; `remote` is its address in the SDP.
 
-        With ICE, that is where a valid check has come or will come from. Raises MalformedError for an address that
-        nothing can be sent to.
+        With ICE, the source of valid checks replaces `remote`. Raises MalformedError for an address to which
+        nothing can be sent.
         """
         if described.ice is None:
             check_address(self.host, *remote)
@@ -100,7 +100,7 @@ class DtlsLeg(MediaLeg):
             super().take(data, source, is_rtcp(data))
 
     def _take_check(self, data: bytes, source: Address) -> None:
-        """Answer a check; media then go where it came from, and once the peer has nominated a pair, there."""
+        """Answer a check; media then go to its source or, once the peer has nominated a pair, to that pair's."""
         answer = self.ice.check(data, source)
         if answer is None:
             self.dropped[UNAUTHENTIC] += 1
@@ -115,7 +115,7 @@ class DtlsLeg(MediaLeg):
             self._begin(self._dtls)
 
     def _begin(self, dtls: DtlsSrtp) -> None:
-        """Send what begins the handshake, once, when the peer's address is known."""
+        """Send the first flight, once, when the peer's address is known."""
         if self._peer is not None and not self._begun:
             self._begun = True
             self._drive(dtls, dtls.start, self._peer)
@@ -144,7 +144,7 @@ class DtlsLeg(MediaLeg):
         return not self.keyed.done() and (source == self._peer or len(others) < MAX_OTHERS)
 
     def _greet(self, listener: DtlsListener, data: bytes, source: Address) -> None:
-        """Answer a ClientHello, and begin a handshake once it has the cookie; drop all else."""
+        """Answer a ClientHello, and begin a handshake if it has the cookie; drop other datagrams."""
         dtls, answer = listener.receive(data, source)
         if dtls is not None:
             self._open[source] = dtls
@@ -159,7 +159,7 @@ class DtlsLeg(MediaLeg):
         return self.keyed.done() and not self.is_keyed
 
     def _drive(self, dtls: DtlsSrtp, step: Callable[[], list[bytes]], peer: Address) -> None:
-        """Do one step of the connection with `peer`, and what comes of it."""
+        """Do one step of the connection with `peer`, and process its result."""
         try:
             self._transmit(step(), peer)
         except DtlsError as error:
@@ -179,7 +179,7 @@ class DtlsLeg(MediaLeg):
         self.keyed.set_result(keys.suite)
 
     def _schedule(self, dtls: DtlsSrtp, peer: Address) -> None:
-        """Wake when the handshake's last flight must be sent again."""
+        """Set the timer for retransmission of the handshake's last flight."""
         timer = self._retries.pop(dtls, None)
         if timer is not None:
             timer.cancel()
@@ -189,10 +189,10 @@ class DtlsLeg(MediaLeg):
             self._retries[dtls] = loop.call_later(due_s, self._drive, dtls, dtls.handle_timeout, peer)
 
     def _broke(self, dtls: DtlsSrtp, error: DtlsError, peer: Address) -> None:
-        """End the call's handshake if there is but one; others give their place back.
+        """End the call's handshake if it is the only one; otherwise free this one's place.
 
-        Who has broken one of several cannot be told, for a record that does needs no key, unless it was done with
-        the SDP's address.
+        An attacker can break one of several: a record that breaks a handshake needs no key. A handshake with the
+        SDP's address is an exception.
         """
         timer = self._retries.pop(dtls, None)
         if timer is not None:
@@ -209,7 +209,7 @@ class DtlsLeg(MediaLeg):
         self._fail(self._error or DtlsError(f"no DTLS handshake within {HANDSHAKE_S:g} s"))
 
     def _fail(self, error: DtlsError) -> None:
-        """End the handshake without keys; what was keyed before stays."""
+        """End the handshake without keys; media keyed earlier stay."""
         self._stop_timers()
         self._open.clear()
         if not self.keyed.done():

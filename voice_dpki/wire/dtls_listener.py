@@ -1,7 +1,8 @@
 """The server's side of DTLS before there is a connection: cookies (RFC 6347 §4.2.1).
 
-A ClientHello without a cookie is answered with one in fewer octets than it has, and nothing is kept of it. Only who
-returns the cookie of its address gets a connection, so a forged source costs no place and is sent no handshake.
+A ClientHello without a cookie is answered with a cookie, in fewer octets than it has, and no state is kept. Only a
+source that returns the cookie of its address gets a connection, so a forged source takes no place and is sent no
+handshake.
 """
 
 import hmac
@@ -21,7 +22,7 @@ _HANDSHAKE: Final = b"\x16"
 
 
 class DtlsListener:
-    """Answers ClientHellos; its secret for cookies is its own, so cookies of other calls are worth nothing."""
+    """Answers ClientHellos. Each listener has its own cookie secret, so other calls' cookies are invalid."""
 
     def __init__(self, identity: DtlsIdentity, fingerprints: Sequence[Fingerprint]) -> None:
         self._identity, self._fingerprints = identity, fingerprints

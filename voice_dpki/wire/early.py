@@ -1,4 +1,4 @@
-"""Packets that come before a call's keys, and wait for them."""
+"""Packets that arrive before a call's keys, and are held until then."""
 
 from collections import Counter
 from typing import Generic, TypeVar
@@ -10,10 +10,10 @@ Packet = TypeVar("Packet")
 class EarlyPackets(Generic[Packet]):
     """At most `each` packets of each of `sources` sources.
 
-    Nobody can tell yet which source is the peer. When a further source comes, one of the host with the most sources
-    gives way, and of those the one with the fewest packets, of several the oldest. So a stranger with one address
-    takes no place of a peer with another, from however many ports; with the peer's address, or with as many
-    addresses as there are places, it must send more than the peer from each.
+    It is not known yet which source is the peer. When there is no place for a new source, one of the host with the
+    most sources is dropped: of these the one with the fewest packets, and of equal ones the oldest. So a stranger
+    with one address cannot displace a peer at another address, from however many ports. With the peer's address, or
+    as many addresses as there are places, it must send more packets than the peer from each source.
     """
 
     def __init__(self, *, each: int, sources: int) -> None:
@@ -23,7 +23,7 @@ class EarlyPackets(Generic[Packet]):
         self._arrived = 0
 
     def hold(self, source: Address, packet: Packet) -> int:
-        """Let `packet` wait; return how many packets were dropped, this one or those that it displaces."""
+        """Hold `packet`; return the number of packets dropped: this one, or those that it displaces."""
         dropped = 0
         if source not in self._waiting:
             dropped = self._make_room(source)
@@ -36,7 +36,7 @@ class EarlyPackets(Generic[Packet]):
         return dropped
 
     def release(self) -> list[tuple[Address, Packet]]:
-        """Return what waits, in the order of arrival; nothing waits after it."""
+        """Remove and return all held packets, in the order of arrival."""
         waiting, self._waiting = self._waiting, {}
         arrived = [(number, source, packet) for source, of_it in waiting.items() for number, packet in of_it]
         return [(source, packet) for _, source, packet in sorted(arrived, key=lambda each: each[0])]

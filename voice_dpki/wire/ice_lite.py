@@ -1,4 +1,4 @@
-"""ICE as its lite side does it (RFC 8445 §2.5): it asks nothing, and answers the checks of the peer.
+"""The lite implementation of ICE (RFC 8445 §2.5): it sends no checks, and answers the peer's.
 
 A check whose MESSAGE-INTEGRITY is right comes from whoever has the password of our SDP, so media go where it came
 from.
@@ -32,7 +32,7 @@ class IceLite:
         self.password = random.token(16).hex()
 
     def check(self, data: bytes, source: tuple[str, int]) -> CheckAnswer | None:
-        """Return the answer to a STUN check from `source`; None if it is none for us, or is not authentic."""
+        """Return the answer to a STUN check from `source`; None if `data` is no check for us, or not authentic."""
         if len(data) > MAX_CHECK_BYTES:
             return None
         try:

@@ -27,16 +27,16 @@ REPORT_INTERVAL_S = 5.0
 """Time between RTCP reports (RFC 3550 §6.2); the first comes after half of it (§6.3.1)."""
 
 QUIET_S = 0.3
-"""Time without RTP after which a peer that has spoken counts as silent."""
+"""Time without RTP after which a peer counts as silent."""
 
 RESTS_S = 2.0
-"""The same where comfort noise came last: a peer need not send any again while its background is the same."""
+"""The same after comfort noise: a peer need not send it again while its background noise stays the same."""
 
 MAX_KEPT_BACK_S = 10.0
-"""How long after the speech a hold may keep digits back; then they are not dialled."""
+"""How long after the speech digits wait for the end of a hold; then they are dropped."""
 
 MAX_RECORDED_S = 120.0
-"""How much of the streams that changes of the call have ended is kept of what was said and heard."""
+"""Longest recording kept of the streams that changes of the call have ended, per direction."""
 
 
 class MediaSession(RtpSession[Streams]):
@@ -45,7 +45,7 @@ class MediaSession(RtpSession[Streams]):
     def __init__(self, host: str, tracer: RtpTracer | None, clock: Clock, random: Random) -> None:
         super().__init__(host, tracer, clock, random)
         self.keypad = Keypad()
-        """Set another one before the call is described."""
+        """To use another one, set it before the SDP is made."""
         self._past_said: list[Pcm] = []
         self._past_heard: list[Pcm] = []
         self._may_dial = True
@@ -70,7 +70,7 @@ class MediaSession(RtpSession[Streams]):
         they are the same, both share a port at each side (RFC 5761). `payload_type` is the one that we send, and
         `receive_type` that which the peer sends, by default the same.
 
-        Raises MalformedError for an address that nothing can be sent to.
+        Raises MalformedError for an address to which nothing can be sent.
         """
         if self._streams is not None:
             raise LocalError("the media session has started already")
@@ -89,7 +89,7 @@ class MediaSession(RtpSession[Streams]):
         remote_control: tuple[str, int] | None = None,
         keys: SrtpKeys | None = None,
     ) -> None:
-        """Take what a new offer and its answer say, as in `start`.
+        """Apply a new offer and its answer, as in `start`.
 
         Without new `keys` and with the same codec, the streams go on: SSRC, sequence numbers and roll-over counter
         stay, which SRTP needs. New keys begin new streams with SSRCs of their own, and so does another codec in
@@ -110,9 +110,9 @@ class MediaSession(RtpSession[Streams]):
             self._replace(Streams.begin(codec, payload_type, receive_type, keys, self._random, self.keypad.agreed))
 
     def allow_sending(self, allowed: bool, *, digits: bool | None = None) -> None:
-        """Send speech, or pass it over in silence, as on hold; reports are sent all the same (RFC 3264 §5.1).
+        """Send speech, or skip it, as on hold; reports are sent in either case (RFC 3264 §5.1).
 
-        `digits` tells whether those may be sent, by default as speech: to a side that we hold they may.
+        `digits` tells whether digits may be sent, by default as `allowed`: to a side that we hold they may.
         """
         super().allow_sending(allowed)
         self._may_dial = allowed if digits is None else digits
@@ -127,7 +127,7 @@ class MediaSession(RtpSession[Streams]):
     async def say(self, speech: Pcm) -> None:
         """Send `speech` in real time, one packet every 20 ms, and silence after it while digits are dialled.
 
-        Digits that a hold of the other side keeps back wait for its end, up to MAX_KEPT_BACK_S after the speech.
+        Digits wait for the end of the other side's hold, up to MAX_KEPT_BACK_S after the speech.
         A pause since the last speech passes in the stream as silence (RFC 3550 §5.1).
         """
         loop = asyncio.get_running_loop()
@@ -169,7 +169,7 @@ class MediaSession(RtpSession[Streams]):
 
     @property
     def began_s(self) -> float:
-        """Unix time at the zero of the loop's clock, by which all streams of the call tell theirs."""
+        """Unix time at the zero of the loop's clock, the common time base of the call's streams."""
         return self._began_s
 
     def plays_at_s(self, sampled_s: float) -> float | None:

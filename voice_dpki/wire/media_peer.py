@@ -1,4 +1,4 @@
-"""Where a call's media go to and come from: the addresses of the peer's SDP, and what its packets teach."""
+"""Destinations and sources of a call's media: the addresses in the peer's SDP, and those learned from packets."""
 
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -12,7 +12,7 @@ HOLD_ADDRESSES = frozenset({"0.0.0.0", "::"})  # noqa: S104 - addresses in SDP, 
 
 @dataclass(slots=True)
 class MediaPeer:
-    """Where the peer is."""
+    """The peer's addresses, each a host and a port."""
 
     remote: tuple[str, int]
     """The RTP address in the peer's SDP. Without keys, only packets from its host are accepted, and RTP only from
@@ -26,8 +26,8 @@ class MediaPeer:
     control_source: tuple[str, int] | None = None
     """The same for RTCP."""
     left: tuple[str, int] | None = None
-    """Where the peer's RTP came from before its newest SDP. In clear, it is heard, for packets may be on their way,
-    and not followed."""
+    """Where the peer's RTP came from before its newest SDP. In clear, late packets from there are still accepted,
+    but ours do not go there."""
 
     def move(self, remote: tuple[str, int], remote_control: tuple[str, int]) -> None:
         """Take the addresses of a new SDP; where they are those of the last one, what was learned is kept."""
@@ -53,7 +53,7 @@ class MediaPeer:
         return None if source is None else f"{host_text(source[0])}:{source[1]}"
 
     def is_foreign(self, source: tuple[str, int], is_control: bool) -> bool:
-        """Return whether a packet in clear from `source` is not the peer's, for all that can be told."""
+        """Return whether a packet in clear from `source` is not the peer's, as far as its source shows."""
         is_other = self.source is not None and source not in (self.source, self.remote, self.left)
         return source[0] != self.remote[0] or (not is_control and is_other)
 

@@ -1,4 +1,4 @@
-"""The two UDP ports of a call's media, and who watches them."""
+"""The two UDP ports of a call's media, and their tracer."""
 
 import asyncio
 import errno
@@ -43,7 +43,7 @@ class Datagrams(asyncio.DatagramProtocol):
 async def listen_pair(
     host: str, take: Callable[[bytes, tuple[str, int], bool], None]
 ) -> tuple[int, list[asyncio.DatagramTransport]]:
-    """Take what comes at an even port and the one above it, which is for RTCP; return the port and both transports.
+    """Receive at an even port and at the one above it, for RTCP; return the even port and both transports.
 
     Raises LocalError if there are none, and then leaves nothing open.
     """

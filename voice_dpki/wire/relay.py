@@ -1,7 +1,8 @@
 """The media of a relayed call: two legs, each with its sockets and its protection, and RTP and RTCP between them.
 
-A packet leaves one leg only after it was authentic on the other. Before a leg has keys, a few of its packets wait
-for them, and nothing is sent on it. Its keys may change: both are received under for a while, one is sent under.
+A packet leaves one leg only after it was authenticated on the other. Before a leg has keys, a few of its packets
+wait for them, and nothing is sent on it. After a change of keys, packets under old and new keys are accepted for a
+while; ours are sent under one of them.
 """
 
 import asyncio
@@ -29,10 +30,10 @@ MAX_HELD_SOURCES: Final = 4
 """Most sources whose packets wait; see `EarlyPackets` for which."""
 
 OLD_KEYS_S: Final = 2.0
-"""How long packets under the keys before the newest are taken once those are sent under (RFC 4568 §7.1.4)."""
+"""How long packets under the old keys are accepted after ours are sent under the new ones (RFC 4568 §7.1.4)."""
 
 HEARD_S: Final = 1.0
-"""Longest time that we wait for a packet under the newest keys before we send under them."""
+"""Longest wait for a packet under the new keys before we send under them."""
 
 
 class MediaLeg:
@@ -51,10 +52,10 @@ class MediaLeg:
         self._held: EarlyPackets[tuple[bytes, bool]] = EarlyPackets(each=MAX_HELD, sources=MAX_HELD_SOURCES)
         self._transports: list[asyncio.DatagramTransport] = []
         self._receiving: tuple[Protection, ...] = ()
-        """What takes packets, the newest first: two after a change of the keys."""
+        """Protections for received packets, the newest first: two after a change of keys."""
         self._sending: Protection | None = None
         self._expecting = False
-        """Whether an answer with new keys may be on the way, so that their packets may come first."""
+        """Whether an answer with new keys may be on the way, so that packets under them can come first."""
         self._forgetting: asyncio.TimerHandle | None = None
         self._turn: Callable[[], None] | None = None
         self._turning: asyncio.TimerHandle | None = None
@@ -90,13 +91,13 @@ class MediaLeg:
         self._receiving, self._sending = (protection,), protection
 
     def expect_keys(self) -> None:
-        """Let packets wait that are not authentic, as before the first keys, until `take_keys`."""
+        """Hold packets that are not authentic, as before the first keys, until `take_keys`."""
         self._expecting = True
 
     def take_keys(self, protection: Protection | None) -> None:
-        """Take packets under new keys as well from now on, beginning with those that wait; None if there are none.
+        """Accept packets also under new keys from now on, beginning with those held; None if there are no new keys.
 
-        What is sent stays under the keys of before until `switch`.
+        Our packets stay under the old keys until `switch`.
         """
         self._expecting = False
         if protection is not None:
@@ -106,9 +107,9 @@ class MediaLeg:
             self.deliver_to(self._deliver)
 
     def switch(self, protection: Protection | None) -> None:
-        """Send under these keys from now on, or go on under those of before if None.
+        """Send under these keys from now on, or keep the old ones if None.
 
-        Of what is received under, all but the newest is forgotten in OLD_KEYS_S.
+        Received packets are accepted under the old keys for another OLD_KEYS_S.
         """
         self._sending = protection or self._sending
         self._stop_timers()
@@ -117,7 +118,7 @@ class MediaLeg:
     def turn_once_heard(self, turn: Callable[[], None]) -> None:
         """Call `turn`, which is to `switch`, once a packet is authentic under the newest keys, or in HEARD_S.
 
-        An offerer has them only when it has verified our answer, which may take it an inquiry.
+        An offerer has the keys only after it has verified our answer, which can take an inquiry.
         """
         self._turn = turn
         self._turning = asyncio.get_running_loop().call_later(HEARD_S, self._turn_now)
@@ -136,7 +137,7 @@ class MediaLeg:
                 timer.cancel()
 
     def move(self, remote: Address, remote_control: Address) -> None:
-        """Send media elsewhere, until authentic packets show where to; raises MalformedError as `start` does."""
+        """Send media to new addresses, until authentic packets show others; raises as `start` does."""
         for address in (remote, remote_control):
             check_address(self.host, *address)
         self._remote = [remote, remote_control]
@@ -144,14 +145,14 @@ class MediaLeg:
     def deliver_to(self, deliver: Callable[[bytes, bool], None]) -> None:
         """Have `deliver` called with each authentic packet in clear, and with whether it is RTCP.
 
-        Packets that have come before begin it, if there are keys.
+        Held packets are delivered first, if there are keys.
         """
         self._deliver = deliver
         for source, (data, is_control) in self._held.release():
             self._take(data, source, is_control)
 
     def take(self, data: bytes, source: Address, is_control: bool) -> None:
-        """Take a datagram from a socket; until packets can be delivered, a few wait."""
+        """Take a datagram from a socket; hold a few until packets can be delivered."""
         if len(data) > MAX_PACKET_BYTES:
             self.dropped[UNAUTHENTIC] += 1
         elif self._receiving and self._deliver is not None:
@@ -229,14 +230,14 @@ class MediaLeg:
 
 
 class Counts(Protocol):
-    """Where what was relayed, and what was not, is counted by its reason."""
+    """Counters of relayed and dropped packets."""
 
     def relayed(self, to: str) -> None:
         """Count a packet that was passed on to the side `to`."""
         ...
 
     def dropped(self, why: str) -> None:
-        """Count an authentic packet that was not."""
+        """Count an authentic packet that was dropped, by the reason `why`."""
         ...
 
 
@@ -247,20 +248,20 @@ class Relay:
         self._inside, self._outside = inside, outside
         self._counts = counts
         self._to: dict[MediaLeg, Translation] = {}
-        """What makes the stream that each leg sends."""
+        """For each leg, the translation that makes the stream sent on it."""
 
     def start(self, outwards: Translation, inwards: Translation) -> None:
-        """Begin: `outwards` is for what comes from inside."""
+        """Begin to relay: `outwards` translates packets from inside, `inwards` those from outside."""
         self._to = {self._outside: outwards, self._inside: inwards}
         self._inside.deliver_to(self._passing(self._inside, self._outside, "outside"))
         self._outside.deliver_to(self._passing(self._outside, self._inside, "inside"))
 
     def sent_to(self, leg: MediaLeg) -> Translation:
-        """Return what makes the stream that `leg` sends."""
+        """Return the translation that makes the stream sent on `leg`."""
         return self._to[leg]
 
     def expect_source(self, leg: MediaLeg) -> None:
-        """Take up other sources of a leg that has new keys."""
+        """Accept a new SSRC from a leg that has new keys."""
         self._to[self._other(leg)].expect_source()
 
     def send_other(self, leg: MediaLeg, stream: Translation) -> None:
@@ -268,7 +269,7 @@ class Relay:
         self._to[leg] = stream
 
     def silent_s(self, since_s: float) -> float:
-        """Return for how long the leg that has been silent for longer has been, counted from `since_s` at most."""
+        """Return the longer silence of the two legs in seconds, counted from `since_s` at the earliest."""
         now_s = asyncio.get_running_loop().time()
         return now_s - min(max(leg.heard_s or since_s, since_s) for leg in (self._inside, self._outside))
 

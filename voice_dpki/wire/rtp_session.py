@@ -1,7 +1,7 @@
-"""What the speech and the video of a call share: two sockets, the peer, and the streams of its agreements.
+"""The common base of a call's speech and video sessions: two sockets, the peer, and the streams of its agreements.
 
-Each agreement on keys has streams of its own. They are received as soon as it stands, beside those of the agreement
-before, and sent once `switch` is called, which is when the other side has both keys and answer (RFC 4567 §4.1.2).
+Each agreement on keys has streams of its own. They are received as soon as it is reached, beside those of the
+previous agreement, and sent after `switch`, called when the other side has both keys and answer (RFC 4567 §4.1.2).
 """
 
 import asyncio
@@ -29,7 +29,7 @@ MAX_HELD_SOURCES: Final = 8
 """Most sources whose packets wait for the keys; see `EarlyPackets` for which."""
 
 OLD_STREAMS_S = 2.0
-"""How long packets of old streams are taken after a change; their keys are good for nothing after that."""
+"""How long packets of old streams are accepted after a change; then their keys are dropped."""
 
 
 class Sent(Protocol):
@@ -92,11 +92,11 @@ class RtpSession(Generic[S]):
         self._transports: list[asyncio.DatagramTransport] = []
         self._held: EarlyPackets[tuple[bytes, bool, float]] = EarlyPackets(each=MAX_HELD, sources=MAX_HELD_SOURCES)
         self._streams: S | None = None
-        """Those of the newest agreement."""
+        """Streams of the newest agreement."""
         self._before: S | None = None
-        """Those of the agreement before, whose packets may still be on the way."""
+        """Streams of the previous agreement, whose packets may still be on the way."""
         self._sending: S | None = None
-        """Those that we send."""
+        """The streams on which we send."""
         self._peer = MediaPeer(("", 0), ("", 0))
         self._past = Counted()
         self._forgetting: asyncio.TimerHandle | None = None
@@ -122,7 +122,7 @@ class RtpSession(Generic[S]):
         return session
 
     def _begin(self, streams: S, ticking: Coroutine[Any, Any, None]) -> None:
-        """Begin with the first agreement's streams, and with what has come for them."""
+        """Begin with the first agreement's streams, and take the packets held for them."""
         loop = asyncio.get_running_loop()
         self._streams = self._sending = streams
         self._began_s = self._clock.now_s() - loop.time()
@@ -136,15 +136,15 @@ class RtpSession(Generic[S]):
         self._before, self._streams = self._started(), streams
 
     def leave(self) -> None:
-        """Leave the telephone of before, after `change` by the answer of another one of a forked call.
+        """Leave the previous telephone, after `change` by the answer of another one of a forked call.
 
-        Its packets are a stranger's from now on, and it gets no more.
+        Its packets then count as a stranger's, and it is sent no more.
         """
         self._sending = self._streams
         self._retire()
 
     def switch(self) -> None:
-        """Send the streams of the newest agreement from now on; say goodbye to those of before (RFC 3550 §6.6)."""
+        """Send the streams of the newest agreement from now on; end the previous ones by BYE (RFC 3550 §6.6)."""
         before, now = self._sending, self._started()
         if before is not None and before.sending.ssrc != now.sending.ssrc:
             self._say_goodbye(before)
@@ -165,10 +165,10 @@ class RtpSession(Generic[S]):
             self._past = self._past.plus(Counted.of(before))
 
     def _empty(self, streams: S) -> None:
-        """Play or show what is left of streams that are over."""
+        """Play or show the buffered rest of ended streams."""
 
     def allow_sending(self, allowed: bool) -> None:
-        """Send, or pass the time without, as on hold; reports are sent all the same (RFC 3264 §5.1)."""
+        """Send, or skip packets while their time passes, as on hold; reports are always sent (RFC 3264 §5.1)."""
         self._may_send = allowed
 
     @property
@@ -176,7 +176,7 @@ class RtpSession(Generic[S]):
         return self._may_send and not self._peer.is_on_hold
 
     def check(self, remote: tuple[str, int], remote_control: tuple[str, int]) -> None:
-        """Raise MalformedError for addresses that nothing can be sent to."""
+        """Raise MalformedError for addresses to which nothing can be sent."""
         for address in (remote, remote_control):
             check_address(self.host, *address)
 
@@ -187,12 +187,12 @@ class RtpSession(Generic[S]):
         self._peer.move(remote, remote_control)
 
     def stop(self) -> None:
-        """Say goodbye, and neither send nor take anything until `change`: what port 0 asks for (RFC 3264 §8.2)."""
+        """Send BYE, and neither send nor accept packets until `change`, as port 0 demands (RFC 3264 §8.2)."""
         self._say_goodbye(self._sends())
         self._peer.stop()
 
     async def _leave_call(self) -> bool:
-        """Stop the clock, and send an RTCP BYE; returns whether that was not done before."""
+        """Stop the clock, and send an RTCP BYE; return False if that was done before."""
         self._started()
         ticking, self._ticking = self._ticking, None
         if ticking is None:
@@ -208,7 +208,7 @@ class RtpSession(Generic[S]):
         raise NotImplementedError
 
     async def close(self) -> None:
-        """Finish, unless that was done, and close the sockets, also if we are stopped meanwhile."""
+        """Finish, unless that was done, and close the sockets, also when cancelled."""
         try:
             if self._streams is not None:
                 await self.finish()
@@ -223,7 +223,7 @@ class RtpSession(Generic[S]):
         return reduce(Counted.plus, map(Counted.of, self._agreements()), self._past)
 
     def _agreements(self) -> list[S]:
-        """Return the streams of the agreements that are not over, the older first."""
+        """Return the streams of the live agreements, the older first."""
         return [streams for streams in (self._before, self._started()) if streams is not None]
 
     def take(self, data: bytes, source: tuple[str, int], is_control: bool) -> None:
@@ -260,9 +260,9 @@ class RtpSession(Generic[S]):
         """Note that authentic RTCP of the peer has come, or RTP at `spoken_s`."""
 
     def _avoid_collision(self, streams: S) -> None:
-        """Take another SSRC if the peer has ours, once: a loop would bring the next one, too (RFC 3550 §8.2).
+        """Change our SSRC if the peer uses it, once: in a loop the new one would come back too (RFC 3550 §8.2).
 
-        With keys, MIKEY has told both SSRCs apart.
+        With keys there is no collision: MIKEY agrees on different SSRCs.
         """
         sending = streams.sending
         if streams.keys is None and streams.receiving.ssrc == sending.ssrc and not self._has_collided:
@@ -271,7 +271,7 @@ class RtpSession(Generic[S]):
             sending.ssrc = int.from_bytes(self._random.token(4), "big")
 
     def _of(self, streams: S, data: bytes, is_control: bool) -> S:
-        """Return the streams that a packet claims to belong to: those of before only if it claims so clearly."""
+        """Return the streams that a packet claims to belong to: the previous ones only on a clear match."""
         before = self._before
         if before is None:
             return streams

@@ -1,4 +1,4 @@
-"""Pictures that are due: decoded in order, beside the event loop in which speech is sent every 20 ms."""
+"""Decoding and display of due pictures, in order, in threads: the event loop must send speech every 20 ms."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from voice_dpki.media.video import Encoded, Shown, VideoReceiver
 log = logging.getLogger(__name__)
 
 MAX_UNDECODED: Final = 8
-"""Most pictures that wait for the decoder. If it falls behind, the oldest are dropped, and those that need them."""
+"""Most pictures that wait for the decoder. If it falls behind, the oldest and their dependants are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +33,18 @@ class Screen:
     def __init__(self, coders: Executor) -> None:
         self.shown = Shown()
         self.dropped = 0
-        """Pictures that were due, and not decoded, since the decoder had fallen behind."""
+        """Due pictures that were not decoded, because the decoder had fallen behind."""
         self._coders = coders
         self._due: deque[_Due] = deque()
         self._decoding: asyncio.Task[None] | None = None
         self._compared = 0
-        """How many pictures were shown whose speech was known."""
+        """Number of shown pictures whose speech time was known."""
         self._apart_s = self._worst_s = 0.0
         """Sum, and the largest, of the times between them and their speech."""
 
     @property
     def sync_ms(self) -> float | None:
-        """Mean time by which a picture was shown before or after its speech; None without any to compare."""
+        """Mean time in ms by which a picture was shown before or after its speech; None if none was compared."""
         return round(1000 * self._apart_s / self._compared, 1) if self._compared else None
 
     @property
@@ -72,7 +72,7 @@ class Screen:
             self._decoding.cancel()
 
     def _drop(self) -> None:
-        """Drop the oldest picture, and all after it up to a whole one, which is asked for if there is none."""
+        """Drop the oldest picture and all after it up to the next key frame; request one if there is none."""
         if not self.dropped:
             log.warning("pictures are dropped, since the decoder has fallen behind")
         while True:

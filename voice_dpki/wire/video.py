@@ -1,8 +1,8 @@
 """A call's video: the sockets and the clock around its two streams of pictures.
 
 It is opened before the call is offered, as the session of its speech is (`voice_dpki.wire.media`), and shows each
-picture when the speech of the same moment is played: the peer's reports tell for both which moment that is, by its
-NTP clock (RFC 3550 §6.4.1).
+picture when the speech of the same moment is played. The peer's reports relate both streams to its NTP clock
+(RFC 3550 §6.4.1).
 """
 
 import asyncio
@@ -29,18 +29,18 @@ REPORT_INTERVAL_S: Final = 1.0
 """Time between reports; RFC 3550 §6.2 lets a session of 360 kbit/s have one each second."""
 
 SHOW_AFTER_S: Final = 0.06
-"""How long after its arrival a picture is shown as long as no report has told what was said with it."""
+"""Delay from a picture's arrival to its display while no report has related it to speech."""
 
 MAX_WAIT_S: Final = 2.0
-"""Longest that a picture waits for its speech, whatever the reports say."""
+"""Longest time that a picture waits for its speech, whatever the reports say."""
 
 WHOLE_AGAIN_S: Final = 0.3
-"""Least time between two requests for a whole picture, and between two that are sent on request."""
+"""Shortest time between two requests for a key frame, and between two key frames sent on request."""
 
 TICK_S: Final = 0.005
 
 Synchroniser = Callable[[float], float | None]
-"""When the speech of a time of the peer's NTP clock is played, by the loop's clock; None if that is not known."""
+"""Maps a time of the peer's NTP clock to when its speech is played, by the loop's clock; None if unknown."""
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ class VideoSession(RtpSession[_Streams]):
     def __init__(self, host: str, tracer: RtpTracer | None, clock: Clock, random: Random) -> None:
         super().__init__(host, tracer, clock, random)
         self.expects_pictures = True
-        """Whether the peer is to send any, which are asked for where they fail to come."""
+        """Whether the peer is to send pictures; missing ones are then requested."""
         self._plays_at_s: Synchroniser = lambda _: None
         self._coders = ThreadPoolExecutor(2, "pictures")
         """Runs the encoder and the decoder, so that the speech's frames need not wait for them."""
@@ -117,7 +117,7 @@ class VideoSession(RtpSession[_Streams]):
         remote_control: tuple[str, int] | None = None,
         keys: SrtpKeys | None = None,
     ) -> None:
-        """Take what a new offer and its answer say, as in `start`; a stream that was stopped goes on.
+        """Apply a new offer and its answer, as in `start`; a stopped stream resumes.
 
         Without new `keys`, the streams stay. New ones begin new streams, as those of the speech do
         (`MediaSession.change`).
@@ -133,7 +133,7 @@ class VideoSession(RtpSession[_Streams]):
             self._replace(_Streams.begin(types, keys, self._random))
 
     async def film(self, duration_s: float) -> None:
-        """Send numbered pictures in real time for so long."""
+        """Send numbered pictures in real time for `duration_s` seconds."""
         loop = asyncio.get_running_loop()
         next_s = loop.time()
         for _ in range(round(duration_s / PICTURE_S)):
@@ -142,7 +142,7 @@ class VideoSession(RtpSession[_Streams]):
             await self._picture(next_s)
 
     async def _picture(self, next_s: float) -> None:
-        """Send the next picture, or let its time pass; the one after it is due at `next_s`."""
+        """Send the next picture, or skip it; the one after it is due at `next_s`."""
         streams, payloads = await self._encoded(self._filmed)
         self._filmed += 1
         ticks = round(PICTURE_S * CLOCK_RATE)
@@ -157,7 +157,7 @@ class VideoSession(RtpSession[_Streams]):
             self._send_report(streams)
 
     async def _encoded(self, number: int) -> tuple[_Streams, list[bytes]]:
-        """Encode a picture, again if the streams change meanwhile; returns nothing if none may be sent."""
+        """Encode a picture, again if the streams change meanwhile; the list is empty if none may be sent."""
         loop = asyncio.get_running_loop()
         while True:
             streams = self._sends()
@@ -169,7 +169,7 @@ class VideoSession(RtpSession[_Streams]):
                 return streams, payloads
 
     def _must_be_whole(self, streams: _Streams) -> bool:
-        """Whether the peer has asked for a whole picture, and was sent none just now."""
+        """Whether the peer has requested a key frame, and was sent none within WHOLE_AGAIN_S."""
         now_s = asyncio.get_running_loop().time()
         if not streams.control.picture_lost or now_s - self._whole_s < WHOLE_AGAIN_S:
             return False
@@ -178,7 +178,7 @@ class VideoSession(RtpSession[_Streams]):
         return True
 
     async def finish(self) -> None:
-        """Leave: send an RTCP BYE, and show what still waits."""
+        """Leave the session: send an RTCP BYE, and show the buffered pictures."""
         if await self._leave_call():
             for streams in self._agreements():
                 for picture in streams.receiving.due(float("inf")):
@@ -195,7 +195,7 @@ class VideoSession(RtpSession[_Streams]):
             self._coders.shutdown(cancel_futures=True)
 
     def _empty(self, streams: _Streams) -> None:
-        """Show what is left of streams that are over."""
+        """Show the buffered rest of ended streams."""
         for picture in streams.receiving.due(float("inf")):
             self._screen.put(streams.receiving, picture)
 
@@ -226,7 +226,7 @@ class VideoSession(RtpSession[_Streams]):
         )
 
     async def _tick(self) -> None:
-        """Show what is due, ask for whole pictures, and report."""
+        """Show due pictures, request key frames, and send reports."""
         loop = asyncio.get_running_loop()
         report_s = loop.time() + REPORT_INTERVAL_S
         while True:
@@ -243,7 +243,7 @@ class VideoSession(RtpSession[_Streams]):
 
     @property
     def _is_in_want(self) -> bool:
-        """Whether nothing can be shown until a whole picture comes, and the peer is to send some."""
+        """Whether nothing can be shown until a key frame comes, and the peer is to send pictures."""
         may_ask = self.expects_pictures and not self._peer.is_on_hold
         return may_ask and self._started().receiving.needs_key
 

@@ -1,4 +1,4 @@
-"""All members of the ledger, read with proof now and then, for what every call may need to know of them."""
+"""A cache of all members of the ledger, read with proof at intervals, for lookups during calls."""
 
 import asyncio
 import logging
@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 _SAID = Seldom(log)
 
 EVERY_S: Final = 30.0
-"""How often the members are read. What is allotted anew may be believed to be another's for so long."""
+"""How often the members are read. For so long, a newly allotted number can still count as its former holder's."""
 AGAIN_S: Final = 1.0
 MAX_AGE_S: Final = 120.0
-"""For how long what was read is believed while the node cannot be asked."""
+"""How long the cache is used while the node does not answer."""
 
 
 class KeptMembers:
-    """The members of the ledger by organisation, as they were last read."""
+    """The members of the ledger by organisation, as last read."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -48,7 +48,7 @@ class KeptMembers:
 
     @asynccontextmanager
     async def kept(self, client: LedgerClient) -> AsyncIterator[None]:
-        """Read them now and then while the context lasts."""
+        """Read the members every EVERY_S seconds while the context lasts."""
         async with running(self._run(client)):
             yield
 

@@ -1,4 +1,4 @@
-"""Asking a node who holds a number that members hold one by one."""
+"""Lookup of the holder of a number that is allotted singly."""
 
 from voice_dpki.ledger.held_numbers import NUMBER_LEAF, NumberHolder, number_key
 from voice_dpki.ledger.standing import told_of
@@ -8,13 +8,13 @@ from voice_dpki.x509.recorded import RecordedCertificate
 
 
 async def holder_of(client: LedgerClient, tn: Tn) -> NumberHolder | None:
-    """Return whom a number's own leaf names, None if it has no leaf; raises InquiryError."""
+    """Return the holder in a number's own leaf, None if it has no leaf; raises InquiryError."""
     (holder,) = await client.read(NUMBER_LEAF, [number_key(tn)])
     return holder
 
 
 async def with_holder(client: LedgerClient, recorded: RecordedCertificate, tn: Tn) -> RecordedCertificate:
-    """Return a certificate with what the ledger says of a number, if that has to be asked; raises InquiryError."""
+    """Return a certificate with the number's holder added, looked up if it is needed; raises InquiryError."""
     if recorded.allotment is None or recorded.allotment.is_settled(tn):
         return recorded
     return told_of(recorded, tn, await holder_of(client, tn))

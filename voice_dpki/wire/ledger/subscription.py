@@ -1,4 +1,4 @@
-"""A cache of certificates that the ledger's changes keep fresh, so that signers are known before they call.
+"""A cache of certificates that follows the ledger's changes, so that known signers need no inquiry during a call.
 
 A held certificate is served without a request to the node, as long as the newest header is not too old. The node
 reports changes in a form from which it cannot withhold any (`voice_dpki.ledger.changes`). A resolution that a
@@ -57,7 +57,7 @@ class Subscription:
     ) -> None:
         """`witnesses` are clients of other nodes.
 
-        With one node only, a subscriber whose node lies or is cut off could be shown another history than others.
+        With one node only, a lying or isolated node could show this subscriber another history than others see.
         """
         self._client = client
         self._witnesses = witnesses
@@ -101,7 +101,7 @@ class Subscription:
             return math.inf
 
     def lacking(self) -> str:
-        """Return why nothing that is held may be believed now, in a sentence; empty if it may."""
+        """Return in a sentence why the cache cannot be used now; empty if it can."""
         age_s, most_s = self.age_s(), self._client.max_age_s
         if self._client.fork is not None:
             return "the ledger's validators contradict themselves"
@@ -112,7 +112,7 @@ class Subscription:
         return ""
 
     def recorded(self, digest: CertDigest) -> RecordedCertificate | None:
-        """Return what `held` does, for those who judge the certificate."""
+        """Return the result of `held` in the form for judging a certificate."""
         if self._client.fork is not None:
             return None
         try:
@@ -122,9 +122,9 @@ class Subscription:
         return self._holdings.recorded(digest, now_s, self._client.max_age_s)
 
     def told(self, recorded: RecordedCertificate, numbers: Iterable[Tn]) -> RecordedCertificate | None:
-        """Return a certificate with what the ledger says of numbers that its member may hold one by one.
+        """Return a certificate with the cached holders of numbers that its member may hold singly.
 
-        Returns None where the node must be asked for that.
+        Returns None if the node must be asked for one of them.
         """
         if (waiting := _unsettled(recorded, numbers)) and not self._is_fresh():
             return None
@@ -136,7 +136,7 @@ class Subscription:
         return recorded
 
     async def tell(self, recorded: RecordedCertificate, numbers: Iterable[Tn]) -> RecordedCertificate:
-        """Return the same, and ask the node where that is needed; raises InquiryError."""
+        """Return the result of `told`, with an inquiry at the node if it is needed; raises InquiryError."""
         waiting = _unsettled(recorded, numbers)
         known = self.told(recorded, waiting)
         if known is not None:
@@ -153,7 +153,7 @@ class Subscription:
         return told_of(recorded, tn, holder)
 
     def _is_fresh(self) -> bool:
-        """Tell whether what is held may be believed: the newest header is not too old, and nothing contradicts."""
+        """Tell whether the cache can be used: the newest header is recent, and there is no fork or wrong clock."""
         header = self._holdings.header
         if self._client.fork is not None or header is None:
             return False
@@ -178,7 +178,7 @@ class Subscription:
                 if failures == 0:
                     log.warning("changes are not heard of", extra={"fields": {"reason": str(error)}})
             except Exception as error:  # the task must go on, or the cache would stay out of use
-                self._holdings.clear()  # a change may have been taken in half
+                self._holdings.clear()  # a change may have been applied in part
                 self._leaves.clear()
                 self._faults.error("changes could not be taken in", error)
             else:
@@ -205,7 +205,7 @@ class Subscription:
 
 
 def _unsettled(recorded: RecordedCertificate, numbers: Iterable[Tn]) -> list[Tn]:
-    """Return the numbers of which the ledger must be asked before the certificate can be used for them."""
+    """Return the numbers whose holders must be looked up before the certificate can be used for them."""
     allotment = recorded.allotment
     if allotment is None:
         return []

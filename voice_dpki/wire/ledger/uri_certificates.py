@@ -1,4 +1,4 @@
-"""All certificates on the ledger for one URI, so that its owner, or whoever calls it, hears of one too many.
+"""All certificates on the ledger for one URI, so that its owner or a caller notices an unexpected one.
 
 The lists of names on the ledger are proved, so a node can leave out no certificate (`voice_dpki.ledger.names`), and
 no change of such a list (`voice_dpki.ledger.changes`).
@@ -25,7 +25,7 @@ class UriCertificate:
 
     found: Resolution
     profile: CertificateProfile | None
-    """None if this release cannot read it. Nobody with this release would trust it then."""
+    """None if this release cannot parse the certificate, and then trusts it nowhere."""
     is_named: bool
     """Whether the certificate names the URI; otherwise it has authority over the URI's number (RFC 8226 §9)."""
 
@@ -62,7 +62,7 @@ class UriCertificates:
     async def read_changed(self) -> list[UriCertificate]:
         """Wait until the lists may have changed since they were read here, and do what `read` does.
 
-        Raises InquiryError; the next call then tells of the same change.
+        Raises InquiryError; the next call then returns the same change.
         """
         while True:
             header, keys = await self._client.changes(self._header, wait_s=WAIT_S)

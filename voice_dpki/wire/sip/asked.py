@@ -1,9 +1,9 @@
 """What an INVITE asks of the STIR services, and how their answers are written into it (RFC 8224 §6). No I/O.
 
-Whoever sends the INVITE here has authenticated the caller, or stands where that counts: P-Asserted-Identity names
-the caller before From does (ATIS-1000074 §5.2.1, §5.3.1). To is the called party, and on verification the
-Request-URI as well: without a diversion both name the same one, and with diversions the call goes to that one.
-SHAKEN is the only kind that an INVITE asks for.
+The sender of the INVITE is trusted to have authenticated the caller, so P-Asserted-Identity takes precedence over
+From (ATIS-1000074 §5.2.1, §5.3.1). To is the called party, and on verification the Request-URI as well: without a
+diversion both name the same party, and with diversions the call goes to the Request-URI's. SHAKEN is the only kind
+of PASSporT that an INVITE asks for.
 """
 
 from dataclasses import dataclass, replace
@@ -39,19 +39,19 @@ ORIGID_HEADERS: Final = ("Origination-Id", "P-Origination-Id")
 BYPASS_HEADER: Final = "P-Identity-Bypass"
 """Header field of a call whose operator could not sign it through its own fault, with a token agreed on (MAN)."""
 _USER_CHARS: Final = "-_.!~*'()&=+$,?/"
-"""What a URI's user may hold unescaped besides letters and digits (RFC 3261 §25.1), but for the semicolon."""
+"""Unescaped characters of a URI's user besides letters and digits (RFC 3261 §25.1), without the semicolon."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What holds for the INVITEs of one sender that are to be signed."""
+    """Terms on which the INVITEs of one sender are signed."""
 
     attest: str = ""
-    """The attestation where no header field tells another one; "" if the INVITE must tell it."""
+    """The default attestation; "" if the INVITE must name it in a header field."""
     attest_by_header: bool = True
-    """Whether ATTEST_HEADERS count. They must not where subscribers' INVITEs could bring them."""
+    """Whether ATTEST_HEADERS are used. They must not be where subscribers could set them."""
     sign_sdp: bool = False
-    """Whether the whole SDP is signed. No element behind the signer may then change it."""
+    """Whether the whole SDP is signed. No element after the signer may then change it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class NoCallerError(MalformedError):
 
 
 def with_crlf(data: bytes) -> bytes:
-    """Give a message the line ends that editors take away, unless it has one already."""
+    """Return a message with LF, as editors save it, turned into CRLF; unchanged if it has a CRLF."""
     return data if b"\r\n" in data else data.replace(b"\n", b"\r\n")
 
 
@@ -87,8 +87,8 @@ def read_invite(data: bytes) -> Request:
 def caller_of(request: Request, *, from_first: bool = False, country: Country | None = None) -> Caller:
     """Return who calls; raises MalformedError, and NoCallerError where no number is named.
 
-    P-Asserted-Identity is asked before From, or after it if `from_first`. `country` is the one as whose numbers are
-    read; without it they are international.
+    P-Asserted-Identity takes precedence over From, or the reverse if `from_first`. Numbers are read as numbers of
+    `country`; without it they are international.
     """
     asserted = [parse_address(value).uri for value in header_values(request, "P-Asserted-Identity")]
     said = caller_uri(request)
@@ -103,8 +103,8 @@ def signing_of(
 ) -> SigningRequest:
     """Return what an INVITE asks to have signed; raises RequestError.
 
-    `country` is the one as whose its numbers are read. The time is that of Date, or `now_s` where there is none. An
-    INVITE that is signed already is refused.
+    Its numbers are read as numbers of `country`. The time is that of Date, or `now_s` if there is none. An INVITE
+    that is signed already is refused.
     """
     if request.headers.getlist("Identity"):
         raise RequestError("SVC4005", "Identity", "the INVITE is signed already")
@@ -133,7 +133,7 @@ def bypass_of(request: Request) -> str:
 
 
 def source_of(request: Request) -> Source:
-    """Return whom the proxy has authenticated and by which trunk the call came; raises MalformedError.
+    """Return the user that the proxy has authenticated and the call's trunk group; raises MalformedError.
 
     P-Asserted-Identity names the authenticated user (RFC 3325 §9.1), and the user of the Contact has the trunk
     group by which the call came, `tgrp` (RFC 4904).
@@ -184,7 +184,7 @@ def signed(request: Request, identity: str, iat_s: int) -> Request:
 
 
 def asserted(request: Request, assertion: str, *, withheld: bool = False) -> Request:
-    """Return a copy of an INVITE with `assertion` in the place of what its sender asserted of the caller.
+    """Return a copy of an INVITE with `assertion` in place of its P-Asserted-Identity.
 
     With `withheld`, Privacy asks that the callee is not shown it (RFC 3325 §9.3).
     """
@@ -244,7 +244,7 @@ def _origid(request: Request, random: Random) -> str:
 
 
 def _said(request: Request, names: tuple[str, ...]) -> str | None:
-    """Return what these header fields say together, None if none is there; raises RequestError if they differ."""
+    """Return the common value of these header fields, None if none is there; raises RequestError if they differ."""
     values = {value.strip().strip('"') for name in names for value in request.headers.getlist(name)}
     if len(values) > 1:
         raise RequestError("SVC4005", names[0], "header fields say different things")
@@ -259,7 +259,7 @@ def _caller_number(request: Request, from_first: bool, country: Country | None) 
 
 
 def _number(uri: URI, country: Country | None) -> Tn | None:
-    """Return the number that a URI names, as `country` writes it; raises MalformedError if that could be two."""
+    """Return the number that a URI names, read as one of `country`; raises MalformedError if it is ambiguous."""
     if country is None:
         return number_of(uri)
     return number_of(replace(uri, user=country.international((uri.user or "").split(";")[0])))
@@ -273,7 +273,7 @@ def _called(uri: URI, country: Country | None) -> Destinations:
 
 
 def _resource_priority(request: Request) -> frozenset[str]:
-    """Return the values of Resource-Priority; none of a malformed one, which can be granted to nobody."""
+    """Return the values of Resource-Priority; empty for a malformed field, which grants nothing."""
     values = header_values(request, "Resource-Priority")
     try:
         return read_resource_priority(",".join(values)) if values else frozenset()

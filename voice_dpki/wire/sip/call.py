@@ -45,22 +45,22 @@ class Leg:
         """Header fields of the BYE that has ended the call, such as Reason, whoever sent it."""
         self._changes = Changes(line, self.ended, self.bye)
         self.on_replaced: Callable[[IncomingCall], Awaitable[None]] | None = None
-        """Runs as a task for each call that is to take the place of this one (RFC 3891), and ends this one if it
-        answers. Without it, they are declined with 603."""
+        """Runs as a task for each call that is to replace this one (RFC 3891), and ends this one if it answers the
+        new one. Without it, such calls are declined with 603."""
         self.referrals = Referrals(line, self)
         """Transfers of the call by REFER."""
         self.peer_methods: frozenset[str] = frozenset()
         """The methods that the other side says it supports (Allow)."""
         self.verdicts: dict[str, str] = {}
-        """What our domain says about the number of each telephone that rings or has answered, by the tag of its
-        dialog: the newest UPDATE of that dialog told it (RFC 9970)."""
+        """Our domain's verdict on the number of each telephone that rings or has answered, by the tag of its
+        dialog: from the newest UPDATE in that dialog (RFC 9970)."""
         self.on_connected: Callable[[str], None] | None = None
-        """Gets each of `verdicts` when it is told."""
+        """Called with each of `verdicts` when it arrives."""
         self._updates = Updates(line, self, self._changes)
 
     @property
     def connected(self) -> str | None:
-        """What our domain says about the number of who has answered; before that, of the only one that rings."""
+        """Our domain's verdict on the number that has answered; before the answer, on the only one that rings."""
         if self.dialog is not None:
             return self.verdicts.get(self.dialog.remote_tag)
         told = list(self.verdicts.values())
@@ -88,8 +88,10 @@ class Leg:
     async def update(self) -> FinalAnswer:
         """Send an UPDATE without an offer, which refreshes the call (RFC 3311), and return the final answer.
 
-        A callee may send it once the other side has acknowledged its `progress`; our domain then tells there who
-        answers. The call ends if the answer shows that the dialog is gone. Raises LocalError if the call is not up.
+        A callee may send it once the other side has acknowledged its `progress`; our domain then adds the verdict
+        on the callee. The call ends if the answer shows that the dialog is gone.
+
+        Raises LocalError if the call is not up.
         """
         answer = await self._updates.send()
         if answer.status in DIALOG_ENDS:
@@ -103,8 +105,9 @@ class Leg:
     async def reinvite(self, offer: Callable[[], bytes]) -> FinalAnswer:
         """Offer a change of the session by re-INVITE, and return the final answer.
 
-        `offer` makes the description just before each try, as a change of the other side may have come first.
-        Unless that is a 2xx, the session is unchanged. Waits until no other INVITE is in progress, and tries again
+        `offer` makes the description just before each attempt, because the other side may have changed the
+        session. Unless the answer is a 2xx, the session is unchanged.
+        Waits until no other INVITE is in progress, and tries again
         after a 491 (RFC 3261 §14.1). The call ends if the answer shows that the dialog is gone.
 
         Raises LocalError if the call is not up.
@@ -114,7 +117,7 @@ class Leg:
         return await self._changes.offer(self.dialog, offer, owns_call_id=self.owns_call_id)
 
     def on_reinvite(self, callback: Callable[[Reinvite], Awaitable[None]]) -> None:
-        """Have `callback` run as a task for each re-INVITE of the other side. Without it they get 488."""
+        """Have `callback` run as a task for each re-INVITE of the other side. Without it, re-INVITEs get 488."""
         self._changes.on_reinvite = callback
 
     def on_refresh(self, callback: Callable[[], Awaitable[None]]) -> None:
@@ -209,7 +212,7 @@ class Call(Leg):
         self._acks: dict[str, tuple[Request, Hop]] = {}
         """The ACK of each telephone that has answered, by its tag, and where it goes."""
         self._hanging_up: set[str] = set()
-        """Tags of those beyond MAX_EARLY_DIALOGS whose BYE has no answer yet."""
+        """Tags of telephones beyond MAX_EARLY_DIALOGS whose BYE has no answer yet."""
         self._cancelled = False
         self._tries = 0
         self._early = EarlyDialogs(line)
@@ -322,9 +325,9 @@ class Call(Leg):
             self.hang_up()
 
     def _hang_up_on(self, dialog: Dialog, ack: Request, hop: Hop) -> None:
-        """Acknowledge a 2xx of a telephone of which nothing is kept, and end its dialog by BYE.
+        """Acknowledge a 2xx of a telephone without an early dialog here, and end its dialog by BYE.
 
-        One that finds too many BYEs without answer gets no ACK, and so comes again.
+        While too many BYEs are unanswered, the 2xx gets no ACK, and so is retransmitted.
         """
         tag = dialog.remote_tag
         if tag in self._hanging_up:
@@ -342,7 +345,7 @@ class Call(Leg):
             self._hanging_up.discard(dialog.remote_tag)
 
     def _unusable(self, error: MalformedError) -> None:
-        """Give up after a 2xx of which no dialog comes, unless another telephone has answered before."""
+        """Give up after a 2xx that makes no dialog, unless another telephone has answered before."""
         if self.dialog is None:
             self._finish(FinalAnswer(500, f"no dialog comes of the answer: {error}"))
         else:

@@ -23,9 +23,9 @@ from voice_dpki.wire.tasks import first_of
 log = logging.getLogger(__name__)
 
 MAX_CHANGE_S: Final = 90.0
-"""Longest time until our side has answered a re-INVITE, and again from then until it is done with the change.
+"""Longest time until our side answers a re-INVITE, and again from then until the change is complete.
 
-The ACK alone may take 32 s, and what was passed on may have to be undone."""
+The ACK alone can take 32 s, and a change passed on to another leg may have to be undone."""
 
 MAX_UPDATE_S: Final = 16.0
 """The same for an UPDATE with an offer, which is to be answered promptly (RFC 3311 §5.2).
@@ -72,12 +72,12 @@ class Changes:
         self._idle.set()
         self._received: Reinvite | None = None
         self._unacknowledged: list[Invitation] = []
-        """Those whose 2xx of ours has no ACK yet, which may be lost while a newer re-INVITE comes."""
+        """Re-INVITEs whose 2xx has no ACK yet: the ACK can be lost before a newer re-INVITE arrives."""
         self._updating: Reinvite | None = None
         """The UPDATE with an offer that was received last."""
 
     def note(self, **progress: bool) -> None:
-        """Record what has become of an INVITE transaction, by the fields of InviteProgress."""
+        """Record the progress of an INVITE transaction, by the fields of InviteProgress."""
         for name, value in progress.items():
             setattr(self.progress, name, value)
         (self._idle.set if self.progress.may_send else self._idle.clear)()
@@ -102,7 +102,7 @@ class Changes:
     async def _try(self, dialog: Dialog, offer: Callable[[], bytes]) -> FinalAnswer:
         if self._ended.is_set():
             raise LocalError("a call that is over cannot be changed")
-        sdp = offer()  # it may raise, and then no number is taken
+        sdp = offer()  # before the request takes a CSeq number, because it can raise
         request = dialog.request("INVITE")
         request.headers.set("Contact", self._line.contact)
         request.headers.set("Allow", self._line.allow)
@@ -115,7 +115,7 @@ class Changes:
             raise
 
     def given_up(self, answer: FinalAnswer) -> None:
-        """Process the answer to a re-INVITE of ours that nobody waits for; it must not leave the sides apart."""
+        """Process the answer to an abandoned re-INVITE of ours: both sides must keep the same session."""
         if self._ended.is_set():
             return
         if 200 <= answer.status < 300:
@@ -136,7 +136,7 @@ class Changes:
         self._line.exchange.run(self._serve(self.on_reinvite, self._received))
 
     async def _serve(self, on_reinvite: Callable[["Reinvite"], Awaitable[None]], change: "Reinvite") -> None:
-        """Let the owner answer a re-INVITE in time, and refuse what it leaves unanswered."""
+        """Let the owner answer a re-INVITE in time; refuse it if the owner does not."""
         status = 500
         try:
             async with asyncio.timeout(change.limit_s) as change.limit:
@@ -192,7 +192,7 @@ class Changes:
                 change.refuse(487)
 
     def check_goes_on(self, change: "Reinvite") -> None:
-        """Refuse a change of a call that has ended; raises UnchangedError then, and if it was answered before."""
+        """Raise UnchangedError if a change was answered before, or if the call has ended; then refuse it too."""
         if self._ended.is_set():
             change.refuse(487)
         if change.is_answered:
@@ -206,7 +206,7 @@ class Reinvite:
     """Longest time until it is answered."""
 
     _progress = "received"
-    """The field of InviteProgress that tells of it."""
+    """The field of InviteProgress that records it."""
 
     def __init__(self, changes: Changes, line: Line, dialog: Dialog, invitation: Invitation) -> None:
         self.key = invitation.key
@@ -216,7 +216,7 @@ class Reinvite:
         self._dialog = dialog
         self._invitation = invitation
         self.limit: asyncio.Timeout | None = None
-        """Ends the work on it, which begins anew with `accept`."""
+        """Timeout of the owner's work on it; `accept` restarts it."""
 
     @property
     def sdp(self) -> bytes:
@@ -298,8 +298,8 @@ class _SentReinvite:
     def give_up(self) -> None:
         """Cancel the re-INVITE, which nobody waits for any more, after a provisional response (RFC 3261 §9.1).
 
-        No other begins before its final response. A 2xx that comes nevertheless is acknowledged, and ends the call:
-        the session from before cannot be offered again here, as it may take new keys, and that may be refused, too.
+        No other INVITE begins before its final response. If a 2xx comes nevertheless, it is acknowledged, and the
+        call ends: the old session cannot be offered again, because that can take new keys, and can be refused too.
         """
         self._is_given_up = True
         if self.answer.done():
@@ -341,7 +341,7 @@ class _SentReinvite:
         return self._tries < MAX_TRIES and not self._is_given_up
 
     def _number(self) -> None:
-        """Take the next number: another request may have taken the one after that of the first try."""
+        """Take the next CSeq number: another request may have taken the one after the first attempt's."""
         self._dialog.local_sequence += 1
         self._request.headers.set("CSeq", f"{self._dialog.local_sequence} INVITE")
 

@@ -59,7 +59,7 @@ class Owner(Protocol):
 
     limits: Limits
     numbers: Iterator[int]
-    """Numbers of connections: a peer's port may be used again, and is then another flow."""
+    """Numbers of connections: a peer can reuse a port for another flow."""
 
     def opened(self, connection: "Connection") -> bool:
         """Register a connection; return False if there is no room for it."""
@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
         self.source = ""
         """The source in whose share the connection counts."""
         self.has_spoken = False
-        """Whether a message that can be understood has come."""
+        """Whether a SIP message has come."""
         self.certificate = b""
         """SHA-256 of the certificate that the peer has proven, and that is trusted here; empty without one."""
         self._owner = owner
@@ -255,7 +255,7 @@ def _certificate_of(transport: asyncio.BaseTransport) -> bytes:
 
 
 def _can_be_understood(message: bytes) -> bool:
-    """Whether a message is SIP: anything else is worth no more than silence."""
+    """Whether a message is SIP: a connection with anything else counts as silent."""
     try:
         read_envelope(parse_message(message))
     except MalformedError:
@@ -266,9 +266,9 @@ def _can_be_understood(message: bytes) -> bool:
 class Pool:
     """The connections of one transport, counted by direction and source.
 
-    Where there are too many, the oldest one that has never brought a message makes way: silence keeps nobody out.
-    For a source that `is_known`, or that has proven a certificate, the stranger's that was idle longest does, too:
-    strangers who speak keep none of those out.
+    Where there are too many, the oldest connection without any message is closed, so that silent clients keep
+    nobody out. For a source that `is_known`, or that has proven a certificate, the stranger's connection that was
+    idle longest can be closed too, so that strangers cannot keep such sources out.
     """
 
     def __init__(
@@ -326,7 +326,7 @@ class Pool:
             return False
         self._on_refused(oldest.source)
         oldest.abort()
-        self._discount(oldest)  # its end is told once its socket is closed
+        self._discount(oldest)  # its end is reported once its socket is closed
         return True
 
     def _is_stranger(self, connection: Connection) -> bool:

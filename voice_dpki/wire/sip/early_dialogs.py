@@ -1,7 +1,7 @@
-"""Early dialogs of a call that was placed: what answers before the final answer, one for each telephone that rings.
+"""Early dialogs of a placed call, one for each telephone that rings.
 
-Only reliable provisional responses (RFC 3262) count: what they hold is acknowledged, comes in order, and makes the
-dialog in which the answer of that telephone will come.
+Only reliable provisional responses (RFC 3262) count: they are acknowledged, arrive in order, and make the dialog in
+which that telephone's final answer comes.
 """
 
 import logging
@@ -20,9 +20,9 @@ from voice_dpki.wire.sip.line import Line
 log = logging.getLogger(__name__)
 
 MAX_EARLY_DIALOGS: Final = 8
-"""Telephones of one call whose responses count: provisional ones of others are not acknowledged.
+"""Most early dialogs of one call: provisional responses of further telephones are not acknowledged.
 
-A further one that answers gets ACK and BYE, and so many at a time."""
+A further telephone that answers gets ACK and BYE; at most so many of these BYEs are open at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,11 @@ class _Early:
 
 
 class EarlyDialogs:
-    """The early dialogs of one placed call, by the tag of who sent the responses."""
+    """The early dialogs of one placed call, by the tag of the telephone."""
 
     def __init__(self, line: Line) -> None:
         self.on_answer: Callable[[EarlyAnswer], None] | None = None
-        """Gets the first session description of each telephone."""
+        """Called with the first session description of each telephone."""
         self._line = line
         self._found: dict[str, _Early] = {}
 
@@ -65,7 +65,7 @@ class EarlyDialogs:
             log.info("provisional response ignored", extra={"fields": {"reason": str(error)}})
 
     def confirm(self, dialog: Dialog, tag: str) -> bytes:
-        """Have the `dialog` of a 2xx go on where the early one of its `tag` was (RFC 3261 §13.2.2.4).
+        """Continue the early dialog of `tag` in the `dialog` of its 2xx (RFC 3261 §13.2.2.4).
 
         Returns the session description of its provisional responses, which is the answer; empty if there was none.
         """

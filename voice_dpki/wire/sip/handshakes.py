@@ -18,9 +18,9 @@ from voice_dpki.wire.tasks import Background
 log = logging.getLogger(__name__)
 
 BACKLOG: Final = 1_024
-"""Connections that may wait to be accepted; a peer for which there is no room tries again after a second."""
+"""Most connections that wait to be accepted; a peer beyond them retries after a second."""
 _NO_FILES_S: Final = 0.1
-"""Pause after the system had no room for another connection."""
+"""Pause after the system had no file descriptor for another connection."""
 
 
 class TlsListener:

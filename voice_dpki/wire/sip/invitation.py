@@ -1,4 +1,4 @@
-"""Answering an INVITE, whether it begins a call or changes one: one final response, a 2xx until its ACK comes."""
+"""Answers to an INVITE, initial or re-INVITE: one final response; a 2xx is retransmitted until its ACK comes."""
 
 import asyncio
 
@@ -39,13 +39,13 @@ class Invitation:
         return True
 
     def ack_received(self, body: bytes) -> None:
-        """Record the ACK, which comes again for each repetition of the 2xx."""
+        """Record the ACK, which is repeated for each retransmission of the 2xx."""
         if not self.acknowledged.is_set():
             self.ack_body = body
             self.acknowledged.set()
 
     async def repeat(self, response: Response, ended: asyncio.Event) -> bool:
-        """Send a 2xx again until its ACK comes (RFC 3261 §13.3.1.4) or the call has `ended`.
+        """Retransmit a 2xx until its ACK comes (RFC 3261 §13.3.1.4) or the call has `ended`.
 
         Returns whether the ACK came; without one the session must end.
         """

@@ -1,4 +1,4 @@
-"""What an INVITE or its answer says of the call, for those who sign and verify it (RFC 8224 §6). No I/O."""
+"""Data of a call in its INVITE or the answer, for signing and verification (RFC 8224 §6). No I/O."""
 
 from datetime import UTC
 from email.utils import parsedate_to_datetime

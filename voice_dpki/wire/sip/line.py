@@ -1,4 +1,4 @@
-"""What a call needs from its user agent, and what it gives to it: the answer to an INVITE."""
+"""The interface between a call and its user agent, and the final answer to an INVITE."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ ALLOW: Final = "INVITE,ACK,CANCEL,BYE,OPTIONS,PRACK,UPDATE"
 SUPPORTED: Final = f"{session_timer.OPTION},{reliable.OPTION}"
 """Extensions that our INVITEs support."""
 MAX_TRIES: Final = 3
-"""How often one request is sent at most, retries with new credentials and after a 491 included."""
+"""Most times that one request is sent, including retries with credentials and after a 491."""
 _VERSTAT: Final = "verstat="
 
 
@@ -45,7 +45,7 @@ class FinalAnswer:
     def verstat(self) -> str | None:
         """Our domain's verdict on the number that has answered, such as "TN-Validation-Passed", or None.
 
-        The telephone has only answers that came by its own proxy.
+        It can be trusted, because the telephone accepts answers from its own proxy only.
         """
         values = split_values(self.headers.getlist("P-Asserted-Identity"))
         try:
@@ -85,6 +85,6 @@ def answer_of(response: Response) -> FinalAnswer:
 
 
 def set_headers(message: Request | Response, headers: Iterable[tuple[str, str]]) -> None:
-    """Set header fields of a message, each in the place of those of its name."""
+    """Set header fields of a message, replacing those of the same names."""
     for name, value in headers:
         message.headers.set(name, value)

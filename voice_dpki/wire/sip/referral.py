@@ -1,4 +1,4 @@
-"""Transfers of a call by REFER (RFC 3515): what we ask of the other side, and what it asks of us."""
+"""Transfers of a call by REFER (RFC 3515), in either direction."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXPIRES_S: Final = 120
-"""How long the other side hears of what has become of its REFER."""
+"""Lifetime of the subscription to the outcome of a REFER."""
 
 _NOT_TOLD: Final = 408
 
@@ -45,9 +45,9 @@ class Referrals:
         self._line = line
         self._leg = leg
         self._told: asyncio.Future[int] | None = None
-        """What becomes of our REFER; None while there is none."""
+        """The final status of our REFER; None while there is none."""
         self._number = 0
-        """CSeq of our REFER, or a lower one, if it had to be sent again."""
+        """CSeq number of our REFER at its first attempt; a retry has a higher one."""
         self._is_serving = False
 
     async def send(self, whom: ReferTo, own_uri: str) -> int:
@@ -113,7 +113,7 @@ class Referrals:
         self._line.exchange.run(self._serve(self.on_refer, referral))
 
     async def _serve(self, on_refer: Callable[["Referral"], Awaitable[None]], referral: "Referral") -> None:
-        """Let the owner process a REFER, and tell the other side if it leaves it undone."""
+        """Let the owner process a REFER; notify the other side of a failure if the owner leaves it undone."""
         try:
             await on_refer(referral)
         except Exception:
@@ -125,7 +125,7 @@ class Referrals:
 
 
 class Referral:
-    """A REFER of the other side: to be accepted or refused, and once it is accepted, told about."""
+    """A REFER of the other side: accept or refuse it, and after `accept`, `tell` the outcome."""
 
     def __init__(self, line: Line, leg: "Leg", event: RequestReceived) -> None:
         """Raises MalformedError."""
@@ -137,7 +137,7 @@ class Referral:
         self._is_answered = self._is_told = False
 
     async def accept(self) -> None:
-        """Answer 202, and tell at once that we try (RFC 3515 §2.4.4)."""
+        """Answer 202, and send a NOTIFY with 100 Trying at once (RFC 3515 §2.4.4)."""
         self._answer(202, (("Contact", self._line.contact),))
         await self._notify(100, f"active;expires={EXPIRES_S}")
 

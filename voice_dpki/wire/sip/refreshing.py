@@ -29,9 +29,9 @@ class Refreshing:
         self._due: asyncio.TimerHandle | None = None
 
     def restart(self) -> None:
-        """Begin anew after each 2xx to an INVITE, with the interval that it has set.
+        """Restart after each 2xx to an INVITE, with the interval that it has set.
 
-        A refresh that is ours and that nobody sends is missed by the other side, which ends the call then.
+        If a refresh is ours and is not sent, the other side ends the call.
         """
         self.stop()
         interval = self._timer.interval
@@ -44,7 +44,7 @@ class Refreshing:
             self._due = loop.call_later(interval.end_after_s, self._expire)
 
     def stop(self) -> None:
-        """Stop, as when the call has ended."""
+        """Stop the timers, because the call has ended."""
         if self._due is not None:
             self._due.cancel()
 

@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 _BIND_TRIES: Final = 20
 _FALLBACK_SHARE: Final = 8
-"""Which part of the outgoing connections may be fallbacks to one known source, or to all strangers together."""
+"""Divisor: share of outgoing connections that can be fallbacks to one known source, or to all strangers."""
 _STRANGERS_FALLBACKS: Final = 4
-"""Fallback connections to one stranger: its Via names the port, and a port that swallows all holds a place."""
+"""Fallback connections to one stranger: its Via names the port, and one that never answers would hold a place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Transport:
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
         self._fallbacks: dict[Hop, tuple[str, bool]] = {}
-        """The fallback connections that are open or begun: to which source, and whether it was known."""
+        """Fallback connections, open or being opened: the source of each, and whether it was known."""
         self._said, self._unreached = Seldom(log), Seldom(log)
         self.numbers: Iterator[int] = count(1)
         """Numbers of connections: a peer's port may be used again, and is then another flow."""
@@ -187,9 +187,9 @@ class Transport:
         await asyncio.sleep(0)  # lets the loop finish closing the sockets
 
     def renew_tls(self, tls: Tls) -> None:
-        """Shake hands by `tls` from now on, at the port as before, and close connections to whom it does not list.
+        """Use `tls` for new handshakes, at the same port, and close connections to peers that it does not list.
 
-        A transport without TLS gets none.
+        Has no effect on a transport without TLS.
         """
         if self._tls is None:
             return
@@ -223,9 +223,9 @@ class Transport:
             self._fail(outgoing)
 
     def _admits_fallback(self, hop: Hop) -> bool:
-        """Tell whether a connection in place of one that is gone may be made to `hop`, and count it.
+        """Tell whether a connection to `hop` may replace a lost one, and count it.
 
-        Who closed the first connection chose the port, and must not take all the places of those that go out.
+        The peer that closed the first connection chose the port, and must not use up the outgoing connections.
         """
         if hop.transport == "udp" or hop.flow is not None or hop in self._connecting:
             return True

@@ -1,8 +1,8 @@
 """UPDATE (RFC 3311): a dialog is refreshed, or its session changed, by one request and its answer.
 
-Other than a re-INVITE it may come before the call is answered, once a reliable response was acknowledged. One
-without an offer tells who answers (`Leg.connected`), moves the other side's Contact, or refreshes the session
-(RFC 4028).
+Unlike a re-INVITE it can come before the call is answered, once a reliable response was acknowledged. An UPDATE
+without an offer carries the verdict on the callee (`Leg.connected`), changes the other side's Contact, or refreshes
+the session (RFC 4028).
 """
 
 from collections.abc import Callable
@@ -76,7 +76,7 @@ class Updates:
         self._hear(dialog, event)
 
     def _hear(self, dialog: Dialog, event: RequestReceived) -> None:
-        """Take what our domain says about who answers; only its own proxy may say that (RFC 3325 §5)."""
+        """Take our domain's verdict on the callee; only its own proxy may assert it (RFC 3325 §5)."""
         values = header_values(event.request, "P-Asserted-Identity")
         try:
             asserted = str(parse_address(values[0]).uri) if values else ""

@@ -38,10 +38,10 @@ log = logging.getLogger(__name__)
 MAX_CALLS: Final = 256
 
 TRANSFERS: Final = "REFER,NOTIFY"
-"""The methods of transfers (RFC 3515), which only telephones know that take part in them."""
+"""The methods of transfers (RFC 3515), for telephones that support them."""
 
 IN_EARLY_DIALOGS: Final = ("UPDATE", "OPTIONS")
-"""What a telephone that we have called may send before it has answered."""
+"""Methods that a called telephone may use before it has answered."""
 
 
 class UserAgent:
@@ -258,7 +258,7 @@ class UserAgent:
             self._answer(event, 200 if method == "OPTIONS" else 405)
 
     def _change(self, leg: Leg, dialog: Dialog, event: RequestReceived) -> None:
-        """Let a call process a change, a PRACK, a transfer, or what is told of one; raises RequestRefusedError."""
+        """Let a call process a change, a PRACK, a REFER or a NOTIFY; raises RequestRefusedError."""
         match event.request.method:
             case "INVITE":
                 leg.reinvite_received(event)
@@ -293,10 +293,10 @@ class UserAgent:
                 self._exchange.run(self._serve(owner, call))
 
     def _owner(self, request: Request) -> Callable[[IncomingCall], Awaitable[None]]:
-        """Return who takes a new call: the owner of the call that it is to replace, if it is to (RFC 3891 §3).
+        """Return the handler of a new call: with Replaces, that of the call to be replaced (RFC 3891 §3).
 
-        Raises RequestRefusedError if there is nobody, or no such call, or it is up and only an early one is meant.
-        A call that rings here cannot be replaced.
+        Raises RequestRefusedError without a handler, without such a call, or if that call is up although Replaces
+        is `early-only`. A call that rings here cannot be replaced.
         """
         wanted = replaces_in(request)
         if wanted is None:
