@@ -4,9 +4,11 @@ Gateway and device have no test switches: certificates are really recorded, susp
 device that lies is another program (`segw_agent.attachment.rogue`).
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 
 from segw_agent.attachment.network import BOUND_S, Testbed
 from segw_agent.attachment.site import DEVICE_NAME, GATEWAY_NAME, OPERATOR, OTHER_DEVICE_NAME, OTHER_VENDOR, VENDOR
@@ -19,7 +21,10 @@ ATTACH_TIMEOUT_S = 30.0
 """Time for a device to attach or to give up."""
 
 EXPIRES_IN_S = 3
-"""Lifetime of the certificate that expires during its scenario."""
+"""Least lifetime of the certificate that expires during its scenario."""
+
+LIVES_STARTS = 4
+"""How many times as long as the gateway's start that certificate lives too, so that its device attaches in time."""
 
 REKEYED = ("child SA rekeyed", "IKE SA rekeyed")
 """Texts of the notes that a device traces when it rekeys."""
@@ -142,11 +147,13 @@ def _suspended(testbed: Testbed) -> None:
 
 
 def _expired(testbed: Testbed) -> None:
+    begun_s = monotonic()
     _gateway(testbed)
-    device = _recorded_device(testbed, lifetime_s=EXPIRES_IN_S)
+    lifetime_s = math.ceil(EXPIRES_IN_S + LIVES_STARTS * (monotonic() - begun_s))
+    device = _recorded_device(testbed, lifetime_s=lifetime_s)
     running = testbed.start_device(device, stay=True)
     _wait_attached(running)
-    running.wait_end(ATTACH_TIMEOUT_S)
+    running.wait_end(ATTACH_TIMEOUT_S + lifetime_s)
     _run(testbed, device)
 
 
