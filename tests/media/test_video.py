@@ -192,6 +192,23 @@ def test_what_waits_is_bounded() -> None:
             line.receiver.receive(packet, 0.0)
     assert len(line.receiver.waiting()) == MAX_SHOWN
     assert line.receiver.needs_key
+    assert line.receiver.dropped == {Dropped.PICTURE: MAX_SHOWN}
+
+
+def test_pictures_that_cannot_be_shown_are_counted() -> None:
+    """One that lacks a packet, those that need it, and those of a sender that another one has replaced."""
+    line = Line()
+    line.take(line.send(key=True))
+    assert line.receiver.dropped[Dropped.PICTURE] == 0
+    for packet in [*line.send()[1:], *line.send(), *line.send()]:
+        line.receiver.receive(packet, 0.0)
+    for packet in line.send():
+        line.receiver.receive(packet, 1.0)
+    assert line.receiver.needs_key
+    assert line.receiver.dropped[Dropped.PICTURE] == 4
+    for packet in line.send(key=True):
+        line.receiver.receive(packet, 1.0)
+    assert (len(line.receiver.waiting()), line.receiver.dropped[Dropped.PICTURE]) == (1, 4)
 
 
 def test_a_picture_that_was_encoded_and_not_sent_is_not_built_on() -> None:

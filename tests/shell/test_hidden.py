@@ -52,6 +52,11 @@ def test_pieces_of_any_size_give_the_same(size: int) -> None:
     assert hidden(*pieces) == without_secrets(STREAM)
 
 
+def test_a_cut_at_any_octet_gives_the_same() -> None:
+    for at in range(len(STREAM)):
+        assert hidden(STREAM[:at], STREAM[at:]) == without_secrets(STREAM), at
+
+
 @given(st.lists(st.integers(0, len(STREAM)), max_size=6))
 def test_cuts_anywhere_give_the_same(cuts: list[int]) -> None:
     pieces = [STREAM[begin:end] for begin, end in pairwise([0, *sorted(cuts), len(STREAM)])]

@@ -22,7 +22,7 @@ from voice_dpki.media.telephone_events import AgreedEvents, EventReceiver, Repor
 
 
 class Dropped(StrEnum):
-    """Why a packet was dropped before playout."""
+    """Why a packet was dropped before playout, or a picture before it was shown."""
 
     UNAUTHENTIC = "unauthentic"
     REPLAYED = "replayed"
@@ -31,6 +31,8 @@ class Dropped(StrEnum):
     """From elsewhere than the peer."""
     OTHER = "other"
     """Of another payload type or SSRC than the stream's."""
+    PICTURE = "picture"
+    """A picture of authentic packets, see `VideoStatistics.dropped`."""
 
 
 class SendStream:

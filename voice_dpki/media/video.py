@@ -109,6 +109,7 @@ class Pictures:
     def __init__(self) -> None:
         self.is_broken = False
         self.given_up = 0
+        """Pictures, or pieces of some, that are not shown: packets are missing, or a picture that they need is."""
         self._waiting: dict[int, tuple[RtpPacket, Descriptor]] = {}
         self._next: int | None = None
         """Number of the packet that must come next."""
@@ -140,8 +141,9 @@ class Pictures:
             if whole and (not self.is_broken or is_key(data)):
                 self.is_broken = False
                 found.append(Encoded(data, parts[0][0].timestamp))
-            elif not whole:
-                self.is_broken = True
+                continue
+            self.given_up += 1
+            self.is_broken = True
         return found
 
     def _last_of_next(self) -> int | None:
@@ -259,6 +261,7 @@ class VideoReceiver:
         self._before = self.statistics()
         self._sequence = self._timestamp = self._last_transit = None
         self._pictures = Pictures()
+        self.dropped[Dropped.PICTURE] += len(self._waiting)
         self._waiting.clear()
 
     def is_for(self, wire: bytes) -> bool:
@@ -321,7 +324,10 @@ class VideoReceiver:
             self._sequence, self._timestamp = SequenceCounter(packet.sequence), packet.timestamp
         self._measure_jitter(packet.timestamp, now_s)
         number = unwrap(packet.sequence, self._sequence.highest, 16)
-        for picture in self._pictures.put(number, packet, part, now_s):
+        before = self._pictures.given_up
+        complete = self._pictures.put(number, packet, part, now_s)
+        self.dropped[Dropped.PICTURE] += self._pictures.given_up - before
+        for picture in complete:
             self._timestamp = unwrap(picture.timestamp, self._timestamp, 32)
             self._queue(Encoded(picture.data, self._timestamp), now_s)
 
@@ -329,7 +335,9 @@ class VideoReceiver:
         self._lost_picture = self._lost_picture and not is_key(picture.data)
         if len(self._waiting) >= MAX_SHOWN:
             self._lost_picture = True
-        if not self._lost_picture:
+        if self._lost_picture:
+            self.dropped[Dropped.PICTURE] += 1
+        else:
             self._waiting.append((picture, now_s))
 
     def _measure_jitter(self, timestamp: int, now_s: float) -> None:
@@ -363,6 +371,8 @@ class VideoStatistics:
     """Pictures whose number was read."""
     missed: int
     """Pictures that were not shown, between the first and the last that were."""
+    dropped: int
+    """Pictures that were not decoded: packets of theirs were missing, or a picture that they need, or room."""
     asked: int
     """How often a whole picture was asked for."""
     jitter_ms: float | None

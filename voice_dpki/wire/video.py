@@ -219,6 +219,7 @@ class VideoSession(RtpSession[_Streams]):
             other=dropped[Dropped.OTHER] + dropped[Dropped.FOREIGN],
             shown=len(shown.numbers),
             missed=shown.missed,
+            dropped=dropped[Dropped.PICTURE],
             asked=self._asked,
             jitter_ms=round(1000 * counted.jitter / CLOCK_RATE, 3) if counted.received else None,
             sync_ms=screen.sync_ms,
