@@ -1,1 +1,1 @@
-"""What every service shares around its core: HTTP, configuration, logs, metrics, command line."""
+"""The common shell of all services around their cores: HTTP, configuration, logs, metrics, command line."""

@@ -1,4 +1,4 @@
-"""Retries of requests to a node that is unreachable, or that says it is busy and perhaps when to try again."""
+"""Retries of requests to a node that is unreachable or busy; a busy node's Retry-After is honoured."""
 
 import asyncio
 import re

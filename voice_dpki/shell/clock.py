@@ -1,4 +1,4 @@
-"""Detects that the wall clock was set while a program runs. Only the ledger tells which time is right."""
+"""Detection of a wall clock that was set while a program runs. Only the ledger shows which time is right."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ SET = counter("clock_set", "How often this machine's wall clock was set by more 
 
 
 async def watch_clock(clock: Clock | None = None, every_s: float = EVERY_S) -> None:
-    """Log whenever the wall clock was set, until cancelled; gauges that follow something do so at the same pace."""
+    """Log whenever the wall clock was set, until cancelled; update the gauges that follow a value as often."""
     clock = clock or SystemClock()
     before_s = clock.now_s() - clock.steady_s()
     while True:

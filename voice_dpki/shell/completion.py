@@ -1,6 +1,6 @@
 """Completion in shells: scripts that know the commands and options of a program, written by shtab.
 
-The parsers are those that the programs make themselves: a program is run as far as to its parser, and no further.
+The parsers are those that the programs make themselves: a program is run until its parser is complete.
 A program that only chooses among others, such as `sip-testbed`, has their names in `COMMANDS` of its module.
 """
 
@@ -74,7 +74,7 @@ def parser_of(program: str) -> Parser:
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Give the options and arguments of a parser, and those of its commands."""
+    """Yield the options and arguments of a parser, and those of its commands."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for below in action.choices.values():

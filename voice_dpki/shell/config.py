@@ -74,7 +74,7 @@ class AdvertisedListen(Listen, frozen=True, kw_only=True):
 
     @property
     def advertised(self) -> str:
-        """The address that peers are given."""
+        """The address advertised to peers."""
         return self.advertise or self.host
 
     def check(self, path: Path) -> None:
@@ -162,9 +162,9 @@ def read_secret(path: Path) -> str:
 def read_private_secret(path: Path) -> str:
     """Read one secret as `read_secret`, but refuse a file that others than its owner may read; raises LocalError.
 
-    A file of root's that the group of this process may read, and nobody else, is the service's own: so the Debian
-    package keeps what is in /etc/voice-dpki. What systemd hands over as a credential is exempt: it guards those
-    files by the folder and by ACLs, which look like the rights of a group.
+    A file that belongs to root and is readable only by this process's group is accepted: the Debian package keeps
+    its secrets in /etc/voice-dpki so. Credentials from systemd are exempt: systemd protects them by their folder
+    and by ACLs, which look like group rights.
     """
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     if not (credentials and path.resolve().is_relative_to(Path(credentials).resolve())):

@@ -1,4 +1,4 @@
-"""A program's own certificates and keys: read from the files that its configuration names, and made for signers."""
+"""A program's own certificates and keys: reading those that its configuration names, and making a signer's."""
 
 import os
 from pathlib import Path
@@ -43,7 +43,7 @@ def read_certificate(path: Path) -> CertificateProfile:
 
 
 def read_signer(place: KeyPlace, what: str = "private key") -> LocalSigner:
-    """Read a private key in PEM form, or reach for one in a token; a file may be encrypted (`passphrase_of`).
+    """Read a private key in PEM, or open one in a token; a file may be encrypted (`passphrase_of`).
 
     Raises LocalError that names the file and `what` it is, or the token.
     """

@@ -1,7 +1,7 @@
-"""Which call the running code works on, and for which request, for lines of the log and events of the trace.
+"""Context of the running task: its call and its request, for log lines and trace events.
 
-A task keeps what was told in it, and hands it to the tasks that it starts. So whoever takes up a request says once
-whose it is, and everything below it need not.
+Tasks inherit the context of the task that starts them. So the code that receives a request sets it once for all
+code that it calls.
 """
 
 from contextvars import ContextVar
@@ -14,20 +14,20 @@ MAX_CHARS = 256
 
 
 def work_on(call_id: str) -> None:
-    """Say that what follows in this task is about the call of that Call-ID, "" for one without a known one."""
+    """Set the Call-ID of this task's call from now on; "" if it is not known."""
     _CALL.set(call_id[:MAX_CHARS])
 
 
 def current_call() -> str:
-    """Return the Call-ID of the call that is worked on, "" where that is not known."""
+    """Return the Call-ID of this task's call, "" if it is not known."""
     return _CALL.get()
 
 
 def work_for(request_id: str) -> None:
-    """Say that what follows in this task answers the request of that X-RequestID, "" for none."""
+    """Set the X-RequestID of the request that this task answers from now on; "" for none."""
     _REQUEST.set(request_id)
 
 
 def current_request() -> str:
-    """Return the X-RequestID of the request that is answered, "" where there is none."""
+    """Return the X-RequestID of the request that this task answers, "" if there is none."""
     return _REQUEST.get()

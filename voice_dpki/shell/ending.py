@@ -21,7 +21,7 @@ EXIT_USAGE = 2
 """Exit status when the configuration, the arguments or the system do not allow the program to start or go on."""
 
 EXIT_HARMFUL_AGAIN = 3
-"""Exit status when starting again would do harm, as when a token has refused a PIN: no supervisor may do it."""
+"""Exit status when a restart would do harm, as after a token refused a PIN: supervisors must not restart."""
 
 EXIT_NO_READER = 141
 """Exit status when nobody reads standard output any more, as in shells: 128 + SIGPIPE."""

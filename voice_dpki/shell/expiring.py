@@ -1,4 +1,4 @@
-"""Certificates that expire soon: when operators are told, and in which words."""
+"""Warnings of certificates that expire soon: when they begin, and their wording."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -11,7 +11,8 @@ from voice_dpki.shell.tls import ServerSide
 DAY_S: Final = 86_400
 WARN_DAYS: Final = 14.0
 SHARE: Final = 4
-"""A warning comes at the earliest when this part of the validity is left, or it would never end for a short one."""
+"""Divisor: a warning begins when this part of the validity is left at most, so that short-lived certificates
+are not always warned of."""
 
 
 def expires_soon(not_before_s: float, not_after_s: float, now_s: float, warn_s: float = WARN_DAYS * DAY_S) -> bool:
@@ -28,12 +29,12 @@ def time_told(seconds: float) -> str:
 
 
 def tls_checks(side: Live[ServerSide] | None, clock: Clock) -> dict[str, Check]:
-    """Return the check of a server's own TLS certificate, none without TLS. It warns in time."""
+    """Return the expiry check of a server's own TLS certificate, none without TLS."""
     return {} if side is None else {"tls": lambda: tls_finding(side.value, clock.now_s())}
 
 
 def tls_finding(side: ServerSide, now_s: float) -> Finding:
-    """Judge the certificate. Peers list it byte for byte, so they must have the next one before it is used."""
+    """Return a finding on the expiry. Peers list the exact certificate, so they need the next one early."""
     begin, end = (datetime.fromtimestamp(at_s, UTC) for at_s in (side.not_before_s, side.not_after_s))
     if now_s < side.not_before_s:
         return failed_if(f"{_OWN} is valid from {begin:{_TIME}} on, so nobody accepts it: is the clock right?")

@@ -1,8 +1,8 @@
-"""Telling a HEP collector (Homer, sngrep) of the SIP messages and decisions of a service.
+"""Export of a service's SIP messages and decisions to a HEP collector (Homer, sngrep).
 
-What is told holds subscribers' numbers, as SIP does. It goes out by UDP and in clear: on loopback, to a collector
-on this machine or its forwarder, or where the operator says that the network itself is protected. Nothing waits for
-the collector: what the socket does not take at once is lost, and the metric counts it.
+The packets hold subscribers' numbers, as SIP does, and are sent by UDP in clear: on loopback, to a collector on
+this machine or its forwarder, or where the operator declares the network protected. Nothing waits for the
+collector: a packet that the socket does not take at once is lost, and a metric counts it.
 """
 
 import logging
@@ -28,7 +28,7 @@ SENT = counter("hep_packets", "Packets that were sent to the HEP collector.")
 LOST = counter("hep_packets_lost", "Packets for the HEP collector that could not be sent.")
 
 AGENT = 2001
-"""The number of services that are given no other."""
+"""Default capture agent id of a service."""
 
 _CALL_ID = re.compile(rb"\r\n(?:call-id|i)[ \t]*:[ \t]*([^\r\n]+)", re.IGNORECASE)
 
@@ -40,14 +40,14 @@ class HepConfig(Config, frozen=True, kw_only=True):
     """Its numeric address."""
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 9060
     agent: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)] = AGENT
-    """The number by which the collector knows this service."""
+    """The capture agent id of this service."""
     key: str | None = None
     """File with what the collector asks for, if it does."""
     insecure: bool = False
     """Tell a collector on another machine, although others on the network can read the calls' messages."""
 
     def target(self, path: Path) -> "HepTarget":
-        """Return where to send to, by the configuration at `path`; raises LocalError."""
+        """Return the collector that the configuration at `path` describes; raises LocalError."""
         try:
             is_loopback = ip_address(self.host).is_loopback
         except ValueError:
@@ -63,7 +63,7 @@ class HepConfig(Config, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class HepTarget:
-    """A collector, and by what it knows who tells it something."""
+    """A collector, with the agent id and key that identify us to it."""
 
     host: str
     port: int
@@ -72,10 +72,10 @@ class HepTarget:
 
 
 class HepSender:
-    """Tells the collector at `target` what the service called `name` sends and decides."""
+    """Sends the messages and decisions of the service `name` to the collector at `target`."""
 
     def __init__(self, target: HepTarget, name: str) -> None:
-        """Raises LocalError if this machine has no way to the collector."""
+        """Raise LocalError if this machine has no route to the collector."""
         self._target, self._name = target, name
         family = socket.AF_INET6 if ip_address(target.host).version == 6 else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
@@ -90,13 +90,13 @@ class HepSender:
         self._self = hep.Flow("udp", (own[0], own[1]), (own[0], own[1]))
 
     def sip(self, time_s: float, flow: hep.Flow, message: bytes) -> None:
-        """Tell of a SIP message that was sent at `time_s`."""
+        """Export a SIP message that was sent at `time_s`."""
         found = _CALL_ID.search(message.partition(b"\r\n\r\n")[0])
         call_id = found[1].rstrip().decode("utf-8", "replace")[:MAX_CHARS] if found else ""
         self._send(time_s, flow, message, hep.SIP, call_id)
 
     def note(self, time_s: float, line: bytes) -> None:
-        """Tell of a decision on the current call, as JSON; of one on no known call nobody can be told."""
+        """Export a decision on the current call, as JSON; one without a known call is dropped."""
         if call_id := current_call():
             self._send(time_s, self._self, line, hep.LOG, call_id)
 

@@ -65,18 +65,18 @@ log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 1000
 OPEN_FILES = 2 * MAX_CONNECTIONS + 1024
-"""What a process that serves raises its limit on open files to, where it is lower."""
+"""Limit on open files to which a serving process raises a lower one."""
 ROOM_FOR_KNOWN = 200
-"""How many of them are reserved for clients that are known by a listed TLS certificate or a token."""
+"""Connections reserved for clients that are known by a listed TLS certificate or a token."""
 MAX_REFUSED = 100
 """Refused connections that stay open for a moment, so that their clients can read why."""
 MAX_HELD_BYTES = 64 * 1024 * 1024
 """Memory for incomplete requests and unread answers, of all connections together."""
 BACKLOG = 1024
 DRAIN_S = 5.0
-"""How long clients have to notice, request by request, that another process serves them."""
+"""How long clients are still answered, and told to reconnect, after another process has taken over."""
 GRACE_S = 3.0
-"""How long requests under way may take when the server stops."""
+"""How long requests in progress may take when the server stops."""
 
 
 class _Server:
@@ -185,10 +185,10 @@ class _Server:
             worst.abort()
 
     async def stop(self) -> None:
-        """Close all connections; one with a request under way is closed when that is answered, or after GRACE_S.
+        """Close all connections; one with a request in progress is closed when that is answered, or after GRACE_S.
 
-        Where another process serves in the place of this one, clients do not expect an end: who sends requests over
-        an open connection within DRAIN_S is answered, and told to open another for the next one.
+        If another process takes over, clients do not expect an end: their requests on open connections within
+        DRAIN_S are answered with `Connection: close`.
         """
         if retires():
             self.draining = True
@@ -217,7 +217,7 @@ class _Server:
 def _bind(listen: Listen) -> socket.socket:
     """Return a bound socket: the one that a supervisor hands over, if there is one; raises LocalError.
 
-    The one that is handed over is at the address that the service began with, whatever the configuration says now.
+    The supervisor's socket has the address from the start of the service, whatever the configuration says now.
     """
     if (handed := handed_socket()) is None:
         return bind(listen, shared=is_worker())
@@ -244,9 +244,9 @@ def _is_at(sock: socket.socket, listen: Listen) -> bool:
 
 
 def _check_clear(sock: socket.socket, listen: Listen) -> None:
-    """Check a socket that serves without TLS, by its own address: only programs on this machine may reach it.
+    """Check the address of a socket without TLS: only programs on this machine should reach it.
 
-    If the configuration says nothing else, that is warned of; raises LocalError if it says that they alone do.
+    Otherwise log a warning, or raise LocalError if the configuration names a loopback address and no `insecure`.
     """
     host = sock.getsockname()[0]
     if is_loopback(host):
@@ -260,7 +260,7 @@ def _check_clear(sock: socket.socket, listen: Listen) -> None:
 
 
 def bind(listen: Listen, *, shared: bool) -> socket.socket:
-    """Bind a TCP socket, to an address that others may share if they say so, too; raises LocalError."""
+    """Bind a TCP socket; with `shared`, other shared sockets may bind its address too. Raises LocalError."""
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -275,7 +275,7 @@ def bind(listen: Listen, *, shared: bool) -> socket.socket:
 
 
 def _allow_sockets() -> None:
-    """Raise the limit on open files to what the connections may need, for shells often set it to 1024."""
+    """Raise the limit on open files to OPEN_FILES, because shells often set it to 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < OPEN_FILES:
         most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
@@ -293,7 +293,7 @@ async def serve(
 ) -> AsyncIterator[int]:
     """Serve `app` while the context lasts, and yield the port; at its end, requests under way are finished.
 
-    `limits` bounds the use by one client. A `tracer` with a file records what is received and sent. Raises
+    `limits` bounds the use by one client. A `tracer` with a file records received and sent data. Raises
     LocalError if the address cannot be bound.
     """
     sock = _bind(listen)

@@ -43,7 +43,7 @@ class Request(msgspec.Struct, frozen=True):
     charge: Callable[[int], None] = _free
     """Charges the client, for a handler that learns the cost only while it works."""
     notes: dict[str, Any] = {}
-    """What was worked out from the head alone; requests with the same head share it."""
+    """Values computed from the head alone; requests with the same head share them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Route:
     authorize: Authorize | None = None
     """Check of the client. An admitted client counts as known: when room is short, unknown ones must go first."""
     waits: bool = False
-    """Whether the handler may wait for news: it is cancelled when its client has gone, or when room is short."""
+    """Whether the handler long-polls: it is cancelled when its client has gone, or when room is short."""
 
     def match(self, segments: Sequence[str]) -> dict[str, str] | None:
         """Match decoded path segments with the pattern; return the named segments, or None if they do not match."""
@@ -174,8 +174,8 @@ class HttpApp:
     ) -> Admitted:
         """Find the route for a request and check the head; raises Refused.
 
-        `before` is what the connection's last request led to. The same head leads to the same route, and whether
-        the client may use it is judged each time.
+        `before` is the result for the connection's last request, reused for the same head. The client's permission
+        is checked each time.
         """
         if before is not None and before.request.headers is head.headers:
             admitted = before

@@ -23,12 +23,12 @@ TICK_S = 10.0
 """Longest time between two checks of a connection's deadline."""
 DRAIN_S = 10.0
 MIN_DRAINED_BYTES = 64 * 1024
-"""How much of its unread answers a client must read in DRAIN_S, or half of them if that is less.
+"""Bytes of its unread answers that a client must read in DRAIN_S, or half of them if that is less.
 
 A slower client is cut off.
 """
 LINGER_BYTES = 64 * 1024
-"""How much of a refused client's further input is read and discarded; then reading stops."""
+"""Bytes of a refused client's further input that are read and discarded; then reading stops."""
 
 
 class _Date:
@@ -65,7 +65,7 @@ class Channel(asyncio.Protocol):
 
     @abstractmethod
     def abort(self) -> None:
-        """Close the connection, whatever is under way."""
+        """Close the connection at once, also during a request."""
 
     @abstractmethod
     def _time_out(self) -> None:
@@ -74,7 +74,7 @@ class Channel(asyncio.Protocol):
     @property
     @abstractmethod
     def _is_timed(self) -> bool:
-        """Whether the deadline counts now."""
+        """Whether the deadline applies now."""
 
     def _write(self, response: Response, *, close: bool, head_only: bool) -> None:
         """Write a response at once; one that cannot be encoded becomes an empty 500."""

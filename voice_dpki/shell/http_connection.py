@@ -30,11 +30,11 @@ BODY_TIMEOUT_S = 10.0
 KEEP_ALIVE_S = 30.0
 """How long a connection may be idle between two requests."""
 REST_S = 0.1
-"""How long a connection's next request waits after a 429, for refusing costs the server something, too."""
+"""How long a connection's next request waits after a 429, because a refusal costs the server too."""
 LINGER_S = 1.0
 """How long a refused connection stays open, so that the client can read why (RFC 9112 §9.6)."""
 AHEAD_BYTES = 64 * 1024
-"""How much a client may send ahead while a request is handled; then reading stops."""
+"""Bytes that a client may send ahead while a request is handled; then reading stops."""
 COUNTED_BYTES: Final = 64 * 1024
 """How much a connection's buffer grows between two checks of the memory of all connections."""
 
@@ -51,7 +51,7 @@ class Phase(Enum):
 
 
 class Owner(Protocol):
-    """What a connection needs of its server."""
+    """A connection's view of its server."""
 
     app: HttpApp
     stopping: bool
@@ -130,7 +130,7 @@ class Connection(Channel):
             self.account, self._charge = answer, answer.take
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Remove the connection; cancel its handler if that only waits for news."""
+        """Remove the connection; cancel its handler if it long-polls."""
         self._disarm()
         if self._task is None or self._waits:
             self._give_up()
@@ -179,14 +179,14 @@ class Connection(Channel):
         return self._phase is not Phase.HANDLING or self._waits
 
     def give_way(self) -> None:
-        """Close the connection at once: another needs its place. A client that waits for news gets a response."""
+        """Close the connection at once: another needs its place. A client that long-polls gets a response."""
         if self._phase is Phase.HANDLING:
             self._finish(self._app.no_room(), is_read=True)
         else:
             self.abort()
 
     def stop(self) -> None:
-        """Close the connection when the request under way is answered."""
+        """Close the connection when the request in progress is answered."""
         self._close = True
         if self._phase is Phase.HEAD and not self._waiting_turn:
             self._transport.close()
@@ -317,7 +317,7 @@ class Connection(Channel):
     # Refusals.
 
     def _paid_refusal(self, response: Response) -> Response:
-        """Charge the client for a refusal, which costs the server something, too."""
+        """Charge the client for a refusal, because that costs the server too."""
         try:
             if self.account is not None:
                 self.account.take(1)
@@ -423,7 +423,7 @@ class Connection(Channel):
         return self._admitted is not None and self._admitted.route.waits
 
     def _restrain(self) -> None:
-        """Stop reading from a client that sends too far ahead; abort if it waits for news and should not send."""
+        """Stop reading from a client that sends too far ahead; abort if it long-polls and should not send."""
         if self._reader.buffered > AHEAD_BYTES and not self._paused:
             if self._phase is Phase.HANDLING and self._waits:
                 self.abort()

@@ -65,7 +65,7 @@ class Handshakes:
                     self._begin(accepted, address[0])
                 else:
                     accepted.close()
-                    await asyncio.sleep(0)  # others have their turn, however many are refused
+                    await asyncio.sleep(0)  # lets other tasks run, however many connections are refused
         finally:
             await self._background.close()
 

@@ -60,14 +60,14 @@ def uninterrupted() -> Iterator[None]:
 
 
 IN_LOOP_S = 3.0
-"""How long an event loop may stand still for work in a library: a service that reads its configuration again."""
+"""How long work in a library may block an event loop, as when a service reloads its configuration."""
 
 
 def interruptibly(work: Callable[[], T]) -> T:
-    """Do work that may wait in a library, in a thread if this is the main one, which hears signals meanwhile.
+    """Do work that may block in a library: from the main thread in another one, so that signals are handled.
 
-    Raises what the work raises, KeyboardInterrupt, and TimeoutError where an event loop would stand still for more
-    than IN_LOOP_S; after both the program ends without the work.
+    Raises what the work raises, KeyboardInterrupt, and TimeoutError if it would block an event loop for more than
+    IN_LOOP_S; after these two the program ends without waiting for the work.
     """
     if threading.current_thread() is not threading.main_thread():
         return work()
@@ -96,7 +96,7 @@ def _do(work: Callable[[], T], done: "Future[T]") -> None:
 
 
 def leave_behind(is_busy: Callable[[], bool]) -> None:
-    """Have the program end without a thread that nobody can end, if `is_busy` says at the end that it still works.
+    """Have the program exit without joining a thread that cannot be stopped, if `is_busy` is true then.
 
     Python joins its threads at exit, and the library that such a thread is in may wait for it in its destructors.
     """
@@ -104,7 +104,7 @@ def leave_behind(is_busy: Callable[[], bool]) -> None:
 
 
 def is_left_behind() -> bool:
-    """Tell whether a thread that the program is to end without still works."""
+    """Tell whether a thread passed to `leave_behind` is still busy."""
     return any(is_busy() for is_busy in _LEFT_BEHIND)
 
 

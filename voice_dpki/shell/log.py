@@ -47,7 +47,7 @@ class JsonFormatter(logging.Formatter):
         return _encode(self.members(record))
 
     def members(self, record: logging.LogRecord) -> dict[str, object]:
-        """Return what is told of the record."""
+        """Return the members of the record's line."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -88,7 +88,7 @@ class LogHandler(logging.StreamHandler[TextIO | ImpatientStream]):
         SHORTFALLS.watch(self)
 
     def shortfall(self) -> str:
-        """Return what people should know if the last line could not be written; otherwise an empty string."""
+        """Return a warning if the last line could not be written; otherwise an empty string."""
         return "the log cannot be written, and its lines are lost" if self._lost else ""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -113,7 +113,7 @@ class LogHandler(logging.StreamHandler[TextIO | ImpatientStream]):
 def setup_logging(service: str, config: LogConfig = LogConfig()) -> None:  # noqa: B008 - it is frozen
     """Send all logging of this process to standard error, as configured.
 
-    Request lines of the HTTP libraries are left out, for they would reveal subscribers' numbers.
+    Request lines of the HTTP libraries are left out, because they would reveal subscribers' numbers.
     """
     handler = LogHandler()
     handler.setFormatter(TextFormatter(service) if config.form == "text" else JsonFormatter(service))

@@ -1,8 +1,8 @@
-"""Standard error as a log is written to it: a reader that does not read holds nobody up for long.
+"""Standard error for logs, with a bounded wait for a reader that does not read.
 
-A write to a full pipe waits for its reader, and one from an event loop would hold up all that runs there. So what
-cannot be written in a bounded time is left out. The descriptor that this process shares with others stays as it is:
-a pipe is opened again, for a flag of its own, and a socket is asked with each message.
+A write to a full pipe blocks until the reader reads, and would block the whole event loop. So a line that cannot be
+written in time is dropped. The flags of the descriptor, which other processes share, stay unchanged: a pipe is
+reopened for a non-blocking flag of its own, and a socket gets MSG_DONTWAIT with each message.
 """
 
 import os
@@ -18,7 +18,7 @@ WAIT_S: Final = 1.0
 """Longest time that one line waits for the reader."""
 
 AGAIN_S: Final = 10.0
-"""No line waits within this time after one that waited in vain, nor before another was written."""
+"""After a line waited in vain, no line waits for this long, or until another one was written."""
 
 Write = Callable[[memoryview], int]
 """Writes what there is room for, and returns how many octets; raises BlockingIOError if there is no room."""

@@ -15,10 +15,10 @@ from voice_dpki.shortfalls import SHORTFALLS
 
 
 class _Sharing:
-    """Whether all that this process counts is counted together with the other workers."""
+    """Whether this process's counts are merged with those of the other workers."""
 
     def shortfall(self) -> str:
-        """Return what people should know if it is not; otherwise an empty string."""
+        """Return a warning if they are not; otherwise an empty string."""
         return "the memory of the workers is full, and some metrics count in one of them alone" if UNSHARED else ""
 
 
@@ -42,14 +42,14 @@ def forget_process(name: str, folder: Path) -> None:
 
 
 def _answer(status: int, facts: dict[str, str]) -> Response:
-    """Return a response with `facts`, and with notes on what the service has to do without."""
+    """Return a response with `facts`, and with notes on what the service lacks."""
     notes = SHORTFALLS.notes()
     return json_response(status, {**facts, **({"notes": notes} if notes else {})})
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether a service can do its work, and what people should know about it."""
+    """Whether a service can do its work, and facts about it for people."""
 
     ok: bool
     facts: dict[str, str]

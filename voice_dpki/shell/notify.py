@@ -1,7 +1,7 @@
-"""Tells systemd how a service is: ready, alive, reading its configuration again, ending (sd_notify(3)).
+"""Notification of systemd about a service's state: ready, alive, reloading, stopping (sd_notify(3)).
 
-Without NOTIFY_SOCKET in the environment, which systemd sets for units of Type=notify, nothing is told to anybody.
-Own code, because what PyPI has for this is these lines, too, and has not been kept since 2017.
+Without NOTIFY_SOCKET in the environment, which systemd sets for units of Type=notify, nothing is sent. This is own
+code, because PyPI's package for it is no longer than this, and unmaintained since 2017.
 """
 
 import asyncio
@@ -42,13 +42,13 @@ def notify(*lines: str) -> None:
 
 
 class _Told:
-    """What this process has told."""
+    """Notifications that this process has sent."""
 
     ready = False
 
 
 def tell_ready(**addresses: str) -> None:
-    """Say that the service can be used, and where: to systemd, and a worker to its supervisor."""
+    """Report readiness and the addresses: to systemd, and from a worker to its supervisor."""
     take_over()
     _Told.ready = True
     told = ", ".join(f"{name} {address}" for name, address in addresses.items())
@@ -57,9 +57,9 @@ def tell_ready(**addresses: str) -> None:
 
 @contextmanager
 def reloading() -> Iterator[None]:
-    """Say that the configuration is read again inside the context, and afterwards that the service is ready.
+    """Report reloading at the beginning of the context, and readiness at its end.
 
-    A service that is not ready yet says nothing: systemd would take the end of this for its readiness.
+    A service that is not ready yet reports nothing: systemd would take the end of the reload for readiness.
     """
     if not _Told.ready:
         yield
@@ -72,7 +72,7 @@ def reloading() -> Iterator[None]:
 
 
 def watchdog_s() -> float:
-    """Return within how many seconds a sign of life is expected of this process; 0 if none is."""
+    """Return the watchdog timeout of this process in seconds; 0 if there is none."""
     of = os.environ.get(WATCHDOG_PID)
     expected_us = os.environ.get(WATCHDOG_US, "")
     if of not in (None, str(os.getpid())) or not (expected_us.isascii() and expected_us.isdigit()):
@@ -81,9 +81,9 @@ def watchdog_s() -> float:
 
 
 async def stay_alive(lives: Callable[[], bool] = lambda: True) -> None:
-    """Give the signs of life that systemd expects while `lives` holds, until cancelled.
+    """Send systemd's watchdog notifications while `lives` holds, until cancelled.
 
-    An event loop that hangs gives none.
+    An event loop that hangs sends none.
     """
     every_s = watchdog_s() / 2
     while every_s:

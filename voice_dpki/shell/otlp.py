@@ -1,8 +1,8 @@
-"""Telling an OpenTelemetry collector (Jaeger, Tempo) how long each decision on a call took, as spans.
+"""Export of each decision on a call, with its duration, as spans to an OpenTelemetry collector (Jaeger, Tempo).
 
-The spans of one call are one trace at both operators, without a header on the way: its number comes from the
-Call-ID. A thread sends them in batches, so no call waits; what the collector does not take is lost. Spans are
-counted when they are noted, for those that the queue drops, or that wait at the end, are told of nowhere else.
+The spans of one call are one trace at both operators, without a header on the way: the trace id is derived from the
+Call-ID. A thread sends them in batches, so no call waits; spans that the collector does not take are lost. Spans
+are counted when noted, because nothing else counts those that the queue drops or that are unsent at the end.
 """
 
 import threading
@@ -34,13 +34,13 @@ TIMEOUT_S = 5.0
 CLOSE_S = 2.0
 """How long the last batch may take when the service ends."""
 MAX_QUEUED = 4096
-"""Spans that wait to be sent; later ones are lost."""
+"""Most spans that wait to be sent; further ones are lost."""
 TRACE_BYTES = 16
-"""Length of a trace's number (W3C Trace Context)."""
+"""Length of a trace id (W3C Trace Context)."""
 
 
 class OtlpConfig(Config, frozen=True, kw_only=True):
-    """`[trace.otlp]`: the collector that is told of decisions as spans, by OTLP over HTTP."""
+    """`[trace.otlp]`: the collector to which decisions are sent as spans, by OTLP over HTTP."""
 
     url: str = "http://127.0.0.1:4318"
     """Its URL without the path."""
@@ -48,7 +48,7 @@ class OtlpConfig(Config, frozen=True, kw_only=True):
     """Tell a collector on another machine without TLS, although others on the network can read it."""
 
     def target(self, path: Path) -> "OtlpTarget":
-        """Return where to send to, by the configuration at `path`; raises LocalError."""
+        """Return the collector that the configuration at `path` describes; raises LocalError."""
         try:
             parts = urlsplit(self.url)
         except ValueError:
@@ -71,7 +71,7 @@ class OtlpTarget:
 
 
 class OtlpSender:
-    """Tells the collector at `target` what the service called `name` decides, and how long it took."""
+    """Sends decisions of the service `name`, with their durations, to the collector at `target`."""
 
     def __init__(self, target: OtlpTarget, name: str) -> None:
         """Raises LocalError if the packages of the extra `otel` are missing."""
@@ -86,13 +86,13 @@ class OtlpSender:
             raise LocalError("[trace.otlp] needs more packages: pip install 'voice-dpki[otel]'") from None
 
         class OfCalls(RandomIdGenerator):
-            """Numbers a trace by the Call-ID of its call."""
+            """Derives trace ids from Call-IDs."""
 
             def generate_trace_id(self) -> int:
                 return trace_number(current_call())
 
         class Counted(SpanExporter):
-            """Counts what the collector takes."""
+            """Counts the spans that the collector accepts."""
 
             def export(self, spans: "Sequence[ReadableSpan]") -> "SpanExportResult":
                 result = exporter.export(spans)
@@ -120,7 +120,7 @@ class OtlpSender:
         self._tracer = self._provider.get_tracer("voice-dpki")
 
     def note(self, time_s: float, text: str, data: Mapping[str, object]) -> None:
-        """Tell of a decision on the current call that ended at `time_s`; one on no known call cannot be told."""
+        """Export a decision on the current call that ended at `time_s`; one without a known call is dropped."""
         if not (call_id := current_call()):
             return
         ms = data.get("ms")
@@ -134,7 +134,7 @@ class OtlpSender:
         span.end(end_time=_ns(time_s))
 
     def close(self) -> None:
-        """Send what waits, within CLOSE_S."""
+        """Send the waiting spans, within CLOSE_S."""
         last = threading.Thread(target=self._provider.shutdown, daemon=True)
         last.start()
         last.join(CLOSE_S)
@@ -143,7 +143,7 @@ class OtlpSender:
 
 
 def trace_number(call_id: str) -> int:
-    """Return the number of a call's trace, the same at whoever has the call."""
+    """Return the trace id of a call, the same at every operator."""
     return int.from_bytes(sha256(call_id.encode()).digest()[:TRACE_BYTES], "big")
 
 

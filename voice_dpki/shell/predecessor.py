@@ -1,7 +1,7 @@
-"""Another process of a program that serves on a unix socket, from which a new one takes it over without a gap.
+"""Takeover of a unix socket by a new process of a program, without a gap.
 
-The new one listens under another name and renames it over the socket (`unix_socket.listen_at`), so whoever connects
-reaches the one or the other. Only then does it end the old one, which still answers those who had reached it.
+The new process listens under another name and renames it over the socket (`unix_socket.listen_at`), so every
+connection reaches one of the two. Only then does it end the old one, which still answers its connections.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from voice_dpki.shell.files import take_lock
 log = logging.getLogger(__name__)
 
 END_S = 10.0
-"""How long the old process may take to end by itself: longer than what it still answers can take."""
+"""How long the old process may take to end by itself: longer than its remaining answers can take."""
 
 _CREDENTIALS = struct.Struct("3i")
 """Linux's struct ucred: pid, uid, gid."""
@@ -37,7 +37,7 @@ class Predecessor:
 
     @classmethod
     def at(cls, path: Path) -> "Predecessor | None":
-        """Find who serves on a socket that `unix_socket.claim` has claimed; None if nobody does.
+        """Find the process that serves on a socket claimed by `unix_socket.claim`; None if there is none.
 
         Raises LocalError if it may not be ended by this process, or if another process is taking over.
         """
@@ -74,7 +74,7 @@ class Predecessor:
             loop.remove_reader(self._pidfd)
 
     def close(self) -> None:
-        """Let others take over."""
+        """Release the lock, so that other processes can take over."""
         os.close(self._pidfd)
         self._turn.close()
 

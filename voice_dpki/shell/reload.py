@@ -1,4 +1,4 @@
-"""Options that a running service takes anew: on SIGHUP it reads its configuration again.
+"""Options that a running service reloads: on SIGHUP it reads its configuration again.
 
 An option says in its declaration that it is reloadable; all others keep their values until a restart.
 
@@ -10,7 +10,7 @@ An option says in its declaration that it is reloadable; all others keep their v
     ...
     tokens.value    # as of the last SIGHUP
 
-What a reloadable option names, such as a file, is read again as well, also if the option itself stays as it is.
+A file that a reloadable option names is read again too, even if the option itself is unchanged.
 """
 
 import logging
@@ -37,7 +37,7 @@ V = TypeVar("V")
 
 
 class Live(Generic[V]):
-    """A value that may change while the service runs; ask for `value` each time that it is needed."""
+    """A value that can change while the service runs; read `value` each time that it is needed."""
 
     def __init__(self, value: V, owner: object = None) -> None:
         """Hold a first value; `owner` is what replaces it, and lives as long."""
@@ -102,7 +102,7 @@ class Options(Generic[C]):
         log.info("configuration read again", extra={"fields": fields})
 
     def shortfall(self) -> str:
-        """Return what people should know if the last reload was refused; otherwise an empty string."""
+        """Return a warning if the last reload was refused; otherwise an empty string."""
         return "the changed configuration is refused, the one before stays: see the log" if self._refused else ""
 
 

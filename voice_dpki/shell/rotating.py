@@ -1,4 +1,4 @@
-"""Files of lines that are bounded: a full file is renamed, the oldest goes, and a full disk stops nobody.
+"""Rotating files of lines: a full file is renamed, the oldest is deleted, and a full disk blocks nothing.
 
     verdicts.jsonl      written now
     verdicts.jsonl.1    the one before
@@ -50,7 +50,7 @@ class RotatingFile:
             self._loses = False
 
     def shortfall(self) -> str:
-        """Return what people should know if the last line could not be written; otherwise an empty string."""
+        """Return a warning if the last line could not be written; otherwise an empty string."""
         return "an export cannot be written, and its lines are lost" if self._loses else ""
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class RotatingFile:
 
 
 def _write_whole(file: BinaryIO, data: bytes) -> None:
-    """Write all of `data` or nothing, for a part of a line would spoil the next one; raises OSError."""
+    """Write all of `data` or nothing, because a partial line would corrupt the next one; raises OSError."""
     written = file.write(data) or 0
     if written != len(data):
         os.ftruncate(file.fileno(), os.fstat(file.fileno()).st_size - written)

@@ -1,7 +1,7 @@
-"""Signing with keys that may be elsewhere: at once with a key of this process, otherwise in threads.
+"""Signing with keys in this process, at once, or in a token, in threads.
 
-A token answers in a fraction of a millisecond or in many, or not at all. So the work is done beside the event loop,
-what waits is bounded in number, and how long anybody waits is bounded in time.
+A token answers in a fraction of a millisecond, in many, or never. So the work is done in threads, with a bounded
+queue and a timeout.
 """
 
 import asyncio
@@ -28,18 +28,18 @@ class HsmConfig(Config, frozen=True, kw_only=True):
     """`[hsm]`: how keys in tokens are used; it means nothing for keys in files."""
 
     threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
-    """How many signatures the token is asked for at the same time; each has a session."""
+    """Signatures requested from the token at the same time; each has a session."""
     waiting: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 256
-    """How many more may wait for a thread; beyond, signing is refused at once."""
+    """Most signatures that wait for a thread; further ones are refused at once."""
     timeout_s: PositiveSeconds = 2.0
-    """How long a signature may take, with its wait."""
+    """How long a signature may take, including its wait."""
 
 
 PROBE_S: Final = 5.0
-"""How often a key in a token is asked for while nothing is signed with it."""
+"""How often a key in a token is probed while nothing is signed with it."""
 
 ENDING_S: Final = 2.0
-"""How long the end of a program waits for a token: nobody waits for the signatures any more."""
+"""How long a program waits for a token at its end, when no caller needs the signatures any more."""
 
 LEFT_BEHIND: Final = "a token does not answer, and the program ends without it"
 """What the log says then."""
@@ -48,11 +48,11 @@ _LOOK_S: Final = 0.02
 
 
 class LateError(KeyUnavailableError):
-    """A key that is elsewhere has not signed in time."""
+    """A key in a token has not signed in time."""
 
 
 class SigningThreads:
-    """Threads for what signs with keys that are elsewhere."""
+    """Threads for signing with keys in tokens."""
 
     def __init__(self, config: HsmConfig) -> None:
         """No thread is started before it is needed."""
@@ -60,7 +60,7 @@ class SigningThreads:
         self._room = BoundedSemaphore(config.threads + config.waiting)
         self._threads = ThreadPoolExecutor(config.threads, "signing")
         self._asked: set[Future[Any]] = set()
-        """What waits for a thread, and what has one."""
+        """Work that waits for a thread or has one."""
 
     async def run(self, signer: Signer, work: Callable[[], T]) -> T:
         """Do work that signs with `signer`; raises what the work raises, and KeyUnavailableError."""
@@ -100,9 +100,9 @@ class SigningThreads:
         return bool(self._asked)
 
     async def close(self) -> None:
-        """Sign no more, and wait until the token has answered, for at most ENDING_S.
+        """Stop signing, and wait until the token has answered, for at most ENDING_S.
 
-        A thread that waits for it longer cannot be ended: log and exit of the program go without it.
+        A thread that waits longer cannot be stopped: this is logged, and the program exits without joining it.
         """
         self._threads.shutdown(wait=False, cancel_futures=True)
         leave_behind(self.is_busy)
@@ -113,7 +113,7 @@ class SigningThreads:
             log.error(LEFT_BEHIND, extra={"fields": {"signatures": len(self._asked), "waited_s": ENDING_S}})
 
     async def watch(self, signer: Callable[[], Signer]) -> None:
-        """Ask a token now and then for the key of `signer`, until cancelled: health tells what it answers."""
+        """Probe the token for the key of `signer` every PROBE_S, until cancelled; health shows the result."""
         while True:
             await asyncio.sleep(PROBE_S)
             now = signer()

@@ -69,9 +69,9 @@ Namespace = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9!%*_+`'~-]{1,32}$")
 """A namespace of Resource-Priority, such as "ets" (RFC 4412 §3.1)."""
 
 SIP_PORTS_FREE_S = 10.0
-"""How long a worker that takes another's place waits for the SIP ports of that one."""
+"""How long a worker that replaces another one waits for that one's SIP ports."""
 SIP_AGAIN_S = 0.02
-"""How often it looks: clients send a request over UDP again after 0.5 s."""
+"""How often it retries to bind them: clients retransmit a request over UDP after 0.5 s."""
 
 _CLIENT = re.compile(r"[A-Za-z0-9_.:/-]{1,64}\Z")
 _CLIENT_NOTE, _MEDIA_TYPE_NOTE = "stir client", "stir media type"
@@ -111,7 +111,7 @@ class StirConfig(Config, frozen=True, kw_only=True):
     """Processes that serve HTTP together (`voice_dpki.shell.workers`); SIP is served by one of them."""
 
     country: Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$")] | None = None
-    """As which country's the numbers of requests are read, in ISO 3166-1; without it they are international."""
+    """Country (ISO 3166-1) by whose dialling plan numbers in requests are read; international without it."""
 
     def read_country(self) -> Country | None:
         """Return the dialling plan, None without one; raises LocalError."""

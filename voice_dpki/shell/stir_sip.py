@@ -1,4 +1,4 @@
-"""The STIR services over SIP: a proxy sends them its INVITE, and is redirected with what to add to it.
+"""The STIR services over SIP: a proxy sends its INVITE, and the redirection holds the fields to add to it.
 
 A redirect server (RFC 3261 §8.3) for configured peers alone; `voice_dpki.sip.redirect` has the dialects. It shares
 transactions, retransmissions and the bounds of the sockets with every SIP element here (`voice_dpki.wire.sip`).
@@ -51,10 +51,10 @@ _CROWD = Seldom(log)
 METHODS: Final = ("INVITE", "ACK", "CANCEL", "OPTIONS")
 ALLOW: Final = ("Allow", ", ".join(METHODS))
 MAX_PENDING: Final = 1_000
-"""INVITEs that may wait for their answers at the same time, each for a question to the ledger at most."""
+"""Most INVITEs that wait for their answers at the same time, each for one inquiry to the ledger at most."""
 RETRY_AFTER_S: Final = 1
 ANSWER_S: Final = 20.0
-"""Longest time of an answer: more than ten questions to the ledger take, and less than timer B of the sender."""
+"""Longest time of an answer: more than ten inquiries to the ledger take, and less than the sender's timer B."""
 
 ANSWERS = counters(
     "stir_sip_answers",
@@ -73,14 +73,14 @@ IGNORED = gauges(
 
 
 class SipPeer(Config, frozen=True, kw_only=True):
-    """One element that may ask, and its dialect."""
+    """A configured peer, and its dialect."""
 
     address: str
     """Its numeric address, from which its requests come."""
     name: str = ""
-    """What the operator's rules call it, as they call a client over HTTP by its token's name."""
+    """Its name in the operator's rules, as the token's name is for a client over HTTP."""
     transport: Literal["udp", "tcp", "tls"] = "udp"
-    """The transport whose source address is believed, as is that of any transport that is harder to forge."""
+    """The least secure transport on which its source address is trusted; transports harder to forge are too."""
     answer: Literal[302, 403, 404, 503, 300] = 302
     x_header: bool = False
 
@@ -149,7 +149,7 @@ def sip_setup(
 
 
 def sip_checks(setup: SipSetup[P] | None, clock: Clock) -> dict[str, Check]:
-    """Return the check of the TLS certificate that is shown over SIP, none without one. It warns in time."""
+    """Return the expiry check of the TLS certificate presented over SIP, none without one."""
     if setup is None or (side := setup.tls) is None:
         return {}
     return {"sip_tls": lambda: tls_finding(side.value.server, clock.now_s())}
