@@ -120,13 +120,13 @@ class SigningPeer(SipPeer, frozen=True, kw_only=True):
     attest: Literal["A", "B", "C"] | None = None
     """The attestation of its calls."""
     attest_by_header: bool = False
-    """Whether its INVITEs may tell another one. Subscribers' INVITEs must not reach this server with the field."""
+    """Whether a header field of its INVITEs can override it. Subscribers must not be able to set that field."""
     sign_sdp: bool = False
     """Whether the whole SDP is signed: nothing may change it on the way to the callee's operator."""
 
     @property
     def terms(self) -> Terms:
-        """What holds for its INVITEs."""
+        """The terms on which its INVITEs are signed."""
         return Terms(self.attest or "", attest_by_header=self.attest_by_header, sign_sdp=self.sign_sdp)
 
 
@@ -148,7 +148,7 @@ class AuthnConfig(StirConfig, frozen=True, kw_only=True):
     SIGHUP reads certificate and key again, also where their names stay; `authn-server rotate` replaces files.
     """
     warn_days: Annotated[float, msgspec.Meta(ge=0, le=10_000)] = 14.0
-    """How long before its end log and /healthz tell that the certificate expires; at most a quarter of its time."""
+    """Days before its expiry when log and /healthz begin to warn; at most a quarter of the validity."""
     max_iat_skew_s: PositiveSeconds = 60.0
     bypass: Annotated[str | None, RELOADABLE] = None
     """File with the token for P-Identity-Bypass of calls that this server cannot sign through its own fault."""
@@ -156,7 +156,7 @@ class AuthnConfig(StirConfig, frozen=True, kw_only=True):
     """The rule file of attestations; without it a call gets the attestation that its proxy asks for."""
     spc_ranges: tuple[SpcRange, ...] = ()
     priority_namespaces: tuple[Namespace, ...] = ()
-    """The namespaces of Resource-Priority that this operator may sign; no certificate tells them."""
+    """The namespaces of Resource-Priority that this operator may sign; certificates do not contain them."""
     ledger: FollowConfig | None = None
     oob: OobConfig | None = None
     sip: AuthnSip | None = None
@@ -205,7 +205,7 @@ class AuthnSetup:
     """For P-Identity-Bypass; "" for none."""
     oob: OobSetup | None = None
     country: Country | None = None
-    """The one as whose the numbers of requests are read."""
+    """The country by whose dialling plan numbers in requests are read."""
 
 
 def load_setup(path: Path, clock: Clock) -> AuthnSetup:

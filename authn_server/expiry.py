@@ -26,11 +26,11 @@ class Expiry:
     def __init__(self, current: Callable[[], CertificateProfile], clock: Clock, warn_days: float) -> None:
         self._current, self._clock, self._warn_s = current, clock, warn_days * DAY_S
         self._said: tuple[bytes, float] = (b"", 0.0)
-        """The certificate of which the log has warned, and when."""
+        """The certificate last warned of in the log, and the time in Unix seconds."""
         SHORTFALLS.watch(self)
 
     async def follow(self) -> None:
-        """Look until cancelled."""
+        """Check at intervals until cancelled."""
         while True:
             self.look()
             await asyncio.sleep(LOOK_S)
@@ -45,7 +45,7 @@ class Expiry:
             log.warning("the certificate expires soon", extra={"fields": {"reason": warning}})
 
     def shortfall(self) -> str:
-        """Return what people should know while the certificate expires soon, or has expired."""
+        """Return a warning while the certificate expires soon, or has expired."""
         profile = self._current()
         left_s = profile.not_after_s - self._clock.now_s()
         if not expires_soon(profile.not_before_s, profile.not_after_s, self._clock.now_s(), self._warn_s):

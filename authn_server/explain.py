@@ -32,7 +32,7 @@ ANY_ORIGID = "00000000-0000-4000-8000-000000000000"
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """What is told of one call."""
+    """The explanation of one call."""
 
     text: str
     signs: bool

@@ -1,4 +1,4 @@
-"""INVITEs to sign: the same service as over HTTP's other forms, asked by the INVITE itself."""
+"""Signing of INVITEs: the same service as for JSON over HTTP, with the INVITE itself as the request."""
 
 from dataclasses import dataclass, replace
 
@@ -24,7 +24,7 @@ class InviteSigner:
     clock: Clock
     random: Random
     country: Country | None = None
-    """The one as whose numbers are read."""
+    """The country by whose dialling plan numbers are read."""
 
     async def sign_text(self, body: bytes, client: str = "") -> bytes:
         """Return the text of an INVITE from the `client` of that name with its Identity; raises RequestError."""

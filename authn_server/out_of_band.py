@@ -1,7 +1,6 @@
-"""Publishing PASSporTs of calls whose path loses them, at the call placement service of the called operator.
+"""Publication of PASSporTs at the call placement service of the called operator, for calls whose path loses them.
 
-It goes on beside the call, which waits for nothing of it. What cannot be published is counted, and the call arrives
-without a PASSporT, as it would have without this.
+Publication never delays the call. A failure is counted, and the call then arrives without a PASSporT.
 """
 
 import logging
@@ -45,7 +44,7 @@ log = logging.getLogger(__name__)
 _SAID = Seldom(log)
 
 MAX_SERVICES: Final = 256
-"""Services whose connections are kept open; one that was not used for longest gives way."""
+"""Most services with open connections; the least recently used one is closed for another."""
 
 PUBLICATIONS = counters(
     "oob_publications",
@@ -70,12 +69,12 @@ class OobConfig(Config, frozen=True, kw_only=True):
 
     routes: Annotated[tuple[RouteConfig, ...], msgspec.Meta(min_length=1, max_length=256)]
     services: dict[str, str] = msgspec.field(default_factory=dict)
-    """By organisation: the URL of its service, in the place of the one that its record on the ledger has."""
+    """By organisation: the URL of its service, which overrides the one in its record on the ledger."""
     lifetime_s: Annotated[int, msgspec.Meta(ge=1, le=int(MAX_LIFETIME_S))] = 15
     """How long a service is to keep a PASSporT: longer than a call takes to arrive."""
     timeout_s: PositiveSeconds = 2.0
     max_waiting: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1000
-    """Publications under way at a time; a service may have as many as there are places free."""
+    """Most publications in progress; one service may have as many as there are free places."""
     tls: ClientTls | None = None
     """TLS with services that list their clients; otherwise a service's certificate is of a public authority."""
 
@@ -145,16 +144,16 @@ class Members(Protocol):
 
 
 AskHolder = Callable[[Tn], Awaitable[NumberHolder | None]]
-"""Asks the ledger whom a number's own leaf names, None for a number without one; raises InquiryError."""
+"""Asks the ledger for the holder in a number's own leaf, None for a number without one; raises InquiryError."""
 
 
 async def no_leaf_of_its_own(_: Tn) -> NumberHolder | None:
-    """Say of every number that it is its range's, for want of a ledger to be asked."""
+    """Return None, for a server without a ledger: every number belongs to its range's holder."""
     return None
 
 
 class Services:
-    """Which call placement service is responsible for a called number."""
+    """Lookup of the call placement service that is responsible for a called number."""
 
     def __init__(
         self, members: Members, configured: Mapping[str, str], holder_of: AskHolder = no_leaf_of_its_own
@@ -173,12 +172,12 @@ class Services:
         return self._service_of(self._read().get(self._holders.holder_of(number)))
 
     def must_ask(self, number: Tn) -> bool:
-        """Tell whether the number's own leaf may say something else than the ranges; raises InquiryError."""
+        """Tell whether the number's own leaf can name another holder than the ranges; raises InquiryError."""
         member = self._read().get(self._holders.holder_of(number))
         return self._by_number if member is None else member.by_number
 
     async def asked_for(self, number: Tn) -> tuple[str, str]:
-        """Return what `service_for` does, having asked for the number's own leaf; raises InquiryError."""
+        """Return the result of `service_for` after a lookup of the number's own leaf; raises InquiryError."""
         named = await self._ask(number)
         member = self._read().get(named.organization) if named is not None else None
         if named is not None and member is not None and named.is_of(member):
@@ -273,7 +272,7 @@ class Publisher:
         _SAID.warning("a PASSporT was not published", outcome=outcome, operator=organization, reason=why)
 
     def _client(self, url: str) -> CpsClient:
-        """Return the client of a service, which becomes the one that was used last; raises LocalError."""
+        """Return the client of a service, and mark it as most recently used; raises LocalError."""
         client = self._clients.pop(url, None)
         if client is None:
             client = self._setup.client(url, self._clock, self._random)
@@ -283,7 +282,7 @@ class Publisher:
         return client
 
     async def aclose(self) -> None:
-        """Give up what is under way, and close the connections."""
+        """Cancel publications in progress, and close the connections."""
         await self._background.close()
         for client in self._clients.values():
             await client.aclose()

@@ -1,4 +1,4 @@
-"""What this server needs to sign calls: a key that signs, a certificate that verifiers accept, and the ledger."""
+"""Readiness checks of the server: a key that signs, a certificate that verifiers accept, and the ledger."""
 
 from typing import Final
 
@@ -15,7 +15,7 @@ AGAIN_S: Final = 10.0
 """How often the key is tried."""
 
 PROBE: Final = b"voice-dpki readiness probe"
-"""What the key signs for it: no PASSporT, whose signed text begins with a base64url header and has dots."""
+"""Data signed as a probe. It is no PASSporT: that has a base64url header and dots."""
 
 
 def checks(switch: Switch, service: AuthnService, expiry: Expiry, clock: Clock) -> dict[str, Check]:
@@ -30,7 +30,7 @@ def checks(switch: Switch, service: AuthnService, expiry: Expiry, clock: Clock) 
 
 
 class KeyProbe:
-    """Tries whether the key in use signs, and belongs to the certificate."""
+    """Checks that the key in use signs, and that it belongs to the certificate."""
 
     def __init__(self, switch: Switch, clock: Clock) -> None:
         self._switch, self._clock = switch, clock
@@ -38,10 +38,10 @@ class KeyProbe:
         """The credential that was tried last, when, and what was wrong with it."""
 
     def check(self) -> Finding:
-        """Return what a try found, which is at most AGAIN_S old.
+        """Return the result of a probe that is at most AGAIN_S old.
 
-        A key in a token is not tried here, for nobody waits for a token in the event loop: threads ask for it now
-        and then (`voice_dpki.shell.signing`), and what they last found counts.
+        A key in a token is not probed here, because a token would block the event loop: threads probe it at
+        intervals (`voice_dpki.shell.signing`), and their last result is used.
         """
         credential, now_s = self._switch.current.credential, self._clock.steady_s()
         if is_elsewhere(credential.signer):

@@ -1,7 +1,7 @@
-"""`authn-server rotate`: another signing key, without a call that is lost.
+"""`authn-server rotate`: a new signing key, without a lost call.
 
-A new certificate is recorded, and every verifier's node has it before it is used; the old one stays valid until no
-token of it can be on the way, and is revoked then.
+The new certificate is recorded, and known to every verifier's node, before it is used. The old one stays valid
+until no token signed with it can be on the way, and is then revoked.
 """
 
 import argparse
@@ -140,7 +140,7 @@ class _Rotation:
         self._nodes, self._clock, self._say = nodes, clock, say
 
     async def introduce(self, random: Random) -> None:
-        """Have the new certificate recorded, and put it in the place of the old one once all nodes have it."""
+        """Have the new certificate recorded, and replace the old one's files once all nodes have it."""
         options, now_s = self._options, self._clock.now_s()
         new = self._files.make_next(self._setup.credential.value.profile, options.days, now_s, random)
         submit = partial(self._nodes.submission.submit, new.der, self._nodes.token)
@@ -153,7 +153,7 @@ class _Rotation:
         self._say(f"{self._files.certificate} and its key are replaced")
 
     async def switch(self) -> None:
-        """Wait until every server signs with the certificate in its place."""
+        """Wait until every server signs with the new certificate."""
         for pid in self._options.pid:
             _hang_up(pid)
         if not self._options.pid:
@@ -164,7 +164,7 @@ class _Rotation:
             self._say(f"{url} signs with it")
 
     async def retire(self) -> None:
-        """Revoke the old certificate once no call of it can be on the way."""
+        """Revoke the old certificate once no call signed with it can be on the way."""
         self._say(f"The old certificate is revoked in {self._options.overlap_s:g} s")
         await asyncio.sleep(self._options.overlap_s)
         old = read_certificate(self._files.old)
@@ -210,7 +210,7 @@ class _Rotation:
 
 
 class _Health(msgspec.Struct, frozen=True):
-    """What /healthz tells, as far as it matters here."""
+    """The members of /healthz that are needed here."""
 
     certificate: str = ""
     notes: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
     authn.der.next, authn.pem.next    made, and perhaps recorded on the ledger
     authn.der.old                     replaced, and not revoked yet
 
-A rotation that was broken off goes on from what it finds. The old key is not kept: nothing signs with it any more.
+An interrupted rotation resumes from the files that it finds. The old key is not kept: nothing signs with it.
 """
 
 import os
@@ -32,7 +32,7 @@ class RotationFiles:
 
     @property
     def next_certificate(self) -> Path:
-        """The certificate that is to take the place."""
+        """The next certificate."""
         return self.certificate.with_name(f"{self.certificate.name}.next")
 
     @property
@@ -46,7 +46,7 @@ class RotationFiles:
         return self.certificate.with_name(f"{self.certificate.name}.old")
 
     def mend(self) -> None:
-        """Finish what was broken off between two files."""
+        """Finish a replacement that was interrupted between its two files."""
         if self.next_certificate.exists() and not self.next_key.exists():
             _rename(self.next_certificate, self.certificate)  # the key is in its place already
         elif self.next_key.exists() and not self.next_certificate.exists():

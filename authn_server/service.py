@@ -42,9 +42,9 @@ class AuthnService:
     ) -> None:
         """Without `rules`, a call gets the attestation that its proxy asks for.
 
-        `bypass` is what a call is to have as P-Identity-Bypass if it is this server that cannot sign. `publisher`
-        publishes the PASSporTs of calls whose path loses them. `country` is the one as whose numbers of requests
-        in JSON are read. `threads` sign where the key is in a token.
+        `bypass` is the P-Identity-Bypass of a call that this server cannot sign through its own fault. `publisher`
+        publishes the PASSporTs of calls whose path loses them. Numbers in JSON are read by the dialling plan of
+        `country`. `threads` sign if the key is in a token.
         """
         self._threads = threads if threads is not None else SigningThreads(HsmConfig())
         self._publisher = publisher
@@ -114,7 +114,7 @@ class AuthnService:
     def _told(
         self, call: SigningRequest, identity: IdentityHeader, signing: Signing, began_s: float, rule: dict[str, str]
     ) -> IdentityHeader:
-        """Return the Identity, once whoever is to know of it was told."""
+        """Return the Identity, after it was offered to the publisher and traced."""
         if self._publisher is not None:
             self._publisher.offer(call, identity, signing.credential)
         if self._tracer.on:
@@ -129,7 +129,7 @@ class AuthnService:
         return error
 
     def _attested(self, call: SigningRequest) -> tuple[SigningRequest, dict[str, str]]:
-        """Return a call with the attestation that the rules give it, and what the trace tells of the rule."""
+        """Return a call with the attestation that the rules give it, and the trace's fields about the rule."""
         rules = self._rules.value
         if rules is None:
             ATTESTED.labels(call.attest, "").inc()

@@ -119,7 +119,7 @@ class LedgerStanding:
             await asyncio.gather(self._asking, return_exceptions=True)
 
     def health(self) -> Health:
-        """Return whether it may sign, if not, why, and for how long the ledger has been silent."""
+        """Return whether it may sign, the reason if not, and the ledger's silence in seconds."""
         problem = self._problem()
         heard = f"silent for {self._unheard_s():.0f} s: {self._silence}" if self._silence else "followed"
         return Health(ok=not problem, facts={"ledger": heard} | ({"reason": problem} if problem else {}))
@@ -233,8 +233,8 @@ async def followed(
 async def check_now(access: LedgerAccess, config: FollowConfig, profile: CertificateProfile, clock: Clock) -> None:
     """Ask the ledger once whether verifiers accept the certificate; raises SigningRefused and InquiryError.
 
-    The trust file is read and not written: who checks a configuration may not be who runs the server, and the file
-    would be theirs.
+    The trust file is only read: if another user than the server's checks the configuration, a written file would
+    belong to that user.
     """
     async with access.client(clock, config.timeout_s, keeps_trust=False) as client:
         resolution = await client.resolve(profile.digest)

@@ -1,4 +1,4 @@
-"""What calls are signed with, and how another certificate takes the place of the one in use.
+"""The credential with which calls are signed, and its replacement while the server runs.
 
 The configuration names a certificate with its key, and SIGHUP reads them again. The server goes on with what it has
 until the ledger vouches for the new one, so that no call is signed with a certificate that verifiers would refuse.
@@ -20,7 +20,7 @@ from voice_dpki.x509.profile import CertificateProfile
 log = logging.getLogger(__name__)
 
 POLL_S: Final = 0.5
-"""How often certificates are looked at; the subscription brings the ledger's changes without a poll."""
+"""How often certificates are checked; the subscription delivers the ledger's changes without a poll."""
 
 
 class Standing(Protocol):
@@ -53,7 +53,7 @@ class Standing(Protocol):
 
 
 class Registry(Protocol):
-    """Where the standing of certificates is known."""
+    """A source of certificates' standing."""
 
     async def vouch(self, profile: CertificateProfile) -> None:
         """Return where verifiers accept the certificate; raises SigningRefused and InquiryError."""
@@ -78,19 +78,19 @@ class Switch:
     def __init__(self, wanted: Live[Credential], registry: Registry) -> None:
         self._wanted, self._registry = wanted, registry
         self.current = Signing(wanted.value, registry.standing(wanted.value.profile))
-        """What calls are signed with now."""
+        """The credential in use, and its standing."""
         self._fault = ""
-        """Why the credential that is wanted is not in use; empty if it is."""
+        """Why the configured credential is not in use; empty if it is."""
         SHORTFALLS.watch(self)
 
     async def follow(self) -> None:
-        """Look at both certificates until cancelled."""
+        """Check both certificates every POLL_S until cancelled."""
         while True:
             await asyncio.sleep(POLL_S)
             await self.step()
 
     async def step(self) -> None:
-        """Bring the standing up to date, and take the credential that is wanted if the ledger vouches for it."""
+        """Update the standing, and switch to the configured credential if the ledger vouches for it."""
         try:
             await self._take()
             await self.current.standing.ask()
@@ -126,5 +126,5 @@ class Switch:
         await self.current.standing.close()
 
     def shortfall(self) -> str:
-        """Return what people should know while the credential that is wanted is not in use."""
+        """Return a warning while the configured credential is not in use."""
         return f"the new certificate is not used yet: {self._fault}" if self._fault else ""
