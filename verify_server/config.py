@@ -112,15 +112,15 @@ class ReplayConfig(Config, frozen=True, kw_only=True):
     """`[replay]`: how repeated tokens are judged."""
 
     repeated_token: RepeatedToken = RepeatedToken.ACCEPT
-    """Where no Call-ID tells whether it is the same call; a proxy's further try looks like a replay then."""
+    """Used where no Call-ID identifies the call: a proxy's retry then looks like a replay."""
     b2bua: Annotated[frozenset[str], msgspec.Meta(max_length=MAX_LISTED)] = frozenset()
     """Clients by name, such as SBCs that change the Call-ID when they try another route."""
     store: StoreConfig | None = None
-    """What several servers of the domain share."""
+    """Store of used tokens that several servers of the domain share."""
 
 
 Bypasses = tuple[tuple[str, str], ...]
-"""Names of operators, each with what its P-Identity-Bypass says."""
+"""Names of operators, each with its token in P-Identity-Bypass."""
 
 
 class VerifySip(SipSection, frozen=True, kw_only=True):
@@ -149,17 +149,17 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     """Enough for 1,100 calls a second, half of them from one signer; each entry takes about 350 bytes of memory."""
     replay: ReplayConfig = ReplayConfig()
     rules: Annotated[str | None, RELOADABLE] = None
-    """The rule file of verdicts; without it a verdict is told, and what is done with the call is the proxy's."""
+    """The rule file of verdicts; without it the verdict is returned, and the proxy decides on the call."""
     export: Annotated[tuple[ExportConfig, ...], msgspec.Meta(max_length=8)] = ()
     bypass: Annotated[str | None, RELOADABLE] = None
     """File with lines NAME TOKEN: what operators put into P-Identity-Bypass of calls that they could not sign."""
     outside: OutsideConfig | None = None
     profile: Profile = Profile.ATIS
-    """By whose rules an Identity is read: "atis", or "man", those of France's operators."""
+    """The profile by which an Identity is read: "atis", or "man", that of France's operators."""
     require_key_mgmt: bool = False
     require_sdp: bool = False
     base_passports: bool = True
-    """Whether a PASSporT without ppt proves the caller, as RFC 8224 has it. SHAKEN knows no such one."""
+    """Whether a PASSporT without ppt proves the caller, as in RFC 8224. SHAKEN has no such PASSporT."""
     priority: dict[str, tuple[Namespace, ...]] = msgspec.field(default_factory=dict)
     """By organisation, as on the ledger: the namespaces of Resource-Priority that it may sign."""
     oob: OobConfig | None = None
@@ -248,7 +248,7 @@ class VerifySetup:
     bypasses: Live[Bypasses] = field(default_factory=lambda: Live(()))
     oob: OobSetup | None = None
     country: Country | None = None
-    """The one as whose the numbers of requests are read."""
+    """The country by whose dialling plan numbers in requests are read."""
 
 
 def load_setup(path: Path) -> VerifySetup:

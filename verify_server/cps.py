@@ -3,8 +3,8 @@
     POST /passports/{SPC}/{DEST}/{ORIG}, /passports/{DEST}/{ORIG}    an operator publishes
     GET  the same                                                    the called party's operator retrieves
 
-Each request brings an access token (`voice_dpki.stir.access`). What is kept would pass verification now: its signer
-is on the ledger with authority over the caller's number. So nobody can place what makes another's call fail.
+Each request has an access token (`voice_dpki.stir.access`). A PASSporT is kept only if it would pass verification
+now: its signer is on the ledger with authority over the caller's number. So nobody can make another's call fail.
 """
 
 import logging
@@ -76,7 +76,7 @@ KEPT = gauge("cps_kept", "Publications that are kept now.")
 
 _BEARER: Final = "bearer "
 _STATUS: Final = {"bound": 403, "issuer": 403, "body": 400, "full": 429, "ledger": 503, "none": 404}
-"""HTTP statuses of what is refused; 401 for other faults of a token, 403 for all else."""
+"""HTTP statuses of refusals by outcome; other faults of a token give 401, all else 403."""
 _RETRY_AFTER_S: Final = {"full": 5, "ledger": 1}
 
 
@@ -247,7 +247,7 @@ class CallPlacementService:
         return found.allotment is not None and found.allotment.holds_number(number)
 
     def _lifetime_s(self, access: Access) -> float:
-        """Return how long a publication is kept: until `exp`, within what is allowed."""
+        """Return how long a publication is kept in seconds: until `exp`, within the configured bounds."""
         if access.exp_s is None:
             return min(self._config.default_lifetime_s, self._config.max_lifetime_s)
         return min(access.exp_s - self._clock.now_s(), self._config.max_lifetime_s)
@@ -281,7 +281,7 @@ class CallPlacementService:
         return "found", Response(200, passports_body(tokens[:MAX_PASSPORTS]))
 
     def _visible(self, asked: _Asked, place: Place) -> Iterable[Placement]:
-        """Give what is kept of a call for the operator that asks, the newest first."""
+        """Yield the placements of a call that the requesting operator may see, the newest first."""
         issuer = asked.issuer
         is_called = issuer.allotment.holds_number(place.dest)
         for each in self._placements.find(place.orig, place.dest, self._clock.steady_s()):

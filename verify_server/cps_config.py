@@ -58,7 +58,7 @@ class CpsConfig(Config, frozen=True, kw_only=True):
     audiences: _Names
     """Names by which access tokens call this service, such as its host."""
     organizations: _Names
-    """Whose called numbers it serves."""
+    """Organisations whose called numbers it serves."""
     ledger_url: str
     witnesses: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
     ledger_tls: ClientTls | None = None
@@ -80,7 +80,7 @@ class CpsConfig(Config, frozen=True, kw_only=True):
 
     @property
     def terms(self) -> Terms:
-        """What access tokens must meet."""
+        """The policy for access tokens."""
         return Terms(frozenset(self.audiences), self.freshness_s)
 
     @property

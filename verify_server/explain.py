@@ -1,4 +1,4 @@
-"""`verify-server explain`: which rule decides what is done with a call, and why the rules before it do not."""
+"""`verify-server explain`: which rule decides the treatment of a call, and why the rules before it do not."""
 
 import argparse
 
@@ -27,7 +27,7 @@ CODES = {str(code): code for code in (428, *REASON_TEXTS)}
 """The codes that a verdict can have, by their text."""
 
 RETRIEVED = "out of band"
-"""In the place of the Identity that a service had: rules do not look into it."""
+"""Placeholder for an Identity retrieved from a service: rules do not read its content."""
 
 
 def add_explain_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
     {"time":"2026-11-27T07:00:00.000Z","peer":"proxy","trunk":"","verstat":"TN-Validation-Passed","code":"", ...}
 
-Both forms have the same columns; what is not known is empty. Numbers are told only where it is configured.
+Both forms have the same columns; unknown values are empty. Numbers are exported only if that is configured.
 """
 
 import csv
@@ -25,11 +25,11 @@ COLUMNS: Final = (
     "attest", "act", "rule", "status", "instead_of", "emergency", "trust", "bypass", "out_of_band",
 )  # fmt: skip
 SHOWN_DIGITS: Final = 4
-"""How many last digits of a number are replaced where its beginning is told."""
+"""Number of last digits that are masked where only a number's beginning is exported."""
 
 
 class Numbers(StrEnum):
-    """What the export tells of the numbers."""
+    """How much of the numbers is exported."""
 
     NONE = "none"
     BEGINNING = "beginning"
@@ -114,7 +114,7 @@ def _csv_row(values: dict[str, str]) -> bytes:
 
 
 def _harmless(value: str) -> str:
-    """Return a value of which no table calculation makes a formula."""
+    """Return a value that no spreadsheet takes for a formula."""
     return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 

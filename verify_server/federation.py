@@ -1,4 +1,4 @@
-"""What the members of the ledger hold together, as they were last read: nobody outside may claim it."""
+"""The numbers of all members of the ledger, as last read: no signer outside the federation may claim them."""
 
 from collections.abc import Mapping
 

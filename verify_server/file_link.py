@@ -24,16 +24,16 @@ PRUNED: Final = 8
 """Most expired keys that a new one removes. It is more than one, so they do not pile up."""
 _SINCE: Final = b"since"
 _TIME: Final = struct.Struct(">d")
-"""Of positive numbers, the order of these bytes is that of the numbers."""
+"""Big-endian: positive times sort as bytes in their numeric order."""
 
 
 class FileLink:
-    """One file, opened at the first question."""
+    """One file, opened at its first use."""
 
     def __init__(self, folder: Path, max_bytes: int, clock: Clock, boot_id: str | None = None) -> None:
-        """Raise LocalError where there can be no such folder. It is made at the first question.
+        """Raise LocalError if the folder cannot be made. It is made at the first use.
 
-        Whoever checks a configuration may not be who runs the server, and the folder would be theirs.
+        If another user than the server's checks the configuration, a folder made here would belong to that user.
         """
         if folder.exists() and not folder.is_dir():
             raise LocalError(f"{folder}: this is no folder")
@@ -43,7 +43,7 @@ class FileLink:
         self.since_s = -math.inf
 
     async def put(self, key: bytes, value: bytes, retention_s: float) -> bytes | None:
-        """Keep a value if the key has none; return the one that it has had, None for a new one."""
+        """Store a value unless the key has one; return the key's earlier value, None if there was none."""
         with self._transaction(write=True) as (transaction, file):
             now_s = self._clock.steady_s()
             _prune(transaction, file, now_s)
@@ -78,7 +78,7 @@ class FileLink:
 
     @contextmanager
     def _transaction(self, *, write: bool) -> "Iterator[tuple[lmdb.Transaction, _File]]":
-        """Give a transaction; raises StoreError."""
+        """Yield a transaction; raises StoreError."""
         try:
             file = self._opened()
             with file.env.begin(write=write) as transaction:
@@ -128,12 +128,12 @@ class _Held:
 
     @classmethod
     def of(cls, raw: bytes | memoryview | None) -> "_Held | None":
-        """Read what the file holds of a key."""
+        """Parse a key's value in the file."""
         return None if raw is None else cls(_TIME.unpack(raw[:8])[0], bytes(raw[8:]))
 
 
 def _prune(transaction: lmdb.Transaction, file: _File, now_s: float) -> None:
-    """Remove some of the keys whose time is up, the oldest first."""
+    """Remove at most PRUNED expired keys, the oldest first."""
     cursor = transaction.cursor(db=file.ends)
     for _ in range(PRUNED):
         if not cursor.first() or _TIME.unpack(cursor.key()[:8])[0] >= now_s:

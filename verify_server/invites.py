@@ -1,4 +1,4 @@
-"""INVITEs to verify: the same service as over HTTP's other forms, asked by the INVITE itself."""
+"""Verification of INVITEs: the same service as for JSON over HTTP, with the INVITE itself as the request."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -33,7 +33,7 @@ class InviteVerifier:
     """Operators, each with its token for calls that it could not sign."""
     random: Random = SystemRandom()  # noqa: RUF009 - it has no state
     country: Country | None = None
-    """The one as whose numbers are read."""
+    """The country by whose dialling plan numbers are read."""
 
     async def verify_text(self, body: bytes, client: str = "") -> bytes:
         """Return the text of an INVITE from a `client` with the caller's verstat; raises RequestError.

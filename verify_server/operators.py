@@ -1,4 +1,4 @@
-"""Verdicts counted by the operator whose certificate signed: which peer's calls fail."""
+"""Counts of verdicts by the signing certificate's operator, to show whose calls fail."""
 
 from typing import Final
 

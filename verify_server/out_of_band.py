@@ -1,6 +1,6 @@
-"""Retrieving PASSporTs of calls that arrive without an Identity, at the operator's call placement service.
+"""Retrieval of PASSporTs from the operator's call placement service, for calls without an Identity.
 
-A call waits for it within a bound, and never fails by it: what cannot be had leaves the call as it was.
+A call waits for it at most `timeout_s`, and never fails because of it: without a PASSporT it stays as it was.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 _SAID = Seldom(log)
 
 REST_S: Final = 1.0
-"""For how long no call waits for a service after one has waited in vain."""
+"""After a failed retrieval, no call waits for the service for this long."""
 
 RETRIEVALS = counters(
     "oob_retrievals",
@@ -58,10 +58,10 @@ class OobConfig(Config, frozen=True, kw_only=True):
     timeout_s: PositiveSeconds = 0.5
     """How long a call waits at most; proxies wait 2 s for a verdict."""
     wait_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    """For how long the service is asked again where it has nothing yet, within `timeout_s`."""
+    """How long retrieval is retried while the service has nothing yet, within `timeout_s`."""
     again_s: Annotated[float, msgspec.Meta(ge=0.01)] = 0.1
     max_waiting: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 200
-    """Calls that wait at a time; others are not asked about."""
+    """Most calls that wait at the same time; further ones go on without retrieval."""
     tls: ClientTls | None = None
 
 
@@ -160,7 +160,7 @@ def _called(call: Call) -> Tn | None:
 
 
 def _candidates(tokens: Sequence[str]) -> list[tuple[str, ...]]:
-    """Put each token that may prove the caller with all that cannot, such as diversions."""
+    """Combine each token that can prove the caller with all that cannot, such as diversions."""
     identities = []
     for token in tokens[:MAX_PASSPORTS]:
         try:

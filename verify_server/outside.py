@@ -1,7 +1,7 @@
 """Signers outside the federation: their certificates are fetched beside the calls, kept, and judged by the list.
 
-No call waits for a fetch. The first call of a signer has it fetched, and gets No-TN-Validation with that reason;
-those after it find the certificate here. What is kept is fetched again in time, so that it is there for later ones.
+No call waits for a fetch. A signer's first call starts the fetch, and gets No-TN-Validation with that reason; later
+calls use the cached certificate. Cached certificates are refreshed before they expire from the cache.
 """
 
 import asyncio
@@ -33,14 +33,14 @@ from voice_dpki.x509.reference import digest_in
 log = logging.getLogger(__name__)
 
 KEPT_S: Final = 3600.0
-"""After which a certificate is fetched again where its server does not say."""
+"""Default time after which a certificate is fetched again, if its server does not say."""
 LEAST_KEPT_S: Final = 60.0
 MOST_KEPT_S: Final = 86_400.0
 """How long it is kept at least and at most, whatever its server says, and used while it cannot be fetched again."""
 FAILED_S: Final = 30.0
-"""After which a URL is tried again that gave no certificate."""
+"""Time after which a URL that gave no certificate is retried."""
 MAX_FETCHES: Final = 32
-"""Fetches at a time, most of which wait for a connection."""
+"""Most fetches at the same time, including those that wait for a connection."""
 MAX_FAILED: Final = 1000
 """URLs that gave no certificate lately and are remembered; strangers can name as many as they like."""
 
@@ -52,7 +52,7 @@ FETCHES = counters(
 HELD = gauge("outside_certificates", "Certificates of signers outside the federation that are kept.")
 
 Fetch = Callable[[str], Awaitable[Fetched]]
-"""Returns what is behind a URL; raises FetchError."""
+"""Returns the content of a URL; raises FetchError."""
 
 _NOT_YET: Final = (
     "the signer is outside the federation, and its certificate is being fetched; "
@@ -74,7 +74,7 @@ class _Kept:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why there is no certificate behind a URL, and until when nobody asks again."""
+    """Why a URL gave no certificate, and when it may be retried."""
 
     why: VerificationFailed
     by: Authorities
@@ -170,7 +170,7 @@ class OutsideSigners:
             await asyncio.wait([self._fetching[url]])
 
     def shortfall(self) -> str:
-        """Return what people should know if no call from outside can be verified."""
+        """Return a warning if no call from outside can be verified."""
         expired = self._clock.now_s() > self._authorities.value.until_s
         return "the list of certificate authorities for calls from outside has expired" if expired else ""
 

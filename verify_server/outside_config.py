@@ -1,4 +1,4 @@
-"""`[outside]`: whom calls from outside the federation are believed, and from where certificates are fetched."""
+"""`[outside]`: trusted authorities for calls from outside the federation, and hosts of their certificates."""
 
 import ssl
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class OutsideConfig(Config, frozen=True, kw_only=True):
     list_signer: str | None = None
     """The self-signed certificate of whoever signs the lists; with it, lists that are not signed are refused."""
     hosts: Annotated[tuple[Host, ...], msgspec.Meta(min_length=1, max_length=10_000)]
-    """From where signers' certificates are fetched. `*` lets strangers choose any host with a public address."""
+    """Hosts of signers' certificates. `*` lets strangers choose any host with a public address."""
     networks: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
     """Networks such as 10.1.0.0/16, whose addresses these hosts may have although they are not public."""
     ports: Annotated[tuple[RemotePort, ...], msgspec.Meta(min_length=1, max_length=16)] = tuple(sorted(PORTS))
@@ -46,7 +46,7 @@ class OutsideConfig(Config, frozen=True, kw_only=True):
     list_signers: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
     """PEM: whoever signs revocation lists for several authorities, such as SHAKEN's administrator."""
     revocation_unknown: Unknown = "accept"
-    """What is done with calls where nothing current tells whether the signer's certificate is revoked."""
+    """Treatment of calls if no current revocation list covers the signer's certificate."""
 
     def read_authorities(self, path: Path) -> Authorities:
         """Read the lists that the configuration at `path` names; raises LocalError that names the file."""
@@ -80,7 +80,7 @@ class OutsideConfig(Config, frozen=True, kw_only=True):
         return tuple(signers)
 
     def reach(self, path: Path) -> Reach:
-        """Return which servers may be asked; raises LocalError."""
+        """Return the servers that may be reached; raises LocalError."""
         networks = []
         for name in self.networks:
             try:
@@ -90,7 +90,7 @@ class OutsideConfig(Config, frozen=True, kw_only=True):
         return Reach(self.hosts, networks, frozenset(self.ports))
 
     def tls(self, path: Path) -> ssl.SSLContext:
-        """Return what the hosts are held to; raises LocalError."""
+        """Return the TLS context for the hosts; raises LocalError."""
         if self.roots is None:
             return ssl.create_default_context()
         file = resolve(path, self.roots)

@@ -1,4 +1,4 @@
-"""What `voice-dpki passport` is given: an INVITE, an Identity header field, or a bare token."""
+"""The input of `voice-dpki passport`: an INVITE, an Identity header field, or a bare token."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -64,7 +64,7 @@ class RedisLink:
         self._redis = Redis(connection_pool=pool)
 
     async def put(self, key: bytes, value: bytes, retention_s: float) -> bytes | None:
-        """Keep a value if the key has none; return the one that it has had, None for a new one."""
+        """Store a value unless the key has one; return the key's earlier value, None if there was none."""
         lasts_ms = math.ceil(retention_s * 1000)
         return await self._told(lambda: self._redis.set(self._prefix + key, value, px=lasts_ms, nx=True, get=True))
 

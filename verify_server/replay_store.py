@@ -1,4 +1,4 @@
-"""A memory of used tokens that several servers of one domain share, beside the one in each process.
+"""A store of used tokens that several servers of one domain share, behind the memory in each process.
 
 The process' own memory is asked first, and bounds what each signer may have in the store. A store that does not
 answer is not asked again for RETRY_S. Until it answers, a replay cannot be told (docs/adr/0035), or the process'
@@ -23,10 +23,10 @@ from voice_dpki.wire.tasks import running
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
-"""How long a store that has failed is left alone, so that calls do not wait for it one after the other."""
+"""How long a failed store is not asked, so that calls do not wait for it one after the other."""
 
 WATCH_S: Final = 5.0
-"""How often a store that has failed is asked without a call."""
+"""How often a failed store is probed without a call."""
 
 UP = gauge("replay_store_up", "1 while the shared memory of used tokens answers; 0 also where none is configured.")
 ASKED = counters(
@@ -36,7 +36,7 @@ ASKED = counters(
 )
 
 _OPEN: Final = (Sighting.NEW, Sighting.UNKNOWN)
-"""What the memory of one process does not decide."""
+"""Results of the process's own memory that leave the decision to the store."""
 
 _T = TypeVar("_T")
 
@@ -54,7 +54,7 @@ class Link(Protocol):
         ...
 
     async def put(self, key: bytes, value: bytes, retention_s: float) -> bytes | None:
-        """Keep a value if the key has none; return the one that it has had, None for a new one."""
+        """Store a value unless the key has one; return the key's earlier value, None if there was none."""
         ...
 
     async def get(self, key: bytes) -> bytes | None:
