@@ -22,40 +22,40 @@ from prometheus_client.values import MultiProcessValue, MutexValue  # noqa: TID2
 log = logging.getLogger(__name__)
 
 PREFIX = "voice_dpki_"
-"""How all names begin; the library adds `_total` to those of counters."""
+"""Prefix of all metric names; the library appends `_total` to those of counters."""
 
 OTHER = "other"
-"""What a value counts as that is not among the declared ones."""
+"""The label value that stands for every undeclared one."""
 
 COUNTS_TOGETHER: Final = library_values.ValueClass is not MutexValue
-"""Whether several processes of one service count together: their environment told the library so at its start."""
+"""Whether several processes of one service count together; the environment tells the library at import."""
 COUNTS_AS: Final = "VOICE_DPKI_COUNTS_AS"
-"""The environment variable by which such a process is told under which name it counts."""
+"""The environment variable that names such a process for its metrics."""
 _FIRST_BYTES, _NUMBERS_BYTES = 4, 16
 """Of an entry of a file: the length of its key before that, and two numbers after it."""
 
 
 class _ReservedFile(MmapedDict):
-    """The library's file of one process, in memory that is there: it grows where the system has the room.
+    """The library's metrics file of one process, which grows only while the system has room for it.
 
-    Otherwise the next write into the file would end the process by SIGBUS. What finds no room is counted in this
+    Otherwise the next write into the file would end the process by SIGBUS. A metric without room is counted in this
     process alone.
     """
 
     def read_value(self, key: str) -> tuple[float, float]:
-        """Return a number and its time, and make an entry for it if there is none."""
+        """Return the value and time of an entry; create the entry if there is none."""
         if key not in self._positions and not self._reserve(key):
             return 0.0, 0.0
         found: tuple[float, float] = super().read_value(key)  # type: ignore[no-untyped-call]
         return found
 
     def write_value(self, key: str, value: float, timestamp: float) -> None:
-        """Write a number that has an entry."""
+        """Write the value of an existing entry."""
         if key in self._positions:
             super().write_value(key, value, timestamp)  # type: ignore[no-untyped-call]
 
     def _reserve(self, key: str) -> bool:
-        """Have room for an entry; tell whether there is."""
+        """Make room for an entry; return whether there is room."""
         size = len(key.encode())
         needed = self._used + _FIRST_BYTES + size + (8 - (size + _FIRST_BYTES) % 8) + _NUMBERS_BYTES
         capacity = self._capacity
@@ -73,16 +73,16 @@ class _ReservedFile(MmapedDict):
 
 
 UNSHARED: Final[set[str]] = set()
-"""What counts in this process alone, for the memory of all was full when it was first counted."""
+"""Metrics that count in this process alone, because the shared memory was full when they were first used."""
 
 if COUNTS_TOGETHER:
     library_values.MmapedDict = _ReservedFile  # type: ignore[attr-defined]
-    # Not for programs that this process starts: two must not count under one name.
+    # Child processes must not inherit the name: two processes must not count under one.
     if (_name := os.environ.pop(COUNTS_AS, None)) is not None:
         library_values.ValueClass = MultiProcessValue(lambda: _name)  # type: ignore[no-untyped-call]
 
 Together = Literal["livemax", "livemin"]
-"""Which value of a gauge counts of those that the running processes of one service have: largest or smallest."""
+"""Which value of a gauge counts when several processes of one service run: the largest or the smallest."""
 
 M = TypeVar("M", bound=MetricWrapperBase)
 
@@ -98,7 +98,7 @@ class Family(Generic[M]):
         self._metric = metric
         self._values = {label: frozenset(map(str, each)) for label, each in values.items()}
         self._declared_ones: dict[tuple[str, ...], M] = {}
-        """Those that were asked for before, by values that were all declared."""
+        """Cache of metrics by their label values, all of them declared."""
 
     def labels(self, *values: str) -> M:
         """Return the metric for a value of each label, in the order of the declaration.
@@ -121,7 +121,7 @@ class Family(Generic[M]):
     def _declared(self, label: str, value: str) -> str:
         if value in self._values[label]:
             return value
-        # The value is not told, for Python remembers each text that it has warned of.
+        # The value is left out: Python keeps each distinct warning text in memory.
         warnings.warn(f"a value of the label {label} was not declared", stacklevel=4)
         return OTHER
 
@@ -156,9 +156,9 @@ def gauges(name: str, what: str, together: Together = "livemax", **labels: Value
 
 
 def follow(metric: Gauge, value: Callable[[], float]) -> None:
-    """Have a gauge tell what a function returns, whenever it is asked.
+    """Make a gauge report what a function returns at each scrape.
 
-    Where several processes count together, nobody can ask the others: each sets its value by `refresh`.
+    Where several processes count together, a scrape reaches only one: each sets its value by `refresh`.
     """
     if COUNTS_TOGETHER:
         _FOLLOWED[metric] = value

@@ -10,7 +10,7 @@ _ALPHABET: Final = (string.ascii_letters + string.digits + "-_").encode("ascii")
 _TO_URL: Final = bytes.maketrans(b"+/", b"-_")
 _FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
 _LAST: Final = {0: _ALPHABET, 2: b"AQgw", 3: b"AEIMQUYcgkosw048"}
-"""What a text may end with, by the number of characters behind the last four: no unused bit may be set."""
+"""Characters that can end a text, by its length modulo 4: no unused bit is set."""
 
 
 def encode(data: bytes) -> str:

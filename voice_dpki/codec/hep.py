@@ -25,7 +25,7 @@ _IP_PROTOCOLS: Final = {"udp": 17, "tcp": 6, "tls": 6}
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Between whom something was sent: numeric addresses of one family, and ports."""
+    """Source and destination of a packet: numeric addresses of one family, and ports."""
 
     transport: str
     """"udp", "tcp" or "tls"."""
@@ -46,7 +46,7 @@ def packet(
 ) -> bytes:
     """Return the packet about `payload`, sent at `time_s`, in seconds since the Unix epoch.
 
-    `agent` is the number of who tells this (32 bits), `name` its name, and `key` what the collector may ask for.
+    `agent` is the number of the sending agent (32 bits), `name` its name, and `key` what a collector can demand.
     Raises MalformedError for addresses that are not numeric or of two families, and for more than MAX_BYTES.
     """
     seconds, microseconds = divmod(round(time_s * 1_000_000), 1_000_000)

@@ -10,5 +10,5 @@ Document = dict[str, Any]
 
 
 def encode(told: Document) -> bytes:
-    """Encode a document for people, and always alike."""
+    """Encode a document readably and deterministically."""
     return msgspec.json.format(msgspec.json.encode(told), indent=1) + b"\n"

@@ -19,7 +19,7 @@ _WRITTEN = re.compile(r"\+?[0-9*#.()-]{1,80}\Z")
 _SEPARATORS = str.maketrans("", "", "+.-()")
 _CANONICAL = re.compile(rf"[0-9#*]{{1,{MAX_TN_LENGTH}}}\Z")
 _URIS_KEPT = 1024
-"""URIs whose parts are cached: those of a call are asked for again and again."""
+"""Most URIs whose parts are cached: a call looks up the same few repeatedly."""
 
 _E164 = re.compile(r"[0-9]{1,15}\Z")
 _SIP_URI = re.compile(
