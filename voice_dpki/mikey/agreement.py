@@ -1,8 +1,8 @@
 """The two private groups of the modern mode: X25519, and X25519MLKEM768 (docs/mikey-modern.md).
 
-The hybrid group joins X25519 (RFC 7748) with ML-KEM-768 (FIPS 203): who recorded a call must break both. The order
-of its parts is that of TLS's X25519MLKEM768. A key encapsulation is not symmetric, so offers and answers of the
-hybrid group differ in size, and have a number each.
+The hybrid group joins X25519 (RFC 7748) with ML-KEM-768 (FIPS 203): an attacker who recorded a call
+must break both. The order of its parts is that of TLS's X25519MLKEM768. A key encapsulation is not symmetric, so
+offers and answers of the hybrid group differ in size, and have a number each.
 """
 
 from collections.abc import Callable
@@ -34,9 +34,9 @@ class Strength(IntEnum):
     """The modern mode's groups, the weaker first."""
 
     MODERN = 1
-    """X25519: small, and as strong as the curves of today."""
+    """X25519: small, but not safe against quantum computers."""
     HYBRID = 2
-    """X25519MLKEM768: also a machine of tomorrow does not decrypt what was recorded today."""
+    """X25519MLKEM768: a future quantum computer cannot decrypt a call recorded today."""
 
     @property
     def offered(self) -> DhGroup:
@@ -60,11 +60,11 @@ _NUMBERS = {
 }
 
 Encapsulate: TypeAlias = Callable[[bytes], tuple[bytes, bytes]]
-"""Shared secret and ciphertext for a public key of ML-KEM-768; raises ValueError for what is no key."""
+"""Shared secret and ciphertext for a public key of ML-KEM-768; raises ValueError for an invalid key."""
 
 
 def encapsulate(public_key: bytes) -> tuple[bytes, bytes]:
-    """Encapsulate with randomness of OpenSSL, which takes none from us; raises ValueError for what is no key."""
+    """Encapsulate with OpenSSL's randomness, which cannot be passed in; raises ValueError for an invalid key."""
     return MLKEM768PublicKey.from_public_bytes(public_key).encapsulate()
 
 
@@ -98,7 +98,7 @@ class Exchange:
 def answer(
     strength: Strength, offered: bytes, random: Random, encapsulate: Encapsulate = encapsulate
 ) -> tuple[bytes, bytes]:
-    """Return the value of an answer and the shared secret; raises MikeyError for a value that is no public key."""
+    """Return the value of an answer and the shared secret; raises MikeyError for an invalid public key."""
     x25519 = X25519PrivateKey.from_private_bytes(random.token(X25519_BYTES))
     value = x25519.public_key().public_bytes_raw()
     if strength is Strength.MODERN:

@@ -1,4 +1,4 @@
-"""What either side keeps of an agreed crypto session bundle, so that it can be updated (RFC 3830 §4.5)."""
+"""The state that each side keeps of an agreed crypto session bundle, so that it can be updated (RFC 3830 §4.5)."""
 
 from dataclasses import dataclass
 from enum import Enum

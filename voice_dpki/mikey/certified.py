@@ -1,4 +1,4 @@
-"""What the modes with certificates have in common: who we are, and how the offer of a peer is read.
+"""Parts shared by the modes with certificates: our identity, and the reading of a peer's offer.
 
 Each mode signs its messages with the key of the sender's certificate, which the ledger vouches for. Its offers
 begin with the same payloads, and are read in the same three steps: `receive`, `prepare`, `complete` (see
@@ -106,7 +106,7 @@ class Prepared(Generic[_T]):
     claim: PeerClaim
     _result: _T
     _uses: tuple[Use, ...] = (Use.KEY_MEDIA,)
-    """What the certificate must be good for."""
+    """The use that the certificate must be trusted for."""
 
     def release(self, recorded: RecordedCertificate, now_s: float) -> _T:
         """Return the result; raises MikeyError if the ledger does not vouch for the certificate at `now_s`."""

@@ -5,7 +5,7 @@
 
 Encryption and authentication key are derived from the envelope key (§4.1.4). The MAC covers KEMAC alone (§6.2); the
 signature covers the message. The sender's ID is encrypted along with the TGK, and must be the one in clear: nobody
-can take a KEMAC out of somebody's message and send it as his own.
+can copy a KEMAC from another sender's message into his own.
 
 Nothing in a message says how the envelope key is encrypted (§6.3). Here its PRF does: PRF-HMAC-SHA-256 goes with
 OAEP and SHA-256, and MIKEY-1 with PKCS #1 v1.5, which others must have (§4.2.5).

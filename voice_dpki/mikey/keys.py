@@ -78,7 +78,7 @@ def _xor(one: bytes, other: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What a derived key is bound to besides its constant: crypto session, bundle and RAND."""
+    """Context that a derived key is bound to besides its constant: crypto session, bundle and RAND."""
 
     cs_id: int
     csb_id: int
@@ -115,7 +115,7 @@ class SrtpKeys:
     send: StreamKey
     receive: StreamKey
     further: tuple["SrtpKeys", ...] = ()
-    """The keys of the m-lines after the first, in their order; they have none further themselves."""
+    """The keys of the m-lines after the first, in their order; theirs have no `further` lines."""
 
     @property
     def lines(self) -> tuple["SrtpKeys", ...]:

@@ -5,7 +5,7 @@
 
 The Initiator must have the Responder's certificate before it calls: it asks the ledger for those of the number, and
 CHASH names the one that it chose. Its keys are agreed as soon as the offer arrives, so media that come before the
-answer can be played. Who has the Responder's key later can decrypt every call that was recorded.
+answer can be played. Anyone who later obtains the Responder's key can decrypt every recorded call.
 """
 
 from collections.abc import Iterable, Sequence
@@ -48,7 +48,7 @@ I_MESSAGE: Counts = {
 """The Initiator's message (RFC 3830 §3.2)."""
 
 _HASHES = {HashFunc.SHA_1: sha1, HashFunc.SHA_256: sha256}
-"""What may name our certificate; MD5 may not."""
+"""Hashes by which CHASH can name our certificate; MD5 is refused."""
 
 _HASH_OF = {Prf.MIKEY_1: HashFunc.SHA_1, Prf.HMAC_SHA_256: HashFunc.SHA_256}
 

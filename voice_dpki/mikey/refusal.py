@@ -19,7 +19,7 @@ _NUMBERS = {int(number): number for number in ErrorNumber}
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What an error message says, unproven: errors of the registry, and the SRTP profiles that its sender takes."""
+    """Unauthenticated content of an error: registered errors, and the SRTP profiles that its sender takes."""
 
     errors: tuple[ErrorNumber, ...]
     profiles: tuple[SrtpProfile, ...]

@@ -148,7 +148,7 @@ class HashFunc(IntEnum):
 
 
 class Cache(IntEnum):
-    """What becomes of an envelope key after the exchange (RFC 3830 §6.3)."""
+    """Whether an envelope key is kept after the exchange, and for which use (RFC 3830 §6.3)."""
 
     NO_CACHE = 0
     CACHE = 1

@@ -68,7 +68,7 @@ R_MESSAGE: Counts = {
 """The Responder's message (RFC 4738 §3.6). A CSB ID in a general extension is for groups: see `_check_unicast`."""
 
 _USES = (Use.KEY_MEDIA, Use.ENCIPHER_KEYS)
-"""What the Initiator's certificate must be good for: it signs the offer, and keys are encrypted to it."""
+"""The uses that the Initiator's certificate must be trusted for: it signs offers, and keys are encrypted to it."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -92,7 +92,7 @@ class ReverseOffer:
 
     message: bytes
     responder_uri: str | None
-    """Who must answer; None if it may be anybody for whom the ledger vouches."""
+    """The party that must answer; None allows anyone for whom the ledger vouches."""
     profile: SrtpProfile
     sent: Message
     _decrypter: Decrypter

@@ -69,7 +69,7 @@ SIGNED_OFFER: Counts = {
     GeneralExtension: (1, 8),
     Signature: (1, 1),
 }
-"""What an Initiator with a certificate sends in every mode."""
+"""Payloads that an Initiator with a certificate sends in every mode."""
 
 I_MESSAGE: Counts = {**SIGNED_OFFER, DhValue: (1, 1)}
 """The Initiator's message (RFC 3830 §3.3)."""
