@@ -5,12 +5,12 @@
     payload = {"action", "aud", "dest": {"tn": [number]}, "iat", "iss", "jti", "orig": {"tn": number},
                ? "spc" / ? "sub", ? "exp", ? "passports"}
 
-Two forms exist. That of ATIS-1000105 has `spc`, the publisher of the PASSporTs, which is in the path as well; and
-who publishes says by `exp` when they are to be deleted. That of ATIS-1000096 has `sub`, which is `iss` once more.
-`passports` is the digest of what is published. docs/stir-oob.md tells how both were learnt.
+Two forms exist. The form of ATIS-1000105 has `spc`, the publisher of the PASSporTs, which the path names as well.
+The form of ATIS-1000096 has `sub`, which equals `iss`. A token to publish also has `passports`, the digest of the
+PASSporTs, and can have `exp`, the time at which to delete them. docs/stir-oob.md describes both forms.
 
-A token is judged in numbered steps, one function each. Those of `check_form` need the token alone. Then whoever
-serves looks the certificate up on the ledger, and `check_issuer` does the rest.
+A token is judged in numbered steps, one function each. The steps of `check_form` need the token alone. Then the
+service looks up the certificate on the ledger, and `check_issuer` runs the remaining steps.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ class AccessAction(StrEnum):
 
 
 class AccessRefused(PeerError):
-    """A token does not permit the request. `code` is for machines; the message holds nobody's number."""
+    """A token does not permit the request. `code` is one of CODES; the message contains no telephone number."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -64,7 +64,7 @@ CODES: Final = ("token", "audience", "fresh", "bound", "certificate", "issuer", 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a request is about: one call, and in ATIS-1000105's form who published its PASSporTs."""
+    """The call that a request is about and, in ATIS-1000105's form, the publisher of its PASSporTs."""
 
     orig: Tn
     dest: Tn
@@ -127,12 +127,12 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a service demands of tokens."""
+    """A service's requirements for tokens."""
 
     audiences: frozenset[str]
-    """The names by which it is called; a token is for one of them."""
+    """The service's own names; a token's `aud` must include one of them."""
     freshness_s: float = 60.0
-    """How far `iat` may lie from the service's clock, in both directions."""
+    """Largest difference between `iat` and the service's clock, in either direction."""
 
 
 def check_form(access: Access, terms: Terms, action: AccessAction, place: Place, now_s: float) -> None:
@@ -157,7 +157,7 @@ def check_time(access: Access, terms: Terms, now_s: float) -> None:
 
 
 def check_bound(access: Access, action: AccessAction, place: Place) -> None:
-    """Step 4: the token is for this very request: its action, call and publisher are the request's."""
+    """Step 4: the token's action, call and publisher are those of the request."""
     if access.action != action:
         raise AccessRefused("bound", f"the access token's action is not {action}")
     if access.place != place:
@@ -171,9 +171,9 @@ def check_bound(access: Access, action: AccessAction, place: Place) -> None:
 
 
 def check_issuer(access: Access, recorded: RecordedCertificate, now_s: float) -> TrustedCertificate:
-    """Run the steps that need what the ledger says of the certificate; raises AccessRefused.
+    """Run the steps that need the ledger's record of the certificate; raises AccessRefused.
 
-    The certificate must be trusted to sign calls. What it permits PASSporTs to claim does not concern these tokens.
+    The certificate must be trusted to sign calls. Its constraints on claims of PASSporTs do not apply to tokens.
     """
     trusted = check_certificate(recorded, now_s)
     check_name(access, trusted)
@@ -190,7 +190,7 @@ def check_certificate(recorded: RecordedCertificate, now_s: float) -> TrustedCer
 
 
 def check_name(access: Access, trusted: TrustedCertificate) -> None:
-    """Step 6: `iss` is a name of the certificate's organisation."""
+    """Step 6: `iss` is one of the names in the certificate (`names_in`)."""
     if access.issuer not in names_in(trusted.profile):
         raise AccessRefused("issuer", "the access token's iss is not a name that its certificate has")
 
@@ -204,9 +204,9 @@ def check_signature(access: Access, profile: CertificateProfile) -> None:
 
 
 def names_in(profile: CertificateProfile) -> frozenset[str]:
-    """Return what `iss` may be: the certificate's service provider codes, or its organisation where it has none.
+    """Return the names that `iss` can be: the certificate's service provider codes, or else its organisation.
 
-    Codes are North America's. Elsewhere the ledger's name of the operator is the one that all members know.
+    Service provider codes are North American. Elsewhere all members know an operator by its name on the ledger.
     """
     listed = profile.tn_auth_list
     codes = frozenset(listed.spcs if listed else ())
@@ -214,7 +214,7 @@ def names_in(profile: CertificateProfile) -> frozenset[str]:
 
 
 def passports_digest(passports: Sequence[str]) -> str:
-    """Return the claim `passports` for tokens in ASCII: the SHA-256 of their list as RFC 8785 writes it."""
+    """Return the claim `passports` for ASCII tokens: the SHA-256 of their list in canonical JSON (RFC 8785)."""
     written = canonical_json.encode(list(passports))
     return f"sha256-{base64text.encode(hashlib.sha256(written).digest())}"
 
@@ -230,9 +230,9 @@ def sign_access(
     passports: Sequence[str] = (),
     lifetime_s: int = 0,
 ) -> str:
-    """Return a new token for one request; `place` has a publisher in ATIS-1000105's form alone.
+    """Return a new token for one request; `place` has a publisher only in ATIS-1000105's form.
 
-    Who publishes gives the `passports`, and how long they are to be kept.
+    `passports` and `lifetime_s`, for how long they are to be kept, count only for the action "publish".
     """
     issuer = issuer_of(credential)
     claims: dict[str, Json] = {
@@ -251,7 +251,7 @@ def sign_access(
 
 
 def issuer_of(credential: Credential) -> str:
-    """Return the `iss` of tokens under a credential: the first name that its certificate has."""
+    """Return the `iss` of a credential's tokens: the first of its certificate's names in string order."""
     return min(names_in(credential.profile))
 
 
@@ -269,7 +269,7 @@ def _uuid4(random: Random) -> str:
 
 
 def _certificate_in(header: Mapping[str, Json]) -> CertDigest:
-    """Read the header: ES256, the certificate, and nothing that would change the meaning (RFC 7515 §4)."""
+    """Return H(CERT) from a header; raises MalformedError for an unknown parameter, alg or typ (RFC 7515 §4)."""
     if not header.keys() <= _HEADER:
         raise MalformedError("its header has parameters besides alg, typ, x5u and x5c")
     if header.get("alg") != "ES256":

@@ -6,13 +6,13 @@
                                                         keyMgmt?:[], outOfBand?, sdp?}}
                                 {"verificationResponse":{verstat, reasoncode?, reasontext?, reasondesc?, ...}}
 
-A failed verification is answered with 200, and the body holds the verdict. `keyMgmt`, the values of `a=key-mgmt` in
-the order of the SDP, `sdp`, {"alg":"sha-256","dig":...} over the INVITE's body (`voice_dpki.stir.body`), `callId`,
-`answer` and `outOfBand` are this project's own; so are step, signer, certificate, attest, keyMgmt, sdp, trust and
-outOfBand in a verificationResponse.
+A failed verification is answered with 200, and the body holds the verdict. These members are this project's own:
+`keyMgmt`, the values of `a=key-mgmt` in the order of the SDP; `sdp`, {"alg":"sha-256","dig":...} over the INVITE's
+body (`voice_dpki.stir.body`); `callId`, `answer` and `outOfBand`; and in a verificationResponse step, signer,
+certificate, attest, keyMgmt, sdp, trust and outOfBand.
 
-A signing request of 3GPP's form may hold the same members and no other (`voice_dpki.stir.ms`). Nobody can tell then
-whose it is, so the answer has the Identity under both names.
+A signing request of 3GPP's form can have exactly the same members (`voice_dpki.stir.ms`). Its form cannot be told
+then, so the answer has the Identity under both names.
 """
 
 import msgspec
@@ -142,7 +142,7 @@ def parse_signing_request(body: Members, kinds: Kinds = KINDS, peer: str = "") -
 
 
 def parse_verification_request(body: Members, peer: str = "") -> Call:
-    """Read a decoded verification request of a `peer`, but not the Identity in it; raises RequestError."""
+    """Read a decoded verification request of a `peer`; leaves the Identity unparsed; raises RequestError."""
     request = request_in(body, "verificationRequest")
     check_meaning(request, VERIFICATION_MEANINGS)
     given = shaped(request, VerificationRequestAtis)

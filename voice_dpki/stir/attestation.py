@@ -1,7 +1,7 @@
-"""Rules for the attestation of a call: A, B, C or no signature, by who asks and who calls (RFC 8588 §4). No I/O.
+"""Rules for the attestation of a call: A, B, C or no signature, by its source and parties (RFC 8588 §4). No I/O.
 
-The first rule that matches decides. A call that no rule matches gets no signature: what the operator has said
-nothing about, nobody shall be told.
+The first rule that matches decides. A call that no rule matches gets no signature: without a rule the operator
+attests nothing.
 
 A (full) says that the operator has authenticated the caller, who has a right to the number; B (partial) that it has
 authenticated the caller only; C (gateway) that the call came in from elsewhere.
@@ -26,7 +26,7 @@ WEAKEST_FIRST: Final = "CBA"
 
 
 class Outcome(StrEnum):
-    """What a rule says of the attestation."""
+    """The attestation that a rule gives."""
 
     A = "A"
     B = "B"
@@ -43,12 +43,12 @@ class AttestationRule:
     attest: Outcome | None = None
     """The attestation, whatever the proxy asked for; None where `at_most` decides."""
     at_most: str = ""
-    """The highest attestation: the proxy's own counts, unless it is higher."""
+    """The highest attestation; a lower one that the proxy asks for is kept. Empty where `attest` decides."""
     peers: frozenset[str] = frozenset()
-    """Names of the tokens by which proxies ask."""
+    """Proxies, by the names of their bearer tokens (`Source.peer`)."""
     trunks: frozenset[str] = frozenset()
     users: frozenset[str] = frozenset()
-    """Users, of which the proxy says that it has authenticated one."""
+    """The proxy must say that it has authenticated one of these users."""
     authenticated: bool | None = None
     """Whether the proxy says that it has authenticated a user."""
     owns_number: bool | None = None
@@ -57,14 +57,14 @@ class AttestationRule:
     """Attestations that the proxy asks for."""
     orig: Patterns = ()
     dest: Patterns = ()
-    """Each called party must be among them; for a rule that refuses, one at least."""
+    """Every called party must match; for a rule that refuses, at least one."""
 
     def __post_init__(self) -> None:
         if (self.attest is None) == (not self.at_most):
             raise MalformedError("a rule has either attest or at_most")
 
     def mismatch(self, call: SigningRequest) -> str:
-        """Return the first condition that does not match a call, by its name; "" if all do."""
+        """Return the name of the first condition that does not match a call; "" if all match."""
         source = call.source
         conditions = (
             ("peers", self.peers, source.peer),
@@ -84,7 +84,7 @@ class AttestationRule:
         return "dest" if self.dest and not covered(self.dest, call.dest) else ""
 
     def outcome(self, asked: str) -> Outcome:
-        """Return what the rule says of a call for which the proxy asks for `asked`."""
+        """Return the outcome for a call for which the proxy asks for the attestation `asked`."""
         if self.attest is not None:
             return self.attest
         return Outcome(min(asked, self.at_most, key=WEAKEST_FIRST.index))
@@ -92,19 +92,19 @@ class AttestationRule:
 
 AttestationRules = Sequence[AttestationRule]
 Considered = tuple[AttestationRule, str]
-"""A rule, and its first condition that does not match the call; "" if it decides."""
+"""A rule, and the name of its first condition that does not match the call; "" if the rule decides."""
 
 
 def considered(rules: AttestationRules, call: SigningRequest) -> Iterator[Considered]:
-    """Give the rules up to the one that decides, each with its first condition that does not match."""
+    """Yield the rules up to the deciding one, each with its first condition that does not match, or ""."""
     return matching.considered(rules, lambda rule: rule.mismatch(call))
 
 
 def attested(rules: AttestationRules, call: SigningRequest) -> tuple[SigningRequest, str]:
     """Return a call with the attestation that the rules give it, and the name of the rule that decided.
 
-    A kind that attests nothing is signed as it is, unless its rule refuses. Raises SigningRefused with the code
-    "no-rule" or "rule"; the latter names the rule.
+    A request without an attestation is returned unchanged, unless the deciding rule refuses. Raises SigningRefused
+    with the code "no-rule" or "rule"; the latter names the rule.
     """
     rule = matching.deciding(rules, lambda rule: rule.mismatch(call))
     if rule is None:

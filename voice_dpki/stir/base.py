@@ -2,8 +2,8 @@
 
 payload = {"dest","iat","key-mgmt"?,"orig","sdp"?}                                RFC 8225 §5
 
-Its header has no ppt. It attests nothing, so rules about attestation do not match it. Only this kind has a compact
-form, since nothing in it is told by the signer alone (RFC 8225 §7).
+Its header has no ppt. It has no attest, so a rule with a condition on the attestation does not match it. Only this
+kind has a compact form, since a verifier can rebuild its claims from the call (RFC 8225 §7).
 """
 
 from dataclasses import dataclass
@@ -74,9 +74,9 @@ def header_for(info: str) -> dict[str, str]:
 
 
 def whole(header: IdentityHeader, call: Call) -> Passport:
-    """Make the full form of a compact PASSporT from its call: To, Date and the caller (RFC 8224 §4.1, §6.2).
+    """Rebuild the full form of a compact PASSporT from its call: To, Date and the caller (RFC 8224 §4.1, §6.2).
 
-    Raises MalformedError if there is more or less than a signature.
+    Raises MalformedError if the token is not two dots and a signature.
     """
     claims = BaseClaims(dest=call.dest, iat_s=call.time_s, orig=call.orig)
     return Passport.detached(header.token, header_for(header.info or ""), claims.serialize())

@@ -1,11 +1,11 @@
-"""The digest of an INVITE's body, which binds all that the callee acts on to the signature.
+"""The digest of an INVITE's body, by which a PASSporT's signature covers the body.
 
     digest = SHA-256( canonical body )                        application/sdp, or no body
              SHA-256( Content-Type CRLF CRLF body )           a body of any other type
 
 In the canonical form every line ends with CRLF, and there is no empty line at the end (RFC 4566 §5 admits LF, and
 elements on the path append line ends). Nothing else is normalised: addresses, ports, the order of lines and every
-attribute count, for a telephone may act on any of them. An ordinary body is its own canonical form.
+attribute count, because a telephone can act on any of them. An ordinary body is its own canonical form.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ SDP_TYPE = "application/sdp"
 def body_digest(body: bytes, content_type: str | None) -> bytes:
     """Return the 32-byte digest of `body`, whose type is in the Content-Type header field. Never raises.
 
-    A missing body, and one of nothing but line ends, have the digest of the empty string. So stripping or adding a
-    body changes the digest.
+    A missing body, and a body of line ends alone, have the digest of the empty string. So stripping or adding any
+    other body changes the digest.
     """
     kind = ascii_lower((content_type or "").partition(";")[0].strip())
     lines = body.replace(b"\r\n", b"\n").rstrip(b"\n")

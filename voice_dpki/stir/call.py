@@ -1,4 +1,4 @@
-"""A call as its proxy tells of it, to the signer and to the verifier."""
+"""A call as the proxy describes it to the signer and to the verifier."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,11 +22,11 @@ class Source:
     user: str = ""
     """The user that the client has authenticated, as the client names it."""
     bypass: str = ""
-    """The operator whose token says that it could not sign the call, by the name that the token has here."""
+    """The operator that could not sign the call, by the name of its bypass token in the server's configuration."""
 
 
 NO_CALLER_NUMBER: Final = Tn("")
-"""In the place of a calling number where the call names none. No PASSporT and no pattern has it."""
+"""The calling number of a call that names none. No PASSporT names it, and no pattern covers it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Call:
     sdp: bytes | None = None
     """Digest of the INVITE's body (`voice_dpki.stir.body`); None if the proxy did not send it."""
     target: Destinations | None = None
-    """Where the call goes now, the Request-URI; None if that is not told apart from `dest`, which includes it."""
+    """The current target, from the Request-URI; `dest` includes it. None if it is not given separately."""
     resource_priority: frozenset[str] | None = None
     """The values of Resource-Priority in lower case, such as "ets.0"; None if the proxy did not send them."""
     priority: str | None = None
@@ -54,7 +54,7 @@ class Call:
     call_id: str = ""
     """The Call-ID of the INVITE; "" if the proxy did not send it."""
     is_answer: bool = False
-    """Whether this is the answer to the call: then the number in question is that of who was called."""
+    """Whether this is the answer to the call; the number to prove is then that of the called party."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +71,10 @@ class SigningRequest:
     key_mgmt: tuple[str, ...] = ()
     """Raw values of `a=key-mgmt` in the call's SDP, in order."""
     sdp: bytes | None = None
-    """Digest of the INVITE's body (`voice_dpki.stir.body`); None where elements on the path rewrite the body."""
+    """Digest of the INVITE's body (`voice_dpki.stir.body`); None if the body is not to be signed."""
     ppt: str = DEFAULT_PPT
     own: Mapping[str, object] = field(default_factory=dict)
-    """Members that the kind alone has, as its readers gave them (`Kind.members`), but for attest and origid."""
+    """Members of this kind alone, as read by `Kind.members` and `Kind.options`, except attest and origid."""
     source: Source = Source()
     call_id: str = ""
     """The Call-ID of the INVITE, for logs and traces; "" if the proxy did not send it."""

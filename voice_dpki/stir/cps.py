@@ -1,10 +1,10 @@
-"""What goes over a call placement service's interface: paths and bodies (ATIS-1000096, ATIS-1000105).
+"""The interface of a call placement service: paths and bodies (ATIS-1000096, ATIS-1000105).
 
     POST /passports/{SPC}/{DEST}/{ORIG}    {"passports": ["<token>", ...]}     ATIS-1000105: publish
     GET  /passports/{SPC}/{DEST}/{ORIG}    -> {"passports": ["<token>", ...]}                retrieve
     POST, GET /passports/{DEST}/{ORIG}                                         ATIS-1000096: the same
 
-SPC is the publisher's. Each request has an access token of its own (`voice_dpki.stir.access`) as its bearer token.
+SPC names the publisher. Each request has an access token of its own (`voice_dpki.stir.access`) as its bearer token.
 """
 
 import re
@@ -27,9 +27,9 @@ CALL_PATH: Final = PASSPORTS_PATH + "/{dest}/{orig}"
 PUBLISHER_PATH: Final = PASSPORTS_PATH + "/{spc}/{dest}/{orig}"
 
 MAX_PASSPORTS: Final = 10
-"""PASSporTs of one publication, and of one answer: as many as a call may have Identities."""
+"""PASSporTs in one publication and in one answer: as many as a call can have Identities."""
 MAX_BODY_BYTES: Final = 32 * 1024
-"""Of a request. A SHAKEN token has about 500 characters, and each diversion brings another."""
+"""Bytes of a request's body. A SHAKEN token has about 500 characters, and each diversion adds a token."""
 MAX_ANSWER_BYTES: Final = 128 * 1024
 
 _PATTERN: Final = r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$"
@@ -70,7 +70,7 @@ def passports_body(tokens: Sequence[str]) -> bytes:
 
 
 def read_place(dest: str, orig: str, publisher: str = "") -> Place:
-    """Read what a path is about, each segment decoded; raises MalformedError."""
+    """Read the place that a path names, from its percent-decoded segments; raises MalformedError."""
     if not (is_canonical_tn(dest) and is_canonical_tn(orig)):
         raise MalformedError("the path names two numbers of 0-9 # * (RFC 8224 §8.3)")
     if len(publisher) > MAX_NAME:
@@ -85,7 +85,7 @@ def path_of(place: Place) -> str:
 
 
 def identity_of(token: str) -> str:
-    """Return the Identity header field that a token would have come in; raises MalformedError."""
+    """Return the Identity header field that would carry a token; raises MalformedError."""
     passport = Passport.parse(token)
     ppt = passport.header_text("ppt")
     return IdentityHeader(token, info=passport.header_text("x5u"), alg="ES256", ppt=ppt).serialize()

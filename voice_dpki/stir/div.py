@@ -1,10 +1,10 @@
-"""Diversion: the party that was called sends the call on to another one (RFC 8946).
+"""Diversion: the called party sends the call on to another party (RFC 8946).
 
 payload = {"dest","div","iat","orig"}                                             RFC 8946 §3
 div     = {"hi"?,"tn"}                                                            RFC 8946 §3, §8
 
-A token of this kind stands beside the one from which the call was diverted, and says nothing about the caller. How
-tokens form chains is told in `voice_dpki.stir.diversion`.
+A token of this kind accompanies the token of the call before its diversion, and proves nothing about the caller.
+`voice_dpki.stir.diversion` describes how tokens form chains.
 """
 
 import re
@@ -30,11 +30,11 @@ _INDEX: Final = re.compile(rf"{HISTORY_INDEX}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Diverting:
-    """Who sent a call on."""
+    """The party that diverted a call."""
 
     tn: Tn
     hi: str = ""
-    """Index of the History-Info header field of this diversion (RFC 8946 §8); empty if none is told."""
+    """Index of the History-Info header field of this diversion (RFC 8946 §8); empty if none is given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ def read_div(value: object) -> Diverting:
 
 
 def check_is_elsewhere(request: SigningRequest) -> None:
-    """Check that the call goes to another party than it was for; raises ClaimError. Source: RFC 8946 §3."""
+    """Check that the diverting party is not the call's new target; raises ClaimError. Source: RFC 8946 §3."""
     if _asked(request).tn in request.dest.tns:
         raise ClaimError("dest names the diverting party itself, and then there is no diversion (RFC 8946 §3)")
 

@@ -1,10 +1,10 @@
-"""Diversion with the token before it inside: div-o, for paths that carry one token only (RFC 8946 §5, §6).
+"""Diversion with the previous token nested in its own: div-o, for paths that carry one token (RFC 8946 §5, §6).
 
 payload = {"dest","div","iat","opt","orig"}                                       RFC 8946 §5
 opt     = a whole token of the full form, which may be of type div-o itself       RFC 8946 §6
 
-A verifier takes the tokens out (`unfold`) and judges them as if they had come beside one another. `fold` makes one
-verdict of theirs, which is the innermost one's if all have passed: a div-o can prove the caller.
+A verifier extracts the nested tokens (`unfold`) and judges them as if each had its own Identity. `fold` merges
+their verdicts into one: the innermost token's if all have passed, so a div-o can prove the caller.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ from voice_dpki.stir.passport import ClaimError, Passport, read_dest, read_orig
 from voice_dpki.stir.verdict import Verdict
 
 MAX_OPT_LENGTH: Final = 4096
-"""Characters of a token inside another; each level makes it a third longer, and a token has at most 8192."""
+"""Characters of a nested token; each level makes it a third longer, and a token has at most 8192."""
 MAX_DEPTH: Final = 6
-"""Tokens inside one another: five diversions and the token of the caller."""
+"""Tokens that are extracted from one Identity; a call that was diverted five times nests five."""
 MAX_TOKENS: Final = 16
-"""Tokens of one call, those inside others included."""
+"""Tokens of one call, nested ones included."""
 
 PPT: Final = "div-o"
 
@@ -73,7 +73,7 @@ def read_opt(value: object) -> str:
 
 
 def check_joins(request: SigningRequest) -> None:
-    """Check that the token inside is of the same caller, and led to who diverts; raises ClaimError."""
+    """Check that the nested token has the same caller and names the diverting party in dest; raises ClaimError."""
     claims = DivOClaims.of(request)
     try:
         inner = canonical_json.decode_object(Passport.parse(claims.opt).payload_untrusted)
@@ -85,14 +85,14 @@ def check_joins(request: SigningRequest) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Unfolded:
-    """A call whose tokens stand beside one another."""
+    """A call in which each nested token has an Identity of its own."""
 
     call: Call
     sizes: Sequence[int]
-    """How many of its Identities were one, for each that the call came with."""
+    """The number of tokens in each received Identity, nested ones included."""
 
     def fold(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
-        """Return the verdicts on the Identities with which the call came, in their order."""
+        """Merge the verdicts on all tokens into one for each received Identity, in their order."""
         if len(self.sizes) == len(verdicts):
             return list(verdicts)
         folded, at = [], 0
@@ -103,9 +103,9 @@ class Unfolded:
 
 
 def unfold(call: Call) -> Unfolded:
-    """Put the tokens that are inside others beside them, the outer one first.
+    """Give each nested token an Identity of its own, behind that of the token that held it.
 
-    Too many are left inside. Then the outer one fails, for the token from which it diverts the call is not there.
+    Tokens beyond MAX_TOKENS stay nested. The outer one then fails, because the token that it diverts is missing.
     """
     if not any(_may_nest(identity) for identity in call.identities):  # almost every call
         return Unfolded(call, [1] * len(call.identities))
@@ -120,14 +120,14 @@ def unfold(call: Call) -> Unfolded:
 
 
 def _one(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the innermost token's verdict, or the first one that fails, from the outside in."""
+    """Return the first failed verdict from the outside in, or the innermost token's if none failed."""
     failed = next((verdict for verdict in verdicts if verdict.reasoncode is not None), verdicts[-1])
     return replace(failed, about_caller=any(verdict.about_caller for verdict in verdicts))
 
 
 def _may_nest(identity: str) -> bool:
-    """Tell whether an Identity says that it is a div-o, or leaves its type to the token."""
-    if identity.endswith(";ppt=shaken"):  # almost every one, and reading it takes time
+    """Tell whether the ppt of an Identity is div-o or missing; False if the Identity is malformed."""
+    if identity.endswith(";ppt=shaken"):  # the common case, decided without parsing
         return False
     try:
         ppt = IdentityHeader.parse(identity).ppt
@@ -137,7 +137,7 @@ def _may_nest(identity: str) -> bool:
 
 
 def _inside(identity: str) -> list[str]:
-    """Return the tokens inside an Identity as Identities of their own, from the outside in."""
+    """Return the tokens nested in an Identity as Identities of their own, from the outside in."""
     found: list[str] = []
     try:
         token = IdentityHeader.parse(identity).token
@@ -148,7 +148,7 @@ def _inside(identity: str) -> list[str]:
             token = DivOClaims.parse(passport.payload_untrusted).opt
             found.append(_as_identity(token))
     except (MalformedError, ClaimError):
-        pass  # each step that it fails is told by its own verdict
+        pass  # the token's own verdict names the step that failed
     return found
 
 

@@ -1,8 +1,8 @@
-"""Chains of diversions: how the tokens of one call lead from the party that was called to where the call goes.
+"""Chains of diversions: how the tokens of one call lead from the party first called to the call's target.
 
 Each diversion has a token of its own, whose `div` is among the `dest` of the token before it (RFC 8946 §4.2).
-Header fields have no order, so a chain is found by the numbers. It begins with a token of another kind, and its
-last `dest` is the target of the call. To is not compared then, for elements on the path rewrite it.
+Header fields have no order, so a chain is found by the numbers. It begins with a token that is no diversion, and
+its last `dest` is the target of the call. A chain is not compared with To, which elements on the path rewrite.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,24 +17,24 @@ MAX_DIVERSIONS: Final = 5
 
 T = TypeVar("T")
 Tokens = Mapping[int, Examined]
-"""The tokens of one call by their place among its Identity header fields."""
+"""The tokens of one call, by their index among its Identity header fields (their "place")."""
 Way = tuple[int, ...]
-"""The diversions behind a token in the order in which the call went; empty if the call goes where its dest says."""
+"""The places of the diversions that follow a token, in the order of the call; empty if its dest is the target."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """The shortest ways of a call's tokens."""
+    """The shortest ways through a call's tokens."""
 
     onward: Mapping[int, Way]
-    """From each token to the target; tokens from which none leads there are missing."""
+    """By place: the way from the token to the target; tokens without one are missing."""
     depths: Mapping[int, int]
-    """How many diversions lead from a token of another kind up to each token; missing where none do."""
+    """By place: the number of diversions from a token that is no diversion to this one; missing without a way."""
 
     def check(self, place: int, tokens: Tokens) -> None:
         """E16: the token at `place` is on a way of at most five diversions to the target.
 
-        Raises VerificationFailed. A diversion must also have a token before it from which the call was diverted.
+        A diversion must also follow a token from which the call was diverted. Raises VerificationFailed.
         """
         token, way, depth = tokens[place], self.onward.get(place), self.depths.get(place)
         if way is None and not any(each.kind.diverts is not None for each in tokens.values()):
@@ -67,9 +67,9 @@ def _depths(tokens: Tokens) -> Mapping[int, int]:
 def _spread(
     known: dict[int, T], tokens: Tokens, joined: Callable[[int, int], bool], further: Callable[[int, T], T]
 ) -> dict[int, T]:
-    """Go from the `known` places to those that are joined to them, and on, the nearest first.
+    """Search breadth first from the `known` places along `joined`; returns a value for each place reached.
 
-    `further` makes what is known of a place from the place before it and what is known of that.
+    `further` computes the value of a place from its predecessor and the predecessor's value.
     """
     latest = list(known)
     while latest:
@@ -85,14 +85,14 @@ def _spread(
 
 
 def _arrives(token: Examined) -> bool:
-    """Tell whether the call goes where this token says; one that was not diverted must name To and Request-URI."""
+    """Tell whether a token's dest is the call's target; for a token of no diversion, To and Request-URI."""
     call = token.call
     wanted = call.dest if token.kind.diverts is None or call.target is None else call.target
     return token.claims.dest.includes(wanted)
 
 
 def _leads(tokens: Tokens, first: int, second: int) -> bool:
-    """Tell whether the second token diverts the call from where the first one sent it (RFC 8946 §4.2)."""
+    """Tell whether the second token diverts the call from a number in dest of the first (RFC 8946 §4.2)."""
     diverts = tokens[second].kind.diverts
     return (
         diverts is not None and first != second and diverts(tokens[second].claims) in tokens[first].claims.dest.tns

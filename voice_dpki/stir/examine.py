@@ -1,4 +1,4 @@
-"""Verification of one Identity, as far as the request alone shows (RFC 8224 §6.2, ATIS-1000082).
+"""Verification of one Identity: the steps that need the request alone (RFC 8224 §6.2, ATIS-1000082).
 
 `examine` runs these steps, and tells which certificate to look up on the ledger. `voice_dpki.stir.verify` runs
 those that need the ledger's record of it. Each step is one function that raises VerificationFailed if it fails.
@@ -40,11 +40,11 @@ class Policy:
     priority: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """By organisation: the namespaces of Resource-Priority, in lower case, that it may sign (RFC 8443 §7.2)."""
     repeated_token: RepeatedToken = RepeatedToken.ACCEPT
-    """What becomes of a token that was seen before, where no Call-ID tells whether it is the same call."""
+    """How a token that was seen before is judged if no Call-ID tells whether the call is the same."""
     b2bua: frozenset[str] = frozenset()
-    """Clients whose Call-IDs do not count, for they change while a call is set up."""
+    """Clients whose Call-IDs are ignored, because they change while a call is set up."""
     profile: Profile = Profile.ATIS
-    """By whose rules an Identity is read; `kinds` must be those that it knows."""
+    """The rules by which an Identity is read; `kinds` must be the kinds that they know."""
     digest_at: Callable[[str], CertDigest] = digest_in
     """Returns H(CERT) of the certificate that a URL names; raises MalformedError, or VerificationFailed."""
 
@@ -62,7 +62,7 @@ class Examined:
 
 
 def examine(call: Call, identity: str, policy: Policy, now_s: float) -> Examined:
-    """Run the steps that need no ledger on one `identity` as the call's only one; raises VerificationFailed."""
+    """Run the steps that need no ledger on the call's only Identity; raises VerificationFailed."""
     examined = examine_token(call, identity, policy, now_s)
     check_alone(examined)
     return examined
@@ -71,7 +71,7 @@ def examine(call: Call, identity: str, policy: Policy, now_s: float) -> Examined
 def examine_token(call: Call, identity: str, policy: Policy, now_s: float) -> Examined:
     """Run the steps that need neither the ledger nor the call's other Identities; raises VerificationFailed.
 
-    What is left is whether the token leads to the callee (`voice_dpki.stir.diversion`).
+    They do not check whether the token leads to the callee (`voice_dpki.stir.diversion`).
     """
     check_time(call.time_s, policy, now_s)
     header = read_form(identity, policy.kinds)
@@ -102,7 +102,7 @@ def check_time(time_s: int, policy: Policy, now_s: float) -> None:
 
 
 def read_form(identity: str, kinds: Kinds) -> IdentityHeader:
-    """E4: the header field is well formed, and of the full form but for a base PASSporT (RFC 8224 §4, §9).
+    """E4: the header field is well formed, and compact only for a base PASSporT (RFC 8224 §4, §9).
 
     An info that is no URI in angle brackets fails E6 instead: the field is well formed, but its signer is unknown.
     """
@@ -120,7 +120,7 @@ def read_form(identity: str, kinds: Kinds) -> IdentityHeader:
 
 
 def opened_token(header: IdentityHeader, call: Call | None) -> Passport | MalformedError:
-    """Decode the token, or tell why it cannot be decoded, which fails at E9. The compact form needs its call."""
+    """Decode the token, or return the error, with which E9 fails. The compact form needs its call."""
     try:
         if call is not None and is_compact(header.token):
             return whole(header, call)
@@ -130,7 +130,7 @@ def opened_token(header: IdentityHeader, call: Call | None) -> Passport | Malfor
 
 
 def check_parameters(header: IdentityHeader, policy: Policy) -> None:
-    """E4, E5, E12: alg and ppt are there and nothing else besides info, where the profile demands it."""
+    """E4, E5, E12: if the profile demands it, alg and ppt are there, and no parameters besides them and info."""
     if not policy.profile.needs_parameters:
         return
     if header.has_others:
@@ -162,9 +162,9 @@ def read_info(header: IdentityHeader, opened: Passport | MalformedError) -> str:
 
 
 def read_info_url(info: str, opened: Passport | MalformedError, policy: Policy) -> CertDigest | None:
-    """E7: info names a certificate, by its digest or as `policy` knows it. No URL is fetched (RFC 8224 §7.2).
+    """E7: info names a certificate that `policy.digest_at` finds. No URL is fetched here (RFC 8224 §7.2).
 
-    Returns None for another URL beside an x5c, which names the certificate then.
+    Returns None for any other URL if the token has x5c, which names the certificate then.
     """
     try:
         return policy.digest_at(info)

@@ -1,7 +1,7 @@
-"""What each step of a verification finds, for people who look for the fault in a call (RFC 8224 §6.2).
+"""The result of each step of a verification, for people who look for the fault in a call (RFC 8224 §6.2).
 
-`voice_dpki.stir.examine` ends at the first step that fails. Here the others run as well, as far as what they need
-could be read.
+`voice_dpki.stir.examine` ends at the first step that fails. Here the others run as well, if their input could be
+read.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ _T = TypeVar("_T")
 
 
 class Finding(StrEnum):
-    """What became of a step."""
+    """The result of a step."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -54,7 +54,7 @@ class Finding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One step, and what it found."""
+    """One step and its result."""
 
     step: str
     finding: Finding
@@ -65,7 +65,7 @@ class StepResult:
 
 @dataclass(slots=True)
 class Explained:
-    """What the steps that need no ledger found, and what could be read on the way."""
+    """The results of the steps that need no ledger, and the parts of the Identity that could be read."""
 
     results: list[StepResult] = field(default_factory=list)
     header: IdentityHeader | None = None
@@ -88,14 +88,14 @@ class Explained:
         return read
 
     def skip(self, why: str, *steps: Step) -> None:
-        """Note steps that cannot run, but for those that have failed."""
+        """Record `steps` as not run, except those that already have a result."""
         known = {result.step for result in self.results}
         left = [step.label for step in steps if step.label not in known]
         self.results += [StepResult(label, Finding.NOT_RUN, sentence=why) for label in left]
 
     @property
     def examined(self) -> Examined | None:
-        """What the steps that need the ledger are run on; None unless all others have passed."""
+        """The input of the steps that need the ledger; None unless all other steps have passed."""
         if any(result.finding is not Finding.PASSED for result in self.results):
             return None
         call, kind, passport, claims, digest = self.call, self.kind, self.passport, self.claims, self.digest
@@ -186,7 +186,7 @@ def _payload(found: Explained, identity: str, kind: Kind[Any], policy: Policy, n
 
 
 def _callee(found: Explained, call: Call, kind: Kind[Any], claims: Claims, beside: Found) -> None:
-    """Run E16. Whether a token leads to the callee may hang on the call's others, of which `beside` tells."""
+    """Run E16; `beside` is the result for this Identity together with the call's others, which can divert it."""
 
     def check() -> None:
         check_caller(claims, call)

@@ -81,7 +81,7 @@ _OF_REFUSAL = {
 
 
 SIGNERS_FAULTS = frozenset({"credential-not-valid", "not-on-ledger", "key-unavailable"})
-"""Refusals that are not the call's fault: the signer cannot sign any."""
+"""Codes of refusals with which the signer cannot sign any call, so that the fault is not the call's."""
 
 
 class Fault(msgspec.Struct, frozen=True, rename="camel"):
@@ -119,7 +119,7 @@ class RequestError(PeerError):
     def __init__(self, message_id: str, *variables: str) -> None:
         self.message_id = message_id
         self.bypass = ""
-        """What the INVITE is to have as P-Identity-Bypass; "" for nothing."""
+        """The value of P-Identity-Bypass that the INVITE is to have; "" for none."""
         self.status, self._text = _FAULTS[message_id]
         self._variables = variables
         self._write: Callable[[RequestError], bytes] = RequestError.exception
@@ -134,7 +134,7 @@ class RequestError(PeerError):
         return text
 
     def written_by(self, write: "Callable[[RequestError], bytes]") -> Self:
-        """Have another form of the interface encode this error, and return it."""
+        """Set `write` as the encoder of this error, for another form of the interface; returns the error."""
         self._write = write
         return self
 
@@ -159,7 +159,7 @@ def error_of_status(status: int, detail: str) -> RequestError:
 
 
 def error_of_refusal(refusal: SigningRefused, bypass: str = "") -> RequestError:
-    """Return the error for a call that gets no signature, with the `bypass` if that is the signer's own fault."""
+    """Return the error for a call that gets no signature; it has `bypass` only if the signer is at fault."""
     error = RequestError(_OF_REFUSAL[refusal.code], str(refusal))
     error.bypass = bypass if refusal.code in SIGNERS_FAULTS else ""
     return error

@@ -1,8 +1,8 @@
-"""The forms of the HTTP interface to the STIR services, and which one a request is of.
+"""The forms of the HTTP interface to the STIR services, and the choice of a request's form.
 
 All forms have the same paths. The first one of `FORMS` that recognises a request reads and answers it, and errors
 have its form, too; the last one takes whatever is left. A further form is a module like `ms`, and a row here.
-Errors of requests that nobody has read yet, such as those without a bearer token, have the form of ATIS-1000082
+Errors found before a request is read, such as a missing bearer token, have the form of ATIS-1000082
 (docs/adr/0032).
 """
 
@@ -48,7 +48,7 @@ class Bodies:
     meanings: Meanings
     answer: type[Struct]
     marks: Sequence[str] = ()
-    """Members of the request that tell this form."""
+    """Members that only requests of this form have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ def read_verification(
 ) -> Asked[Call, Sequence[Verdict]]:
     """Read the body of a verification request of the client `peer`; raises RequestError in its form.
 
-    `country` is the one as whose its numbers are read (`voice_dpki.stir.national`); without one, as E.164.
+    Numbers are read by the dialling plan of `country` (`voice_dpki.stir.national`), or as E.164 if it is None.
     """
     members = decode(body)
     form = next(form for form in FORMS if form.verifies(members))

@@ -1,8 +1,8 @@
-"""Rules for what is done with a call by the verdict on its caller: pass, tag, withhold, reject. No I/O.
+"""Rules for the treatment of a call by the verdict on its caller: pass, tag, withhold, reject. No I/O.
 
 The first rule that matches decides. A call that no rule matches is tagged: it goes on with its verstat, which is
-TN-Validation-Passed for a proven caller only. Calls to emergency numbers are neither rejected nor do they lose
-their number, whatever a rule says: they are tagged.
+TN-Validation-Passed for a proven caller only. Calls to emergency numbers are never rejected, and their caller's
+number is never withheld: where a rule says so, they are tagged.
 """
 
 import re
@@ -24,17 +24,17 @@ TEXTS: Final = REASON_TEXTS | {428: "Use Identity Header", 603: "Decline", 607: 
 UNPROVEN_STATUS: Final = 438
 """The status of a call whose verdict has none, if a rule rejects it all the same."""
 EMERGENCY: Final = ("112", "911", "999", "110", "urn:service:sos*")
-"""Emergency numbers where an operator names none."""
+"""Default emergency numbers, for operators that configure none."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\Z")
 
 
 class Ppi(StrEnum):
-    """In which form a Reason shows the PASSporT that failed (RFC 9410 §4)."""
+    """The form in which a Reason shows the PASSporT that failed (RFC 9410 §4)."""
 
     NONE = "none"
     COMPACT = "compact"
-    """The signature alone, which tells nobody's number."""
+    """The signature alone, which contains no number."""
     FULL = "full"
 
 
@@ -47,7 +47,7 @@ class HandlingRule:
     status: int = 0
     """The status of a rejection; 0 for the verdict's own reason code."""
     monitor: bool = False
-    """Whether the call goes on tagged, and only log, metric and Reason say what would have been done."""
+    """Whether the rule only observes: the call is tagged, and log, metric and Reason tell the rule's act."""
     peers: frozenset[str] = frozenset()
     trunks: frozenset[str] = frozenset()
     bypasses: frozenset[str] = frozenset()
@@ -55,7 +55,7 @@ class HandlingRule:
     signers: frozenset[str] = frozenset()
     """Organisations, as on the ledger, that recorded the certificate which the Identity names."""
     trusts: frozenset[Trust] = frozenset()
-    """What the signer was judged by."""
+    """Bases of the trust in the signer."""
     verstats: frozenset[Verstat] = frozenset()
     codes: frozenset[int] = frozenset()
     """Reason codes of the verdict."""
@@ -67,10 +67,10 @@ class HandlingRule:
     """Whether the call names a caller's number."""
     orig: Patterns = ()
     dest: Patterns = ()
-    """Each called party must be among them."""
+    """Every called party must match."""
 
     def mismatch(self, verdict: Verdict, call: Call) -> str:
-        """Return the first condition that does not match, by its name; "" if all do."""
+        """Return the name of the first condition that does not match; "" if all match."""
         conditions = (
             ("peers", self.peers, call.source.peer),
             ("trunks", self.trunks, call.source.trunk),
@@ -94,7 +94,7 @@ class HandlingRule:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a peer spells verstat; a spelling that is not told is the standard's."""
+    """A peer's spellings of verstat; a verstat without one is spelt as in the standard."""
 
     spellings: Mapping[str, str] = field(default_factory=dict)
     """By verstat, and for a proven caller also by verstat and attestation, such as "TN-Validation-Passed-B"."""
@@ -112,13 +112,13 @@ class Handling:
     rules: Sequence[HandlingRule]
     emergency: Patterns = tuple(map(Pattern.parse, EMERGENCY))
     monitor: bool = False
-    """Whether no rule has an effect yet: all of them only say what they would have done."""
+    """Whether all rules only observe, as `HandlingRule.monitor` says of one."""
     ppi: Ppi = Ppi.COMPACT
     dialects: Mapping[str, Dialect] = field(default_factory=dict)
     """By the name of the peer."""
 
     def considered(self, verdict: Verdict, call: Call) -> Iterator[tuple[HandlingRule, str]]:
-        """Give the rules up to the one that decides, each with its first condition that does not match."""
+        """Yield the rules up to the deciding one, each with its first condition that does not match, or ""."""
         return considered(self.rules, lambda rule: rule.mismatch(verdict, call))
 
     def deciding(self, verdict: Verdict, call: Call) -> HandlingRule | None:
@@ -127,7 +127,7 @@ class Handling:
 
 
 def treatment_of(handling: Handling, verdicts: Sequence[Verdict], call: Call) -> Treatment:
-    """Return what is done with a call that has these verdicts on its Identities, in their order; one at least."""
+    """Return the treatment of a call by the verdicts on its Identities, in their order; at least one."""
     verdict = overall(verdicts)
     rule = handling.deciding(verdict, call)
     said = rule.act if rule is not None else Act.TAG
@@ -158,7 +158,7 @@ def _spelled(handling: Handling, verdict: Verdict, call: Call) -> str:
 
 
 def _reasons(verdicts: Sequence[Verdict], call: Call, ppi: Ppi) -> Iterator[str]:
-    """Give a value of Reason for each Identity that failed (RFC 9410 §3, RFC 9366)."""
+    """Yield a value of Reason for each Identity that failed (RFC 9410 §3, RFC 9366)."""
     identities = call.identities or ("",) * len(verdicts)
     for verdict, identity in zip(verdicts, identities, strict=False):
         if verdict.reasoncode is not None:
@@ -168,7 +168,7 @@ def _reasons(verdicts: Sequence[Verdict], call: Call, ppi: Ppi) -> Iterator[str]
 
 
 def _token(identity: str, ppi: Ppi) -> str:
-    """Return the token to show; "" for none, and for one of characters that a PASSporT does not have."""
+    """Return the token to show; "" if `ppi` is NONE or the Identity holds no well-formed token."""
     if ppi is Ppi.NONE:
         return ""
     try:

@@ -1,4 +1,4 @@
-"""The SIP Identity header field, full form (RFC 8224 §4).
+"""The SIP Identity header field (RFC 8224 §4).
 
     Identity = signed-identity-digest SEMI "info" EQUAL LAQUOT absoluteURI RAQUOT *( SEMI ident-info-params )
     ident-info-params = "alg" EQUAL token / "ppt" EQUAL token / generic-param
@@ -23,7 +23,7 @@ MAX_PARAMETERS = 16
 _USUAL = re.compile(
     rf"([A-Za-z0-9._-]{{1,{MAX_TOKEN_LENGTH}}});info=<([!-;=?-~]*)>;alg=(ES256);ppt=([a-z-]+)", re.ASCII
 )
-"""How almost all signers write it; what it matches means the same by the whole grammar."""
+"""The spelling of almost all signers, tried first; the whole grammar reads it as the same."""
 _KNOWN = frozenset({"info", "alg", "ppt"})
 _FOLD = re.compile(r"\r?\n[ \t]+")
 _DIGEST = re.compile(r"([A-Za-z0-9._/+=-]+)[ \t]*")

@@ -1,4 +1,4 @@
-"""What a kind of PASSporT says of itself: claims, steps, whose authority it needs, what it proves (RFC 8225 §8)."""
+"""The definition of a kind of PASSporT: its claims and steps, the authority it needs, its proof (RFC 8225 §8)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ _C_contra = TypeVar("_C_contra", bound=Claims, contravariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Authority(Generic[_C_contra]):
-    """Over what a signer must have authority, and what sentences call it."""
+    """The number or namespaces over which a signer must have authority, and their names in sentences."""
 
     number: Callable[[_C_contra], Tn] | None
     """The number that the signer's certificate must cover; None if the kind is not about a number's holder."""
@@ -40,15 +40,15 @@ OVER_CALLER: Final[Authority[Claims]] = Authority(
 class Kind(Generic[_C]):
     """One kind of PASSporT, by the name in its header's ppt.
 
-    Steps E3 to E18 and E21 are the same for all kinds. Only a kind that proves the number in question ends in
-    TN-Validation-Passed. Only one that proves the caller's is held to the keying and the session description of the
-    call, by E20 and E22.
+    Steps E3 to E18 and E21 are the same for all kinds. Only a kind that proves the number to verify ends in
+    TN-Validation-Passed. Only for one that proves the caller's do E20 and E22 compare the call's keying and session
+    description.
     """
 
     ppt: str
     """Its name in IANA's registry of PASSporT extensions; "" for the PASSporT without an extension."""
     proves_caller: bool
-    """Whether a good one proves the caller's number. If so, it needs authority over that number."""
+    """Whether it proves the caller's number. If so, its signer needs authority over that number."""
     authority: Authority[_C]
     parse: Callable[[bytes], _C]
     """Reads a payload; raises MalformedError, or ClaimError that names the claim (step E14)."""
@@ -59,15 +59,15 @@ class Kind(Generic[_C]):
     members: Mapping[str, Callable[[object], object]]
     """What a signing request must hold for this kind alone; the readers raise MalformedError or ClaimError."""
     options: Mapping[str, Callable[[object], object]] = field(default_factory=dict)
-    """What it may hold for this kind alone."""
+    """What a signing request can hold for this kind alone; the readers raise as those of `members` do."""
     together: tuple[tuple[str, Callable[[SigningRequest], None]], ...] = ()
-    """What members must be together: the one to name in an error, and a check that raises ClaimError."""
+    """Checks of several members: the one to name in an error; the check raises ClaimError or MalformedError."""
     answers: bool = False
-    """Whether it stands in the answer to a call, alone, and proves the number that was called."""
+    """Whether it stands in the answer to a call only, and proves the called number."""
     diverts: Callable[[_C], Tn] | None = None
-    """The number that sent the call on, for a kind that says so. Its dest is then where the call went."""
+    """Returns the diverting number, for a kind of diversion, whose dest is the call's new target; else None."""
     replay_key: Callable[[Passport], bytes] = replay_key
-    """What is remembered of an accepted token (step E21). Kinds share no keys."""
+    """Returns the key under which an accepted token is remembered (step E21). Kinds share no keys."""
 
     def __post_init__(self) -> None:
         if self.proves_caller and self.authority is not OVER_CALLER:
@@ -76,7 +76,7 @@ class Kind(Generic[_C]):
             raise ValueError(f"{self.ppt} proves the number that was called, and needs authority over that")
 
     def proves(self, call: Call) -> bool:
-        """Tell whether a good one proves the number in question: the caller's, or that of who answers."""
+        """Tell whether it proves the number to verify: the caller's, or in an answer the called one."""
         return self.answers if call.is_answer else self.proves_caller
 
     def reader(self, name: str) -> Callable[[object], object] | None:

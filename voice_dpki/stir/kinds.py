@@ -17,11 +17,11 @@ from voice_dpki.stir.shaken import SHAKEN
 
 
 class UnknownKindError(PeerError):
-    """There is no such kind here; the message goes on after "ppt"."""
+    """The kind is not supported; the message continues a sentence whose subject is "ppt"."""
 
 
 class Kinds:
-    """A table of kinds by ppt, and the kind without one if it is supported."""
+    """The supported kinds by ppt; `base` is the kind without a ppt, None if it is not supported."""
 
     __slots__ = ("_by_ppt", "base")
 
@@ -34,11 +34,11 @@ class Kinds:
         return Kinds(*self)
 
     def of(self, ppt: str) -> Kind[Any]:
-        """Return the kind of this name, for "" the one without; raises UnknownKindError."""
+        """Return the kind of a ppt, for "" the base kind; raises UnknownKindError."""
         return self.base if self.base is not None and not ppt else self.named(ppt)
 
     def named(self, ppt: str) -> Kind[Any]:
-        """Return the kind of this very name; raises UnknownKindError."""
+        """Return the kind of a ppt, never the base kind; raises UnknownKindError."""
         if ppt not in self._by_ppt:
             raise UnknownKindError(f"is {self._no_other()} supported")
         return self._by_ppt[ppt]
@@ -51,7 +51,7 @@ class Kinds:
         return f"{', '.join(others)} and {last}" if others else last
 
     def may_prove_caller(self, identity: str) -> bool:
-        """Tell whether an Identity header field may be meant to prove the caller: its ppt says nothing else."""
+        """Tell whether an Identity can be meant to prove the caller, as one that is malformed or has no ppt can."""
         try:
             ppt = IdentityHeader.parse(identity).ppt
             return ppt is None or self.named(ascii_lower(ppt)).proves_caller

@@ -1,4 +1,4 @@
-"""How the rules that operators write match a call: the first one whose conditions all do decides. No I/O."""
+"""The matching of operators' rules: the first rule whose conditions all match decides. No I/O."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Protocol, TypeVar
@@ -9,7 +9,7 @@ class Named(Protocol):
 
     @property
     def name(self) -> str:
-        """The name, which errors, metrics and explanations tell."""
+        """The rule's name in errors, metrics and explanations."""
         ...
 
 
@@ -17,7 +17,7 @@ R = TypeVar("R", bound=Named)
 
 
 def unlisted(conditions: Iterable[tuple[str, Collection[object], object]]) -> str:
-    """Return the name of the first condition whose list lacks what is given, or "" if none does.
+    """Return the name of the first condition whose list lacks the given value; "" if none does.
 
     An empty list admits everything.
     """
@@ -25,7 +25,7 @@ def unlisted(conditions: Iterable[tuple[str, Collection[object], object]]) -> st
 
 
 def considered(rules: Iterable[R], mismatch: Callable[[R], str]) -> Iterator[tuple[R, str]]:
-    """Give the rules up to the one that decides, each with its first condition that does not match."""
+    """Yield the rules up to the deciding one, each with its first condition that does not match, or ""."""
     for rule in rules:
         found = mismatch(rule)
         yield rule, found
@@ -39,7 +39,7 @@ def deciding(rules: Iterable[R], mismatch: Callable[[R], str]) -> R | None:
 
 
 def explained(rules: Iterable[tuple[R, str]], outcome: Callable[[R], str]) -> list[str]:
-    """Return a line for each of the rules that were considered; `outcome` is what the deciding one says."""
+    """Return a line for each rule that was considered; `outcome` returns the outcome of the deciding one."""
     return [
         f"rule {rule.name!r}: " + (f"does not match by {found}" if found else f"decides: {outcome(rule)}")
         for rule, found in rules

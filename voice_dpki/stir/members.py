@@ -1,6 +1,6 @@
-"""Members of requests to the STIR services: what the forms of the HTTP interface share, no sockets.
+"""Members of requests to the STIR services that the forms of the HTTP interface share, no sockets.
 
-Each form has its request as a Struct. It validates a body's shape here, and the OpenAPI documents are made of it.
+Each form defines its request as a Struct. It validates a body's shape, and the OpenAPI documents are made of it.
 Members that a Struct does not name are ignored, except those that would change what the request means: these are
 refused by name (docs/adr/0022). A member given twice is refused too.
 """
@@ -38,7 +38,7 @@ MAX_KEY_MGMT_LENGTH = 4096
 """Characters of one `a=key-mgmt` value; a MIKEY message with an RSA certificate has about 3000."""
 
 PASSPORT_TYPES = ("div", "div-o", "msec", "msg", "rcd", "rph", "rsp", "shaken")
-"""IANA's registry of PASSporT types (2026-07-02): only these are named in the answer when one is not supported."""
+"""IANA's registry of PASSporT types (2026-07-02): an error for an unsupported type repeats only these names."""
 
 CLAIMS = (
     "crn",
@@ -84,9 +84,9 @@ _S = TypeVar("_S", bound=Struct)
 Members = Mapping[str, object]
 """A decoded JSON object."""
 Meanings = Mapping[str, Sequence[str]]
-"""By object of a request, "" for itself: members that ask for another signature or for more checks.
+"""By object of a request, "" for the request: members that ask for another signature or for more checks.
 
-A plain answer would pretend to honour them.
+An answer that ignored them would pretend to honour them, so they are refused.
 """
 
 Number = Annotated[
@@ -240,7 +240,7 @@ def shaped(request: Members, shape: type[_S]) -> _S:
 
 
 def _misfit(message: str) -> RequestError:
-    """Return the error for a message of msgspec. None of its parts may be a value, for that may be a number."""
+    """Return the error for a message of msgspec, without the member's value, which can be a telephone number."""
     found = _PLACE.match(message)
     assert found, "the pattern matches any text"
     what, path = found[1], found[2] or ""
@@ -310,7 +310,7 @@ def _own(request: Members, kind: Kind[Any]) -> Mapping[str, object]:
 
 
 def _check_binds_no_media(given: Signing, kind: Kind[Any]) -> None:
-    """Refuse what a signature of this kind would not cover."""
+    """Refuse keyMgmt and sdp, which a PASSporT of this kind does not cover."""
     for name, value in (("keyMgmt", given.key_mgmt), ("sdp", given.sdp)):
         if value is not UNSET:
             raise RequestError("SVC4005", name, f"a {kind.ppt} PASSporT does not cover the media")

@@ -11,8 +11,8 @@
                                                          verstatPriority?, verifyResults:[{verifyResult:{...}}]}}
     errors                      {"error":text}                                                            V.2.4.3
 
-Its members tell it from ATIS-1000082's (`is_signing`, `is_verification`). A verdict that fails is answered with
-200, for clients count other statuses as failures of the service.
+Its members distinguish it from the form of ATIS-1000082 (`is_signing`, `is_verification`). A failed verification is
+answered with 200, because clients count other statuses as failures of the service.
 
 requestId, profileId, displayName, protectedHeaders and verifyResults come from public descriptions of services of
 this form. The members answer, callId, keyMgmt, outOfBand and sdp are this project's own; so are step, signer,
@@ -64,7 +64,7 @@ from voice_dpki.stir.tn import tn_in_uri
 MAX_IDENTITIES: Final = 10
 """Identity header fields of one call: that of the caller, five diversions and a few for priority."""
 MAX_LABEL_LENGTH: Final = 256
-"""Characters of a requestId, profileId or displayName. Two of them come back in the answer."""
+"""Characters of a requestId, profileId or displayName. The answer repeats requestId and displayName."""
 MAX_PROTECTED_LENGTH: Final = 2048
 
 SIGNING_MARKS: Final = ("ppt", "requestId", "profileId", "div", "rph", "sph")
@@ -239,7 +239,7 @@ def parse_signing_request(body: Members, kinds: Kinds = KINDS, peer: str = "") -
 
 
 def parse_verification_request(body: Members, peer: str = "") -> tuple[Call, VerificationRequestMs]:
-    """Read a decoded verification request of a `peer`, but not the Identities in it; raises RequestError.
+    """Read a decoded verification request of a `peer`; leaves the Identities unparsed; raises RequestError.
 
     A `dest` of another party than `to` says that the call was retargeted. Then a token must name both, or
     diversions must lead from the party that it names to `dest`.
@@ -280,10 +280,10 @@ def _identities(given: VerificationRequestMs) -> tuple[str, ...]:
 
 
 def _protected(given: VerificationRequestMs) -> Mapping[str, str]:
-    """Return the protected header fields, names in lower case, and fields of one name joined (RFC 3261 §7.3.1).
+    """Return the protected header fields by lower-case name, those of one name joined by commas (RFC 3261 §7.3.1).
 
-    Raises RequestError where no token could protect them. Examples of the form write one field as a string in
-    brackets.
+    Raises RequestError if no token could protect them, or for anything but header fields. Examples of the form
+    write a single field as a string in brackets.
     """
     fields = given.protected_headers
     if fields is None:

@@ -124,7 +124,7 @@ def signing_response(identity: IdentityHeader, request_id: str | None) -> bytes:
 
 
 def verification_response(call: Call, verdicts: Sequence[Verdict], given: VerificationRequestMs) -> bytes:
-    """Encode the verdicts on the call's Identities, in their order; of a call without any, the one on it."""
+    """Encode the verdicts on the call's Identities, in their order; without any, those on the call itself."""
     identities = call.identities or [verdict.retrieved for verdict in verdicts]
     pairs = [(*_opened(identity), verdict) for identity, verdict in zip(identities, verdicts, strict=True)]
     results = [_result(*each) for each in pairs]
@@ -144,7 +144,7 @@ def verification_response(call: Call, verdicts: Sequence[Verdict], given: Verifi
 
 
 def _diversions(header: IdentityHeader | None, passport: Passport | None, verdict: Verdict) -> list[DivResult]:
-    """Return the row of divResult for an Identity of type div or div-o; none where there is nobody."""
+    """Return the rows of divResult for an Identity: one for a readable div or div-o, none for any other."""
     kind = next((kind for kind in (DIV, DIV_O) if kind.ppt == _ppt(header, passport)), None)
     if passport is None or kind is None:
         return []
@@ -172,7 +172,7 @@ def error_body(error: RequestError) -> bytes:
 
 
 def _result(header: IdentityHeader | None, passport: Passport | None, verdict: Verdict) -> VerifyResult:
-    """Return the row for one Identity. Only what can be decoded as a token is given back."""
+    """Return the row for one Identity. Its `passport` repeats only a token that could be decoded."""
     has_passed = verdict.reasoncode is None
     return VerifyResult(
         ppt=_ppt(header, passport),
@@ -196,7 +196,7 @@ def _claims(passport: Passport) -> dict[str, Any]:
 
 
 def _opened(identity: str) -> tuple[IdentityHeader | None, Passport | None]:
-    """Parse as much of an Identity as can be parsed."""
+    """Parse an Identity and its token; a part that cannot be parsed is None."""
     header = None
     try:
         header = IdentityHeader.parse(identity)

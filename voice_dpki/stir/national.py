@@ -1,8 +1,8 @@
 """Numbers as one country writes them, made international by that country's dialling plan (RFC 8224 §8.3, E.164).
 
 Proxies dial "030 23125001" or "0049 30 23125001" for +493023125001. A number with + in front is international
-already, and so are digits that only make sense so. What is no number of the plan, such as an emergency number, is
-left as it is. What could be read in two ways is refused, for a wrong guess would sign for somebody else.
+already, and so are digits that are valid only as one. Digits that are no number of the plan, such as an emergency
+number, are left unchanged. A number with two readings is refused: a wrong guess would sign for somebody else.
 """
 
 import re
@@ -61,7 +61,10 @@ class Country:
         return (self._read(digits) or text) if 1 <= len(digits) <= MAX_TN_LENGTH else text
 
     def in_uri(self, text: str) -> str:
-        """Do the same with the number in a tel URI, or in a SIP URI with user=phone."""
+        """Return a tel URI, or a SIP URI with user=phone, with its number made international; others unchanged.
+
+        Raises MalformedError where two numbers could be meant.
+        """
         found = _URI.match(text) if len(text) <= MAX_URI_LENGTH else None
         if found is None or "phone-context" in ascii_lower(text):
             return text
@@ -70,7 +73,7 @@ class Country:
         return f"{found['before']}{self.international(found['number'])}{found['behind']}"
 
     def _reading(self, digits: str) -> str:
-        """Return what digits mean, "" if they are no number; raises MalformedError if they mean two."""
+        """Return the number that digits mean, as E.164 with +; "" for none; raises MalformedError for two."""
         is_marked = self._marks.match(digits) is not None
         national = self._valid(digits, self._region) if is_marked or not self._needs_mark else ""
         readings = {self._valid(f"+{digits}", None), national} - {""}
@@ -79,7 +82,7 @@ class Country:
         return next(iter(readings), "")
 
     def _valid(self, digits: str, region: str | None) -> str:
-        """Return a number as E.164 with + in front, "" if there is none like that."""
+        """Return a number as E.164 with + in front; "" if it is not valid. Digits with + need no `region`."""
         library = self._library
         try:
             number = library.parse(digits, region)
@@ -101,7 +104,7 @@ class AmbiguousError(MalformedError):
 def with_international(body: Mapping[str, object], country: Country) -> Mapping[str, object]:
     """Return a decoded request with its numbers made international; raises AmbiguousError.
 
-    What does not have the shape of a request is left to whoever reads it.
+    Parts without the shape of a request are left unchanged.
     """
     return {name: _request(value, country) for name, value in body.items()}
 

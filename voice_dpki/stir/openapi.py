@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 documents of the STIR services, made of the Structs that validate requests.
 
-A server's document tells every form of its operation. Members that a form refuses because they would change the
-meaning (`voice_dpki.stir.members`), and those that tell another form, may be null there and nothing else.
+A server's document describes every form of its operation. In a form's schema, members that it refuses because they
+would change the meaning (`voice_dpki.stir.members`), and those that mark another form, can only be null.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -56,7 +56,7 @@ class _Operation:
     summary: str
     answered: str
     text: str
-    """What an INVITE is answered with."""
+    """The answer to an INVITE, for the end of its summary."""
 
 
 _OPERATIONS: Final = {
@@ -97,7 +97,7 @@ def document(operation: str, forms: Sequence[Form] = FORMS, kinds: Kinds = KINDS
             _complete(schemas, each, own)
         admitted = {name for kind in own for name in (*kind.members, *kind.options)} & set(each.marks)
         others = [mark for other in bodies if other is not each for mark in other.marks]
-        # A verification's form is told by `identity`, whatever else there is.
+        # In a verification, `identity` alone decides the form: marks of other forms need no exclusion.
         _close(schemas, each, admitted, others if operation == "signing" else ())
     schemas["Unsupported"] = dict(_UNSUPPORTED)
     schemas = {name: _beside_references(schema) for name, schema in schemas.items()}
@@ -140,7 +140,7 @@ def _beside_references(schema: Any) -> Any:
 
 
 def _complete(schemas: Schemas, bodies: Bodies, kinds: Iterable[Kind[Any]]) -> None:
-    """Add what the kinds of PASSporT that can be signed demand of a request.
+    """Add the members that each of the `kinds` of PASSporT demands of a signing request.
 
     A form without ppt asks for the default kind.
     """
@@ -163,7 +163,7 @@ def _asks_for(kind: Kind[Any]) -> Document:
 
 
 def _demands(kind: Kind[Any], own: Iterable[str]) -> Document:
-    """Return what a request for this kind must hold, and what of the other kinds' `own` it must not."""
+    """Return a schema with the members that this kind needs, and without those of `own` that it does not read."""
     names = sorted(kind.members)
     closed = sorted(name for name in own if kind.reader(name) is None)
     closed += [] if kind.proves_caller else ["keyMgmt", "sdp"]
@@ -220,7 +220,7 @@ def _response(description: str, schemas: Sequence[Any]) -> Document:
 
 
 def _operations_paths() -> Mapping[str, Document]:
-    """Return the paths that are there for operations; they need no token."""
+    """Return the paths for monitoring and for this document; they need no token."""
     return {
         OPENAPI_PATH: _get("describe", "This document.", MEDIA_TYPE, {"200": "The document."}),
         "/healthz": _get(

@@ -1,7 +1,7 @@
-"""Signers outside the federation: what vouches for one of whose certificate the ledger knows nothing.
+"""Signers outside the federation: what vouches for a signer whose certificate is not on the ledger.
 
-The ledger goes first. Only a signer whose certificate it proves to be absent is judged so, and only for numbers
-that no member holds.
+The ledger is asked first. Only a signer whose certificate it proves to be absent is judged by the operator's list,
+and only for numbers that no member holds.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ def refused_by_list(error: ListedError) -> VerificationFailed:
 
 @dataclass(frozen=True, slots=True)
 class OutsideSigner:
-    """A signer's certificate with a chain to a listed authority, and what it may not claim."""
+    """A signer's certificate with a chain to a listed authority, and what the federation's members hold."""
 
     listed: ListedCertificate
     federation: Federation
@@ -51,7 +51,7 @@ class OutsideSigner:
         return self.listed.profile
 
     def check_standing(self, now_s: float) -> None:
-        """Check that its chain is valid at `now_s`, and that it is no member; raises ListedError."""
+        """Check that its chain is valid at `now_s`, and that the signer is no member; raises ListedError."""
         self.listed.check_time(now_s)
         self.federation.check_apart(self.listed)
 

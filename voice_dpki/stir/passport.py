@@ -25,7 +25,7 @@ MAX_TOKEN_LENGTH = 8192
 """Characters of a token; a SHAKEN token has about 500. A longer one is answered with 438 (step E4)."""
 
 MAX_USUAL_HEADER = 512
-"""Characters of an encoded header that is kept for the signer's next token; one of SHAKEN has about 200."""
+"""Characters of an encoded header whose decoded form is cached; one of SHAKEN has about 200."""
 MAX_KEPT_HEADERS = 4096
 
 MAX_DESTINATIONS = 16
@@ -53,11 +53,11 @@ class Passport:
     """The payload, decoded from base64url but not parsed."""
     signature: bytes
     is_detached: bool = False
-    """Whether header and payload did not come with the signature, but were made of the call."""
+    """Whether header and payload were rebuilt from the call, because the token is of the compact form."""
 
     @classmethod
     def detached(cls, token: str, header: Mapping[str, Json], payload: bytes) -> "Passport":
-        """Put a token of the compact form together; raises MalformedError for another form. Source: RFC 8225 §7."""
+        """Join a compact token with its rebuilt header and payload; raises MalformedError (RFC 8225 §7)."""
         if not is_compact(token) or token.count(".") != 2:
             raise MalformedError("a compact PASSporT is two dots and a signature (RFC 8225 §7)")
         signature = base64url.decode(token[2:])
@@ -94,7 +94,7 @@ def _decode_header(text: str) -> Mapping[str, Json]:
 
 
 _decode_usual_header = lru_cache(maxsize=MAX_KEPT_HEADERS)(_decode_header)
-"""A cache, for all tokens of a signer have the same header."""
+"""Cached, because all tokens of a signer have the same header."""
 
 
 def check_number_of_destinations(count: int) -> None:

@@ -1,10 +1,10 @@
 """Patterns of called and calling parties in the rules that operators write: numbers, ranges, prefixes, URIs.
 
     493023125001                  one number
-    493023125000-493023125999     the numbers of a range, both ends among them, all of one length
-    4930*                         the numbers that begin so
-    urn:service:sos               one URI, in any case
-    urn:service:sos*              the URIs that begin so
+    493023125000-493023125999     the numbers of a range, both ends included, all of one length
+    4930*                         the numbers with this prefix
+    urn:service:sos               one URI, compared without regard to case
+    urn:service:sos*              the URIs with this prefix
 
 Visual separators and a leading `+` are dropped, as in requests (RFC 8224 §8.3), but a range has one hyphen only.
 The last character decides: a number that ends in `*`, as service codes do, cannot be told from a prefix.
@@ -24,7 +24,7 @@ MAX_PATTERN_LENGTH: Final = MAX_URI_LENGTH
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One pattern: what is matched lies between `first` and `last`, or begins with `first`."""
+    """One pattern: it matches from `first` to `last`, or with `is_prefix` whatever begins with `first`."""
 
     first: str
     last: str
@@ -33,7 +33,7 @@ class Pattern:
 
     @classmethod
     def parse(cls, text: str) -> "Pattern":
-        """Read a pattern; raises MalformedError that says what it could have been."""
+        """Read a pattern; raises MalformedError that says what is admitted."""
         if not 1 <= len(text) <= MAX_PATTERN_LENGTH:
             raise MalformedError(f"a pattern has 1 to {MAX_PATTERN_LENGTH} characters")
         body, is_prefix = (text[:-1], True) if text.endswith("*") else (text, False)
@@ -61,7 +61,7 @@ class Pattern:
 
 
 def _number(text: str) -> str:
-    """Read a number of digits; service codes with * and # do not stand in ranges."""
+    """Read a number of digits alone; raises MalformedError, also for service codes with * or #."""
     try:
         number = canonical_tn(text)
     except MalformedError:

@@ -1,7 +1,7 @@
-"""The memory of a call placement service: PASSporTs of calls that are on their way, for a minute at most.
+"""The memory of a call placement service: PASSporTs of calls that are being set up, for a minute at most.
 
-It holds nothing but what it is given, in this process, and forgets by the monotonic clock. A publisher may hold one
-call more than there is room left. So one that floods takes half of the memory, and the others have the rest.
+It is in this process, and expires by the monotonic clock. A publisher can publish as long as it holds no more bytes
+than are free. So a publisher that floods takes about half of the memory, and leaves the rest to the others.
 """
 
 from collections import Counter, deque
@@ -14,15 +14,15 @@ from voice_dpki.errors import PeerError
 from voice_dpki.names import Tn
 
 MAX_LIFETIME_S: Final = 60.0
-"""ATIS-1000105 and RFC 8816 §6 let none be kept for longer."""
+"""Longest time for which a PASSporT is kept (ATIS-1000105, RFC 8816 §6)."""
 MAX_PER_CALL: Final = 8
-"""Publications of one publisher from one number to one other at a time."""
+"""Publications that one publisher can have at a time for calls from one number to another."""
 OVERHEAD_BYTES: Final = 1024
-"""What a publication counts for besides its tokens: its places in the tables."""
+"""Bytes that a publication counts for besides its tokens, for its entries in the tables."""
 
 
 class NoRoomError(PeerError):
-    """The publisher has no room left now."""
+    """There is no room for another publication of this publisher now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,14 @@ class Placement:
     publisher: str
     """The organisation, as on the ledger."""
     name: str
-    """What the publisher calls itself: a service provider code, or the organisation."""
+    """The publisher's name in the request: a service provider code, or the organisation."""
     tokens: tuple[str, ...]
     expiry_s: float
     """By the monotonic clock."""
 
     @property
     def cost(self) -> int:
-        """What it counts for, in bytes."""
+        """Bytes that it counts for."""
         return OVERHEAD_BYTES + sum(map(len, self.tokens))
 
 
@@ -63,7 +63,7 @@ class Placements:
 
     @property
     def free_bytes(self) -> int:
-        """How much room there is."""
+        """Bytes that are free."""
         return self._free
 
     def put(self, placement: Placement, steady_s: float) -> None:
@@ -83,7 +83,7 @@ class Placements:
         heappush(self._ending, (placement.expiry_s, self._number, placement))
 
     def find(self, orig: Tn, dest: Tn, steady_s: float) -> Iterator[Placement]:
-        """Give what is kept of calls from `orig` to `dest`, the newest first."""
+        """Yield the publications for calls from `orig` to `dest` that have not expired, the newest first."""
         for placement in self._by_call.get((orig, dest), ()):
             if placement.expiry_s > steady_s:
                 yield placement

@@ -1,24 +1,24 @@
-"""Profiles of the verifier: what the rules of a country demand of an Identity beyond RFC 8224, and its codes.
+"""Profiles of the verifier: a country's requirements for an Identity beyond RFC 8224, and its codes.
 
     atis   RFC 8224 and ATIS-1000082, whose codes the steps have (`voice_dpki.stir.verdict`)
     man    France's mechanism of trust (MAN), the verifier's table of its operating procedure, version 1.7, p. 59
 
-MAN's table asks for the parameters alg and ppt, to which RFC 8224 gives defaults, admits no others, knows SHAKEN
-alone, and compares the caller with From before P-Asserted-Identity.
+MAN's table requires the parameters alg and ppt, which are optional in RFC 8224, and admits no others besides info.
+It knows SHAKEN alone, and compares the caller with From before P-Asserted-Identity.
 """
 
 from enum import StrEnum
 
 
 class Profile(StrEnum):
-    """By whose rules an Identity is read."""
+    """The rules by which an Identity is read."""
 
     ATIS = "atis"
     MAN = "man"
 
     @property
     def needs_parameters(self) -> bool:
-        """Whether an Identity has the parameters info, alg and ppt, and no others."""
+        """Whether an Identity must have the parameters info, alg and ppt, and no others."""
         return self is Profile.MAN
 
     @property

@@ -1,11 +1,11 @@
-"""Rich call data: who calls, for people, and why (RFC 9795). Experimental: its text could not be read whole.
+"""Rich call data: who calls and why, as shown to people (RFC 9795). Experimental: we could not read the whole RFC.
 
 payload = {"crn"?,"dest","iat","orig","rcd","rcdi"?}
 rcd     = {"apn"?,"icn"?,"jcd"|"jcl"?,"nam"}
 rcdi    = {JSON pointer into rcd: "sha256-" | "sha384-" | "sha512-" and the digest in base64}
 
-A digest is over the octets of a text, or over the compact JSON of anything else. What a URL leads to is for whoever
-shows it to compare: nothing is fetched here, so a digest of that says nothing yet. Each URL needs one.
+A digest is over the octets of a string, or over the compact JSON of any other value. Each URL needs a digest of its
+content. Nothing is fetched here, so that digest is not checked: whoever shows the content must compare it.
 """
 
 import hashlib
@@ -33,17 +33,17 @@ MAX_DIGESTS: Final = 32
 MAX_POINTER_LENGTH: Final = 128
 
 URL: Final = rf"(?:https://|cid:)[!-~]{{1,{MAX_URL_LENGTH - 8}}}"
-"""Of an icon or a jCard: on the Web, or in another part of the INVITE's body (RFC 2392)."""
+"""The pattern for the URL of an icon or a jCard, on the Web or in a part of the INVITE's body (RFC 2392)."""
 INTEGRITY: Final = r"sha(?:256|384|512)-[A-Za-z0-9+/]{1,88}={0,2}"
 POINTER: Final = r"(?:/(?:[^~/]|~[01])*){1,16}"
 
 _URL = re.compile(rf"{URL}\Z")
 _ANY_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-"""A text in a jCard that leads elsewhere; a digest of what it leads to is not looked at."""
+"""The beginning of any URL in a jCard; a digest of a URL's content is not checked."""
 _POINTER = re.compile(rf"{POINTER}\Z")
 _SIZES: Final = {"sha256": 32, "sha384": 48, "sha512": 64}
 _BY_VALUE: Final = ("nam", "apn", "jcd")
-"""What a signer has whole, and forms digests of."""
+"""Members that hold their content, of which a signer forms digests."""
 _BY_URL: Final = ("icn", "jcl")
 
 
@@ -54,7 +54,7 @@ class RcdClaims(Claims):
     rcd: Mapping[str, Json]
     rcdi: Mapping[str, str] = field(default_factory=dict)
     crn: str = ""
-    """Why the caller calls; empty if that is not told."""
+    """The reason for the call; empty if none is given."""
 
     @classmethod
     def parse(cls, payload: bytes) -> "RcdClaims":
@@ -76,7 +76,7 @@ class RcdClaims(Claims):
 
     @classmethod
     def of(cls, request: SigningRequest) -> "RcdClaims":
-        """Return the claims that a signing request asks for, with a digest of all that it holds whole."""
+        """Return the claims that a signing request asks for, with a digest of each member of `_BY_VALUE`."""
         rcd: Any = request.own["rcd"]
         given: Any = request.own.get("rcdi", {})
         formed = {f"/{name}": digest_of(rcd[name]) for name in _BY_VALUE if name in rcd}
@@ -95,7 +95,7 @@ class RcdClaims(Claims):
         return {"rcd": self.rcd, **rcdi, **({"crn": self.crn} if self.crn else {})}
 
     def check_integrity(self) -> None:
-        """Check the digests of what is here, and that each URL has one; raises MalformedError."""
+        """Check the digests of content in rcd, and that each URL has a digest; raises MalformedError."""
         for name in _BY_URL:
             if name in self.rcd and f"/{name}" not in self.rcdi:
                 raise MalformedError(f"{name} is a URL, and rcdi has no digest of what it leads to")
@@ -106,7 +106,7 @@ class RcdClaims(Claims):
 
 
 def read_rcd(value: object) -> Mapping[str, Json]:
-    """Read rcd as a signing request has it, with nothing unknown in it; raises MalformedError."""
+    """Read rcd of a signing request; raises MalformedError, also for unknown members."""
     rcd = _read_data(value)
     encoded = canonical_json.encode(rcd)
     if len(encoded) > MAX_DATA_BYTES:
@@ -140,7 +140,7 @@ def digest_of(value: Json, algorithm: str = "sha256") -> str:
 
 
 def check_rich_data(claims: RcdClaims, call: Call) -> None:
-    """E16 rich call data: the digests fit, and nothing that a URL leads to is without one."""
+    """E16 rich call data: the digests match, and each URL has one."""
     try:
         claims.check_integrity()
     except MalformedError as error:
@@ -155,7 +155,7 @@ def _check_request(request: SigningRequest) -> None:
 
 
 def _digests(value: Json, algorithm: str) -> set[str]:
-    """Return the digest over the members in PASSporT's order, and over those in the order in which they came."""
+    """Return the digests over the members in canonical order (RFC 8225 §9), and in the order received."""
     if isinstance(value, str):
         return {digest_of(value, algorithm)}
     as_came = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
@@ -194,7 +194,7 @@ def _inside(value: Json, name: str) -> Json:
 
 
 def _read_data(value: object) -> Mapping[str, Json]:
-    """Read rcd; unknown members stay; raises MalformedError."""
+    """Read rcd, and keep unknown members; raises MalformedError."""
     if not isinstance(value, dict):
         raise MalformedError("rcd must be there, as an object")
     _text(value.get("nam"), "nam")

@@ -1,8 +1,8 @@
 """A memory of the tokens that were accepted, so that each serves one call while it is fresh (RFC 8224 §12.1).
 
-The Call-ID tells calls apart: forks, retransmissions and a proxy's further tries of one call have the same one (RFC
-3261 §8.1.1.4, §16.6). The same token under another Call-ID is a replay. Requests that tell no Call-ID are judged as
-the operator says (docs/adr/0035).
+The Call-ID identifies a call: forks, retransmissions and a proxy's retries of one call have the same one (RFC 3261
+§8.1.1.4, §16.6). The same token under another Call-ID is a replay. Requests without a Call-ID are judged as the
+operator configures (docs/adr/0035).
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from typing import Final, TypeVar
 from voice_dpki.stir.passport import Passport
 
 MAX_TIMES: Final = 60
-"""How often one call may present its token: to as many branches a request forks at most (RFC 5393 §5.3.3)."""
+"""How often one call may present its token: once for each branch of a request at most (RFC 5393 §5.3.3)."""
 
 _T = TypeVar("_T")
 
 
 class RepeatedToken(StrEnum):
-    """What becomes of a token that was seen before, where no Call-ID tells whether it is the same call."""
+    """How a token that was seen before is judged if no Call-ID tells whether the call is the same."""
 
     ACCEPT = "accept"
     NO_VALIDATION = "no-validation"
@@ -31,19 +31,19 @@ class RepeatedToken(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TokenUse:
-    """One use of a token, of which a memory is asked."""
+    """One use of a token, to be looked up in the memory."""
 
     key: bytes
-    """Of the token: 32 bytes, and the name of its kind."""
+    """The token's key: the ppt of its kind, a dot and 32 bytes."""
     call: bytes
-    """Digest of the call's Call-ID; b"" where it is not told."""
+    """Digest of the Call-ID, 16 bytes; b"" if there is none or it does not count."""
     signer: str
     """Organisation that signed the token."""
     iat_s: int
 
 
 class Sighting(Enum):
-    """What a memory knows of the use of a token."""
+    """What the memory knows about a use of a token."""
 
     NEW = "new"
     """The token was not used before, and is remembered from now on."""
@@ -51,17 +51,17 @@ class Sighting(Enum):
     OTHER_CALL = "other call"
     """Another call has used it."""
     REPEATED = "repeated"
-    """It was used before, by this call or another."""
+    """It was used before, and no Call-ID tells whether by this call."""
     TOO_OFTEN = "too often"
     """This call has used it MAX_TIMES before."""
     FULL = "full"
     """The signer's share of the memory is full."""
     UNKNOWN = "unknown"
-    """The memory is not complete: it is younger than the token, or is not to be had."""
+    """The memory cannot tell: it began after the token was signed, or it is not available."""
 
 
 Uses = Generator[TokenUse, Sighting, _T]
-"""A judgement under way: it gives the uses that a memory is to be asked about, and takes what the memory knows."""
+"""A judgement as a generator: it yields each use to look up, and is sent what the memory knows of it."""
 
 
 class _Entry:
@@ -76,10 +76,10 @@ class _Entry:
 class ReplayCache:
     """A memory of at most `max_entries` tokens, each for `retention_s`; it never drops one early to make room.
 
-    A signer may hold one token more than there are free places. So one signer that floods takes half of the memory,
-    two take a third each, and the room left for all others is about as large as each flooder's share.
+    A signer can add a token as long as it holds no more of them than there are free entries. So one signer that
+    floods takes half of the memory, two take a third each, and the rest is about as large as each flooder's share.
 
-    A restart empties it. So tokens from before `since_s`, a time of the wall clock, are unknown to it.
+    A restart empties it. So tokens that were signed before `since_s`, a wall-clock time, are unknown to it.
     """
 
     __slots__ = ("_entries", "_held", "_max_entries", "_retention_s", "since_s")
@@ -118,7 +118,7 @@ class ReplayCache:
         return Sighting.FULL if free <= 0 or self._held[use.signer] > free else Sighting.NEW
 
     def keep(self, use: TokenUse, sighting: Sighting, now_s: float) -> None:
-        """Remember a use from `now_s` on by what `look` has told of it."""
+        """Record a use at `now_s` by the `sighting` that `look` returned for it."""
         if sighting is Sighting.SAME_CALL:
             self._entries[use.key].times += 1
         elif sighting is Sighting.NEW:
@@ -126,7 +126,7 @@ class ReplayCache:
             self._held[use.signer] += 1
 
     def _forget(self, now_s: float) -> None:
-        """Drop what has expired; all are kept equally long, so the oldest come first."""
+        """Drop expired tokens; all are kept equally long, so the oldest expire first."""
         while self._entries:
             oldest = next(iter(self._entries))
             entry = self._entries[oldest]
@@ -139,7 +139,7 @@ class ReplayCache:
 
 
 def settle(uses: Uses[_T], replays: ReplayCache, steady_s: float) -> _T:
-    """Return what a judgement comes to by a memory in this process; `steady_s` is the monotonic clock."""
+    """Run a judgement with a memory in this process, and return its result; `steady_s` is the monotonic clock."""
     try:
         use = next(uses)
         while True:
@@ -150,7 +150,7 @@ def settle(uses: Uses[_T], replays: ReplayCache, steady_s: float) -> _T:
 
 
 def call_digest(call_id: str) -> bytes:
-    """Return what is remembered of a Call-ID, 16 bytes; b"" where it is not told."""
+    """Return a Call-ID's digest of 16 bytes, under which it is remembered; b"" for an empty one."""
     return hashlib.sha256(call_id.encode("utf-8", "surrogatepass")).digest()[:16] if call_id else b""
 
 

@@ -1,11 +1,11 @@
-"""Priority: somebody with authority over a namespace of Resource-Priority grants it to a call (RFC 8443, 9027).
+"""Priority: an operator with authority over a namespace of Resource-Priority grants it to a call (RFC 8443, 9027).
 
 payload = {"dest","iat","orig","rph","sph"?}                                      RFC 9027 §5
 rph     = {"auth":["ets.0",...]}                                                  RFC 8443 §3
 sph     = "psap-callback", with values of esnet alone                             RFC 9027 §4
 
-A certificate of the ledger gives authority over numbers, not over namespaces. So who may sign which namespace is
-configured, at the signer and at the verifier.
+A certificate of the ledger gives authority over numbers, not over namespaces. So the signer's and the verifier's
+configuration say who may sign which namespace.
 """
 
 import re

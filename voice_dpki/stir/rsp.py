@@ -1,10 +1,10 @@
-"""Connected identity: the operator of who was called signs the answer to a call (RFC 9970, experimental).
+"""Connected identity: the called party's operator signs the answer to a call (RFC 9970, experimental).
 
 payload = {"dest","iat","orig"}
 
-`orig` and `dest` are those of the call, and `iat` is the answer's own. So the caller's side learns that whoever
-answered holds the number that was called. A token of this kind stands in responses, and in an UPDATE by who is
-called. Its standard could not be read whole: what is here follows its draft and those who build on it
+`orig` and `dest` are those of the call, and `iat` is the answer's own. So the token proves to the caller's side
+that the answering party holds the called number. A token of this kind stands in responses, and in an UPDATE from
+the called party. We could not read the whole RFC: the module follows its draft and work that builds on it
 (docs/divergences.md).
 """
 
@@ -50,7 +50,7 @@ class RspClaims(Claims):
 
 
 def check_one_number(dest: Destinations) -> None:
-    """Check that one number was called, and nobody else; raises MalformedError."""
+    """Check that exactly one number and no URI was called; raises MalformedError."""
     if len(dest.tns) != 1 or dest.uris:
         raise MalformedError("an answer is signed for exactly one number that was called")
 

@@ -47,7 +47,7 @@ def _tried(examine: Examine, call: Call, identity: str, policy: Policy, now_s: f
 
 
 def numbers_of(found: Iterable[Found]) -> dict[CertDigest, frozenset[Tn]]:
-    """Return for each signer the numbers over which it needs authority, which the ledger may have to tell."""
+    """Return by signer the numbers over which it needs authority; the ledger may have to be asked about them."""
     needed: dict[CertDigest, frozenset[Tn]] = {}
     for each in found:
         if isinstance(each, Examined) and (number := each.kind.authority.number) is not None:
@@ -56,7 +56,7 @@ def numbers_of(found: Iterable[Found]) -> dict[CertDigest, frozenset[Tn]]:
 
 
 def signed_numbers(found: Iterable[Found], recorded: RecordedCertificate, now_s: float) -> frozenset[Tn]:
-    """Return the numbers over which a signer needs authority, by those tokens alone that it has signed."""
+    """Return the numbers over which a signer needs authority, from tokens with a valid signature only."""
     signed = []
     for each in found:
         if isinstance(each, Examined) and each.digest == recorded.digest:
@@ -75,7 +75,7 @@ def judge_all(
     now_s: float,
     steady_s: float,
 ) -> list[Verdict]:
-    """Return the verdict on each Identity of the call, in their order, by a memory in this process. Never raises.
+    """Return the verdict on each Identity of the call, in their order; `replays` is in this process. Never raises.
 
     `records` has every signer that `found` names. The clocks are those of `voice_dpki.stir.verify.judge`.
     """
@@ -85,7 +85,7 @@ def judge_all(
 def judging(
     call: Call, found: Sequence[Found], records: Records, policy: Policy, now_s: float
 ) -> Uses[list[Verdict]]:
-    """Do what `judge_all` does, but let the caller ask the memory of used tokens."""
+    """Do the work of `judge_all`, but yield to the caller each use to look up in the memory of used tokens."""
     case = _Case(call, found, records, policy)
     proven = [case.proven(place, now_s) for place in range(len(found))]
     passed = {
@@ -105,7 +105,7 @@ def judging(
 
 
 def _check_way(place: int, onward: Mapping[int, Way], failures: Mapping[int, VerificationFailed]) -> None:
-    """Check that every diversion behind a token has passed; raises VerificationFailed, for a replay as such."""
+    """Check that every diversion after a token has passed; raises VerificationFailed, for a replay as such."""
     if place not in onward:
         raise VerificationFailed(
             Step.DIVERSION, "a diversion of this call has not passed; its own verdict says why"
@@ -122,7 +122,7 @@ class _Case:
         self._call, self._found, self._records, self._policy = call, found, records, policy
 
     def proven(self, place: int, now_s: float) -> Verdict:
-        """Return what is found about one Identity, but for replays and for the diversions behind it."""
+        """Return the verdict on one Identity, before E21 and the check of the diversions after it."""
         each = self._found[place]
         if isinstance(each, VerificationFailed):
             return self.failed(place, each)

@@ -39,7 +39,7 @@ class ShakenClaims(Claims):
     """The payload of a SHAKEN PASSporT (RFC 8588)."""
 
     attest: str
-    """"A", "B" or "C" when well made; any other text is for the verifier to refuse."""
+    """Attestation: "A", "B" or "C". The parser admits other text, which `check_attest` refuses."""
     origid: str
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Authentication service: sign a call if it has authority over the number that the kind needs (RFC 8224 §6.1)."""
+"""Authentication service: signs a call if its credential has the authority that the kind needs (RFC 8224 §6.1)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -147,7 +147,7 @@ def _check_authority(authority: Authority[Any], claims: Claims, credential: Cred
 
 
 def _check_constraints(payload: bytes, constraints: ClaimConstraints) -> None:
-    """Refuse to say what the credential's certificate does not permit (RFC 8226 §8, RFC 9118 §3)."""
+    """Refuse claims that the credential's certificate does not permit (RFC 8226 §8, RFC 9118 §3)."""
     if constraints == UNCONSTRAINED:
         return
     try:

@@ -1,7 +1,7 @@
 """The standing of an authentication service's own certificate on the ledger: whether verifiers would accept it.
 
-Verifiers judge the signer's certificate (step E17 of `voice_dpki.stir.verify`). A signature that they must refuse
-only harms the caller, so a service does not sign when it knows that they would (RFC 8224 §6.1).
+Verifiers judge the signer's certificate (step E17 of `voice_dpki.stir.verify`). A signature that they refuse only
+harms the caller, so a service does not sign if it knows that they would refuse it (RFC 8224 §6.1).
 """
 
 from voice_dpki.stir.sign import SigningRefused

@@ -1,4 +1,4 @@
-"""What is done with a call by the verdict on its caller, as a value; `voice_dpki.stir.handling` has the rules."""
+"""The treatment of a call by the verdict on its caller, as a value; `voice_dpki.stir.handling` has the rules."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,5 +33,5 @@ class Treatment:
     verstat: str = ""
     """The verstat as the peer spells it; "" if the callee is told none."""
     instead_of: Act | None = None
-    """What the rule says, where the call is an emergency call or the rules only watch."""
+    """The rule's act, where `act` differs: the call is an emergency call, or the rules only observe."""
     is_emergency: bool = False

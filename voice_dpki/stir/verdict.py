@@ -1,4 +1,4 @@
-"""What verification finds: the numbered steps, the failure of one, and the verdict (RFC 8224 §6.2.2, ATIS-1000082).
+"""Results of verification: the numbered steps, a step's failure, the verdict (RFC 8224 §6.2.2, ATIS-1000082).
 
 The steps have the numbers of ATIS-1000082's table; those from E20 on are this project's own.
 """
@@ -85,8 +85,8 @@ class KeyMgmt(StrEnum):
     NONE = "none"
     """The SDP carries no key management, and the caller signed none."""
     NOT_CHECKED = "not-checked"
-    """The proxy did not say what the SDP carries; or a step refused, be it E20 itself; or the PASSporT is of a type
-    that does not prove the caller's number."""
+    """The proxy did not say what the SDP carries; or a step failed, perhaps E20 itself; or the PASSporT is of a
+    type that does not prove the caller's number."""
 
 
 class SdpBinding(StrEnum):
@@ -97,12 +97,12 @@ class SdpBinding(StrEnum):
     NOT_SIGNED = "not-signed"
     """The caller's operator did not sign it, for instance because elements on the path rewrite addresses."""
     NOT_CHECKED = "not-checked"
-    """It was signed, but the proxy did not say which one arrived; or a step refused, be it E22 itself; or the
+    """It was signed, but the proxy did not say which one arrived; or a step failed, perhaps E22 itself; or the
     PASSporT is of a type that does not prove the caller's number."""
 
 
 class Trust(StrEnum):
-    """What the trust in a signer stands on."""
+    """The basis of the trust in a signer."""
 
     LEDGER = "ledger"
     """The ledger's record of its certificate."""
@@ -112,7 +112,7 @@ class Trust(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is found about one Identity, or about a call's together; `ok` alone says that the caller is proven.
+    """The result for one Identity, or for all of a call's together; only `ok` says that the caller is proven.
 
     `reasoncode` is None if no step failed.
     """
@@ -136,11 +136,11 @@ class Verdict:
     about_caller: bool = True
     """Whether the Identity could have proven the caller. A diversion or a priority cannot."""
     trust: Trust | None = None
-    """What the signer was judged by; None if it was not."""
+    """The basis on which the signer was judged; None if it was not judged."""
     retrieved: str = ""
-    """The Identity that decided, where a call placement service had it; "" for one of the INVITE."""
+    """The Identity that decided, if it came from a call placement service; "" if it came in the INVITE."""
     treatment: Treatment | None = None
-    """What is done with the call as a whole; None where the operator has no rules for it."""
+    """The treatment of the call as a whole; None if the operator has no rules for it."""
 
     @property
     def ok(self) -> bool:
@@ -177,7 +177,7 @@ def verdict_of(
 
 
 def told_trust(verdict: Verdict) -> str:
-    """Return what an answer says of the trust in the signer: "list", and nothing where it is the ledger's."""
+    """Return the member `trust` of an answer: "list", or "" if the ledger vouches or nothing does."""
     return str(Trust.LIST) if verdict.trust is Trust.LIST else ""
 
 
@@ -191,7 +191,7 @@ def overall(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def _rank(verdict: Verdict) -> tuple[bool, int]:
-    """Order verdicts: a proof, a fault that was found, nothing said of the caller, an unknown signer."""
+    """Rank verdicts, best first: a proof, a fault, neither, an unknown signer; those not about the caller last."""
     if verdict.ok:
         return False, 0
     return not verdict.about_caller, {None: 2, 436: 3}.get(verdict.reasoncode, 1)

@@ -1,7 +1,8 @@
-"""Verification of one Identity by what the ledger says of its signer (RFC 8224 §6.2, ATIS-1000082).
+"""Verification of one Identity by the ledger's record of its signer (RFC 8224 §6.2, ATIS-1000082).
 
 `voice_dpki.stir.examine` runs the steps before these, and tells which certificate to look up. `judge` runs those
-that need what the ledger says of it. Each step is one function that raises VerificationFailed if it fails.
+that need its record or, outside the federation, the operator's list. Each step is one function that raises
+VerificationFailed if it fails.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from voice_dpki.x509.recorded import CertificateRefused, Distrust, RecordedCerti
 from voice_dpki.x509.recorded import judge as judge_certificate
 
 Vouched = RecordedCertificate | OutsideSigner
-"""What vouches for a signer: the ledger's record, or for one outside the federation the operator's list."""
+"""What vouches for a signer: the ledger's record, or the operator's list for one outside the federation."""
 
 
 class Trusted(Protocol):
@@ -36,7 +37,7 @@ class Trusted(Protocol):
 
     @property
     def organization(self) -> str:
-        """Whose it is."""
+        """The signer's organisation."""
 
     def check_number(self, number: Tn, whose: str) -> None:
         """Check that it has authority over `number`; raises CertificateRefused or ListedError."""
@@ -53,7 +54,7 @@ def judge(
     now_s: float,
     steady_s: float | None = None,
 ) -> Verdict:
-    """Run the steps that need what the ledger says of the signer; raises VerificationFailed.
+    """Run the steps that need what vouches for the signer; raises VerificationFailed.
 
     The token enters `replays` only when every other step has passed, so nobody can use it up with a changed copy.
     Its retention is measured by `steady_s`, the monotonic clock, so that setting the wall clock neither shortens
@@ -65,7 +66,7 @@ def judge(
 
 
 def prove(examined: Examined, vouched: Vouched, policy: Policy, now_s: float) -> Verdict:
-    """Run the steps that need what vouches for the signer, but for E21; raises VerificationFailed."""
+    """Run the steps that need what vouches for the signer, except E21; raises VerificationFailed."""
     kind = examined.kind
     _check_settled(examined, vouched, now_s)
     trusted = _certificate(examined, vouched, now_s)
@@ -89,9 +90,9 @@ def prove(examined: Examined, vouched: Vouched, policy: Policy, now_s: float) ->
 
 
 def check_signed(examined: Examined, recorded: RecordedCertificate, now_s: float) -> None:
-    """Check that a certificate on the ledger may sign calls, and has signed this; raises VerificationFailed.
+    """Check that a certificate on the ledger may sign calls, and has signed this token; raises VerificationFailed.
 
-    The ledger is asked for numbers only on behalf of such a token: a forged one could name any number.
+    The ledger is asked about numbers only for such a token: a forged one could name any number.
     """
     try:
         profile = check_usable(recorded, Use.SIGN_CALLS, now_s)
@@ -101,7 +102,7 @@ def check_signed(examined: Examined, recorded: RecordedCertificate, now_s: float
 
 
 def _check_settled(examined: Examined, vouched: Vouched, now_s: float) -> None:
-    """E18 goes before E17 where the ledger was not asked about the number, as it is not for a forged token."""
+    """Run E18 before E17 if the ledger was not asked about the number, as it is not for a forged token."""
     number_of = examined.kind.authority.number
     if number_of is None or not isinstance(vouched, RecordedCertificate) or vouched.allotment is None:
         return
@@ -255,8 +256,8 @@ def _sdp(examined: Examined, policy: Policy) -> SdpBinding:
 def remember(examined: Examined, signer: str, policy: Policy, *, is_diverted: bool = False) -> Uses[None]:
     """E21: no other call has used this token (RFC 8224 §12.1); raises VerificationFailed.
 
-    A call that was diverted has a new token for that. Those before it may have been seen, since the diverting party
-    has verified them, perhaps by this very server. No memory is asked where a repeated token is accepted anyway.
+    A diverted call has a new token for the diversion. Its earlier tokens may have been seen, since the diverting
+    party has verified them, perhaps with this server. No memory is asked if a repeated token is accepted anyway.
     """
     call = _call_of(examined, policy)
     if not call and policy.repeated_token is RepeatedToken.ACCEPT:
@@ -269,7 +270,7 @@ def remember(examined: Examined, signer: str, policy: Policy, *, is_diverted: bo
 
 
 def _call_of(examined: Examined, policy: Policy) -> bytes:
-    """Return what is remembered of the call's Call-ID; b"" where it does not count."""
+    """Return the digest of the call's Call-ID; b"" without one, or if the client's Call-IDs are ignored."""
     call = examined.call
     return call_digest("" if call.source.peer in policy.b2bua else call.call_id)
 

@@ -1,7 +1,7 @@
 """How a token names its certificate: the URL in x5u and info, or the certificate itself in x5c (RFC 7515 §4.1).
 
-The URL names it by its digest (`voice_dpki.x509.reference`). A certificate in x5c only tells its digest, too:
-whether it is trusted, the ledger decides, which also gives the certificate.
+The URL names it by its digest (`voice_dpki.x509.reference`). Of a certificate in x5c, too, only the digest is used:
+the ledger provides the certificate, and decides whether it is trusted.
 """
 
 from voice_dpki.codec import base64text
