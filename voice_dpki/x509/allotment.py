@@ -1,4 +1,4 @@
-"""What the ledger allots to a member: domains, telephone numbers and service provider codes.
+"""The ledger's allotment to a member: domains, telephone numbers and service provider codes.
 
 A certificate claims some of them by its names and its TNAuthList (RFC 8226 §9). Nodes compare the two when they
 record it. Relying parties compare again, because an allotment may have moved to another member since.
@@ -19,7 +19,7 @@ _SIP_URI = re.compile(r"sips?:(?:(?P<user>[^@]*)@)?(?P<host>[a-z0-9.-]+)(?::[0-9
 _TEL_URI = re.compile(r"tel:\+(?P<number>[0-9]{1,15})\Z", re.IGNORECASE)
 _URN = re.compile(r"urn:[a-z0-9][a-z0-9-]{0,30}:[!-~]+\Z", re.IGNORECASE)
 _URIS_KEPT = 1024
-"""URIs whose claims are cached: several rules ask for those of one certificate, with each judgement."""
+"""URIs whose claims are cached: in each judgement of a certificate, several rules need them."""
 
 
 class Claims(Protocol):
@@ -40,9 +40,9 @@ class Claims(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UriClaim:
-    """What a URI in a certificate claims: a host, in lower case, a number, both or, as a URN does, neither.
+    """The claims of a URI in a certificate: a host in lower case, a number, both or, for a URN, neither.
 
-    The number is the user behind its `+`, in whatever form it is written; digits without `+` are a user's name.
+    The number is the user without its leading `+`, otherwise as written; a user without `+` is no number.
     """
 
     host: str | None = None
@@ -68,29 +68,29 @@ def _claimed(uri: str) -> UriClaim:
 
 @dataclass(frozen=True, slots=True)
 class Allotment:
-    """What one member holds."""
+    """The allotment of one member."""
 
     domains: tuple[str, ...] = ()
-    """Lower-case host names; names below them are the member's too."""
+    """Host names in lower case; their subdomains are the member's too."""
     ranges: tuple[TnRange, ...] = ()
     spcs: tuple[str, ...] = ()
     by_number: bool = False
-    """Whether the ledger may say of a single number something else than the ranges do, so that it must be asked."""
+    """Whether the ledger can allot single numbers apart from the ranges, so that it must be asked about each."""
     singles: frozenset[Tn] = frozenset()
     """Numbers that it is known to hold, whatever the ranges say."""
     gone: frozenset[Tn] = frozenset()
     """Numbers in its ranges that are known to be another member's."""
     asked: frozenset[Tn] = frozenset()
-    """Numbers of which the ledger was asked; `told` makes the three agree."""
+    """Numbers about which the ledger was asked; `told` keeps the three sets consistent."""
 
     def told(self, tn: Tn, *, holds: bool | None) -> "Allotment":
-        """Return the same with what the ledger says of one number; None if it says nothing, and ranges count."""
+        """Return a copy with the ledger's answer about one number; `holds` is None if the ranges decide."""
         singles = self.singles | {tn} if holds else self.singles - {tn}
         gone = self.gone | {tn} if holds is False else self.gone - {tn}
         return replace(self, singles=singles, gone=gone, asked=self.asked | {tn})
 
     def is_settled(self, tn: Tn) -> bool:
-        """Tell whether nothing else can be known of a number: the ranges count alone, or the ledger was asked."""
+        """Tell whether a number's holder is settled: the ranges alone decide, or the ledger was asked."""
         return not self.by_number or tn in self.asked
 
     def holds_number(self, tn: Tn) -> bool:
@@ -100,11 +100,11 @@ class Allotment:
         return tn not in self.gone and any(entry.covers(tn) for entry in self.ranges)
 
     def holds_host(self, host: str) -> bool:
-        """Tell whether `host`, in lower case, is one of the domains or a name below one."""
+        """Tell whether `host`, in lower case, is one of the domains or a subdomain of one."""
         return any(host == domain or host.endswith("." + domain) for domain in self.domains)
 
     def holds_hosts_of(self, claims: Claims) -> bool:
-        """Tell whether the hosts of all names in a certificate are the member's; URIs of other kinds are not."""
+        """Tell whether the hosts of all names in a certificate are the member's; False for an unsupported URI."""
         try:
             hosts = [UriClaim.of(uri).host for uri in claims.uris]
         except MalformedError:
@@ -113,7 +113,7 @@ class Allotment:
         return all(host is None or self.holds_host(host) for host in hosts)
 
     def holds_uri_numbers_of(self, claims: Claims) -> bool:
-        """Tell whether the numbers of all URIs in a certificate are the member's; URIs of other kinds are not."""
+        """Tell whether the numbers of all URIs in a certificate are the member's; False for an unsupported URI."""
         try:
             numbers = [UriClaim.of(uri).number for uri in claims.uris]
         except MalformedError:
@@ -123,7 +123,7 @@ class Allotment:
     def holds_list_of(self, claims: Claims) -> bool:
         """Tell whether every number and code in a certificate's TNAuthList is the member's, if it has a list.
 
-        A range in the list may hold numbers that have gone to others.
+        A range in the list may contain single numbers that have gone to other members.
         """
         listed = claims.tn_auth_list
         if listed is None:

@@ -3,8 +3,8 @@
     list    = PEM / JWS / {"caList": JWS}
     payload = {"trustList": [* certificate in PEM, or its DER in base64], ? "exp", ...}
 
-The second form is that of the list of trusted STI-CAs which the STI-PA of the United States gives to operators
-(ATIS-1000084), as public clients of it read it. Its text could not be read.
+The second form is that of the list of trusted STI-CAs, which the STI-PA of the United States gives to operators
+(ATIS-1000084). We could not read the standard: the form is that which public clients of the list read.
 """
 
 import base64
@@ -29,10 +29,10 @@ _PEM_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 
 
 def read_authorities(data: bytes, signer_key_der: bytes | None = None) -> tuple[list[x509.Certificate], int]:
-    """Read a list; returns its certificates, and when it expires in Unix seconds, which may be never.
+    """Read a list; returns its certificates and its expiry in Unix seconds, `_NEVER` if it names none.
 
-    With the SubjectPublicKeyInfo of whoever signs the list, only a signed one is read, under ES256. Raises
-    MalformedError.
+    With `signer_key_der`, the signer's SubjectPublicKeyInfo, the list must have its ES256 signature; without it no
+    signature is checked. Raises MalformedError.
     """
     if len(data) > MAX_LIST_BYTES:
         raise MalformedError(f"a list of authorities has at most {MAX_LIST_BYTES} bytes")
@@ -50,13 +50,13 @@ def read_authorities(data: bytes, signer_key_der: bytes | None = None) -> tuple[
 
 
 def authorities_of(lists: Sequence[tuple[Sequence[x509.Certificate], int]]) -> Authorities:
-    """Join lists into one, which ends with the first of them; raises MalformedError."""
+    """Join lists into one that expires when the first of them does; raises MalformedError."""
     certificates = dict.fromkeys(each for listed, _ in lists for each in listed)
     return Authorities(list(certificates), min((until for _, until in lists), default=_NEVER))
 
 
 def _token(data: bytes) -> str:
-    """Return the JWS, which may stand in the answer of the administrator's API."""
+    """Return the JWS, alone or in the answer of the administrator's API; raises MalformedError."""
     text = data.strip()
     if text.startswith(b"{"):
         token = canonical_json.decode_object(text).get("caList")

@@ -1,4 +1,4 @@
-"""Claim constraints: what a PASSporT may say if it is signed under a certificate (RFC 8226 §8, RFC 9118 §3).
+"""Claim constraints: the claims that PASSporTs signed under a certificate may have (RFC 8226 §8, RFC 9118 §3).
 
 JWTClaimConstraints         ::= SEQUENCE { mustInclude [0] JWTClaimNames OPTIONAL,
                                            permittedValues [1] JWTClaimValuesList OPTIONAL }    -- explicit tags
@@ -39,7 +39,7 @@ _T = TypeVar("_T")
 
 
 class ConstraintError(PeerError):
-    """Claims are not what the certificate permits; the message says which claim, and none of its values."""
+    """The certificate does not permit the claims; the message names the claim, but none of its values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ class ClaimConstraints:
     def check(self, claims: Mapping[str, Json]) -> None:
         """Check the claims of a PASSporT; raises ConstraintError.
 
-        A claim that is a text is compared with the permitted values as it is, any other one by its canonical JSON
-        (RFC 8225 §9).
+        A string is compared with the permitted values as it is, any other value by its canonical JSON (RFC 8225
+        §9).
         """
         for name in self.must_include:
             if name not in claims:
@@ -99,7 +99,7 @@ UNCONSTRAINED: Final = ClaimConstraints()
 
 @lru_cache(maxsize=256)
 def constraints_in(extensions: tuple[tuple[str, bytes], ...]) -> ClaimConstraints:
-    """Return what the claim constraints of a certificate say, given as OID and value; raises MalformedError.
+    """Parse a certificate's claim constraints, given as OID and value of each extension; raises MalformedError.
 
     A certificate has at most one of the two extensions (RFC 9118 §6).
     """
@@ -111,12 +111,12 @@ def constraints_in(extensions: tuple[tuple[str, bytes], ...]) -> ClaimConstraint
 
 
 def extension_for(constraints: ClaimConstraints) -> tuple[str, bytes]:
-    """Return OID and value, in the form of RFC 8226 where that can say it: more verifiers know it (RFC 9118 §6)."""
+    """Return OID and value, in the form of RFC 8226 if that suffices: more verifiers know it (RFC 9118 §6)."""
     return ENHANCED_OID if constraints.must_exclude else OID, constraints.serialize()
 
 
 def _members(data: bytes, tags: Collection[int]) -> Mapping[int, Cursor]:
-    """Read the members that are there, of those with the `tags`, in ascending order."""
+    """Read the members, by tag; raises MalformedError unless their tags are among `tags` and ascend."""
     outer = Cursor(data, _WHAT)
     members = Cursor(der.read_as(outer, der.SEQUENCE, _WHAT), _WHAT)
     outer.finish()
@@ -132,7 +132,7 @@ def _members(data: bytes, tags: Collection[int]) -> Mapping[int, Cursor]:
 
 
 def _listed(cursor: Cursor, item: Callable[[Cursor], _T]) -> tuple[_T, ...]:
-    """Read a list of at least one item, which nothing may follow."""
+    """Read a list of at least one item, with nothing behind it; raises MalformedError."""
     items = Cursor(der.read_as(cursor, der.SEQUENCE, _WHAT), _WHAT)
     cursor.finish()
     found: list[_T] = []

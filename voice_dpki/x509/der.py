@@ -42,7 +42,7 @@ def read(cursor: Cursor) -> tuple[int, bytes]:
 
 
 def read_as(cursor: Cursor, tag: int, what: str) -> bytes:
-    """Read one value that must have `tag`, and return its content."""
+    """Return the content of the next value; raises MalformedError that names `what` unless it has `tag`."""
     found, content = read(cursor)
     if found != tag:
         raise MalformedError(f"{what}: tag {tag:#04x} expected, {found:#04x} found")
@@ -50,7 +50,7 @@ def read_as(cursor: Cursor, tag: int, what: str) -> bytes:
 
 
 def unsigned(content: bytes) -> int:
-    """Interpret the content of an INTEGER that must be non-negative and minimally encoded (X.690 §8.3)."""
+    """Read an INTEGER's content; raises MalformedError unless it is non-negative and minimal (X.690 §8.3)."""
     if not content or content[0] & 0x80:
         raise MalformedError("DER: a non-negative INTEGER is expected")
     if len(content) > 1 and content[0] == 0 and not content[1] & 0x80:

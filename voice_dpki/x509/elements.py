@@ -1,7 +1,7 @@
-"""Which network elements a certificate names: a SIP URI without a user is that of a server (RFC 5922 §7.1).
+"""Network elements that a certificate names: a SIP URI without a user is that of a server (RFC 5922 §7.1).
 
-A telephone's certificate names users alone. One that names an element as well is that element's, which answers for
-these users, such as a gateway: encryption to its key ends there.
+A telephone's certificate names users alone. One that also names an element belongs to that element, such as a
+gateway, which answers for these users: data encrypted to its key are decrypted there.
 """
 
 from voice_dpki.names import ascii_lower

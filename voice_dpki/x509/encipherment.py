@@ -24,7 +24,7 @@ _PADDINGS: dict[str, AsymmetricPadding] = {
 
 
 class DecryptionError(PeerError):
-    """What was received was not encrypted to our key by this algorithm. Nobody must learn more about the reason."""
+    """The data were not encrypted to our key by this algorithm. The peer must not learn more about the reason."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class LocalDecrypter:
         return spki(self.private_key.public_key())
 
     def decrypt(self, algorithm: str, data: bytes) -> bytes:
-        """Decrypt `data`; raises DecryptionError, or for RSA1_5 may return random bytes instead."""
+        """Decrypt `data`; raises DecryptionError, or for RSA1_5 can return random bytes instead."""
         try:
             return self.private_key.decrypt(data, _PADDINGS[algorithm])
         except ValueError:

@@ -1,4 +1,4 @@
-"""Who holds a telephone number, among many operators: found by bisection, for calls ask it."""
+"""The holder of a telephone number among many operators, found by bisection, since calls need it."""
 
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ class NumberHolders:
         self._ranges = {digits: sorted(found) for digits, found in by_length.items()}
 
     def holder_of(self, number: Tn) -> str:
-        """Return the organisation that is allotted a number, "" if none of them is."""
+        """Return the organisation that is allotted a number, "" if none is."""
         ranges = self._ranges.get(len(number), [])
         if not ranges or not (number.isascii() and number.isdigit()):
             return ""

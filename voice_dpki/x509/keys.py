@@ -52,10 +52,10 @@ class KeyKindError(PeerError):
 
 
 class KeyUnavailableError(LocalError):
-    """A private key that is elsewhere cannot be used now; it may come back.
+    """A private key in a device cannot be used now; it may come back.
 
-    `told` is for anybody who asks: it says what fails, and names no file, token or key. The message goes on with
-    `detail`, for log and terminal.
+    `told` can be shown to anyone: it says what fails, and names no file, token or key. The message adds `detail`,
+    for log and terminal.
     """
 
     def __init__(self, told: str, detail: str = "") -> None:
@@ -68,11 +68,11 @@ class PinRefusedError(KeyUnavailableError, HarmfulAgainError):
 
 
 class KeyElsewhere(ABC):
-    """What marks a key of `cryptography` that a device holds: using it waits, and it cannot be exported."""
+    """Marks a key of `cryptography` that a device holds: its use waits for the device; it cannot be exported."""
 
     @abstractmethod
     def fault(self) -> str:
-        """Return, for anybody who asks, why the key cannot be used now; empty if it can, as far as is known."""
+        """Return why the key cannot be used now, in words for anyone; empty if no fault is known."""
 
     @abstractmethod
     def probe(self) -> None:
@@ -80,7 +80,7 @@ class KeyElsewhere(ABC):
 
     @abstractmethod
     def fail(self, why: KeyUnavailableError) -> None:
-        """Note that the key cannot be used, for instance as the device does not answer, until it is used again."""
+        """Record that the key cannot be used, for instance since its device is silent, until it is used again."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,9 @@ def is_elsewhere(signer: Signer) -> bool:
 
 
 def fault_of(signer: Signer) -> str:
-    """Return, for anybody who asks, why a signer's key cannot be used now.
+    """Return why a signer's key cannot be used now, in words for anyone.
 
-    Empty if it can, and for every key in this process.
+    Empty if no fault is known, and for every key in this process.
     """
     key = signer.private_key if isinstance(signer, LocalSigner) else None
     return key.fault() if isinstance(key, KeyElsewhere) else ""
@@ -225,7 +225,7 @@ def _dss(signature: bytes) -> bytes:
 
 @lru_cache(maxsize=256)
 def _load(public_key_der: bytes) -> tuple[PublicKey, str]:
-    """Return a public key and its algorithm; both are asked for with each signature."""
+    """Return a public key and its algorithm, cached since each signature needs both; raises KeyKindError."""
     try:
         key = load_der_public_key(public_key_der)
     except (ValueError, UnsupportedAlgorithm):

@@ -1,7 +1,7 @@
-"""Certificates of signers outside the federation, by the chain to a certificate authority on an operator's list.
+"""Certificates of signers outside the federation, by their chain to a certificate authority on an operator's list.
 
-The ledger knows nothing of these signers. SHAKEN trusts a certificate whose chain ends at an authority that a
-policy administrator lists (ATIS-1000074 §5.3.1, ATIS-1000080 §6). What members of the ledger hold is never theirs.
+These signers are not on the ledger. SHAKEN trusts a certificate whose chain ends at an authority that a
+policy administrator lists (ATIS-1000074 §5.3.1, ATIS-1000080 §6). They cannot claim what the ledger's members hold.
 """
 
 import math
@@ -34,7 +34,7 @@ from voice_dpki.x509.revocation import Revocable, revocable_of
 from voice_dpki.x509.tnauthlist import TnAuthList
 
 MAX_CHAIN: Final = 6
-"""Certificates behind one URL: the signer's, its authority's, and some that an operator puts there besides."""
+"""Certificates at one URL: the signer's, its authority's, and others that an operator adds."""
 MAX_CHAIN_BYTES: Final = 2 * MAX_CHAIN * MAX_CERTIFICATE_BYTES
 """PEM takes 4/3 of DER, and has lines of text between."""
 MAX_INTERMEDIATES: Final = 3
@@ -72,7 +72,7 @@ class ListedError(PeerError):
 
 
 def read_chain(data: bytes) -> Chain:
-    """Read what is behind the URL of a signer's certificate: PEM, the signer's first, or its DER alone.
+    """Read the content at a signer's certificate URL: PEM, the signer's certificate first, or its DER alone.
 
     Raises MalformedError.
     """
@@ -97,11 +97,11 @@ class ListedCertificate:
     """The name of the authority on the list."""
     not_before_s: int
     not_after_s: int
-    """From when until when every certificate of the chain is valid."""
+    """The end of the period, from `not_before_s` on, in which every certificate of the chain is valid."""
     above: tuple[TnAuthList, ...] = ()
     """The lists of numbers and codes of the authorities in the chain that have one (RFC 8226 §5)."""
     revocable: tuple[Revocable, ...] = ()
-    """What a revocation list may name: all certificates of the chain but that of the authority on the list."""
+    """The certificates that a revocation list can name: the chain without the authority on the list."""
 
     @property
     def organization(self) -> str:
@@ -120,10 +120,9 @@ class ListedCertificate:
     def check_number(self, number: Tn, whose: str) -> None:
         """Check that the certificate has authority over `number`; raises CertificateRefused that names `whose`.
 
-        A service provider code stands for an operator that answers for its calls, and names no numbers: SHAKEN has
-        no table of them. It is taken for numbers in international form alone, so that no other way to write a
-        member's number escapes `Federation`. Where a certificate of the chain lists numbers alone, it must cover
-        the number.
+        A service provider code stands for an operator that answers for its calls: SHAKEN has no table of its
+        numbers. A code covers only numbers in international form, so that no other spelling of a member's number
+        escapes `Federation`. A certificate of the chain that lists numbers alone must cover the number.
         """
         listed = self.profile.tn_auth_list
         if listed is None:
@@ -200,15 +199,15 @@ _OF_SIGNERS: Final = (
     .may_be_present(x509.BasicConstraints, _EITHER, _is_no_authority)
     .may_be_present(x509.KeyUsage, _EITHER, _may_sign)
 )
-"""What else a path needs, the library checks: signatures, validity, names, cA, path lengths, critical extensions.
+"""The library checks the rest of a path: signatures, validity, names, cA, path lengths, critical extensions.
 
-The rules of the Web's PKI for extensions are left out: SHAKEN's certificates have no alternative names, and many of
+The Web PKI's rules for extensions are left out: SHAKEN's certificates have no alternative names, and many of
 those in use lack key identifiers or serial numbers of the size that ATIS-1000080 §6.4.1 wants.
 """
 
 
 def _why_not(chain: Chain, moment: datetime) -> str:
-    """Say why there is no path, as far as that can be told without the library's own words."""
+    """Say why there is no path, in our own words rather than the library's."""
     if any(moment > each.not_valid_after_utc for each in chain):
         return "the signer's certificate has expired, or an authority's in its chain"
     if any(moment < each.not_valid_before_utc for each in chain):
@@ -250,10 +249,10 @@ def _name_of(certificate: x509.Certificate) -> str:
 
 
 class Federation:
-    """What all members of the ledger hold together, to be claimed by nobody else."""
+    """The names, codes and numbers of all members of the ledger, which nobody else can claim."""
 
     def __init__(self, allotments: Mapping[str, Allotment]) -> None:
-        """Take what each organisation holds; the ledger lets no two members hold the same number."""
+        """`allotments` are by organisation; the ledger lets no two members hold the same number."""
         self._organizations = frozenset(allotments)
         self._codes = frozenset(code for each in allotments.values() for code in each.spcs)
         self._holders = NumberHolders(allotments)
@@ -263,7 +262,7 @@ class Federation:
         return bool(self._holders.holder_of(number))
 
     def check_apart(self, certificate: ListedCertificate) -> None:
-        """Check that a signer is no member by its name or a code; raises ListedError."""
+        """Check that neither a signer's name nor its codes are a member's; raises ListedError."""
         listed = certificate.profile.tn_auth_list
         codes: Iterable[str] = () if listed is None else listed.spcs
         if certificate.organization in self._organizations or not self._codes.isdisjoint(codes):
@@ -272,7 +271,7 @@ class Federation:
             )
 
     def check_foreign(self, number: Tn, whose: str) -> None:
-        """Check that no member holds a number that a signer outside claims; raises ListedError that names it."""
+        """Check that no member holds a number that an outside signer claims; raises ListedError with `whose`."""
         if self.holds_number(number):
             raise ListedError(
                 Refusal.MEMBER,

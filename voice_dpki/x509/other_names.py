@@ -1,4 +1,4 @@
-"""Names in a certificate that the project does not use: it only tells which kinds of them are there."""
+"""Names in a certificate that the project does not use; only their kinds are reported."""
 
 from collections.abc import Iterator, Mapping
 
@@ -35,7 +35,7 @@ def other_names(subject: x509.Name, extensions: Mapping[ObjectIdentifier, x509.E
     """Yield the kinds of names in a certificate that are neither organisation, common name, URI nor DNS name.
 
     They are "ip-address", "email", "directory", "other", "registered-id", "issuer" (alternative names of the
-    issuer) and "subject" (an attribute of the subject that may name somebody, or is no printable text).
+    issuer) and "subject" (an attribute of the subject that can name somebody, or is no printable text).
     """
     names = extensions.get(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
     if isinstance(names, x509.SubjectAlternativeName):
@@ -48,7 +48,7 @@ def other_names(subject: x509.Name, extensions: Mapping[ObjectIdentifier, x509.E
 
 
 def _is_plain(attribute: x509.NameAttribute[str | bytes]) -> bool:
-    """Return whether an attribute of a subject is a printable text, and names nobody but by the fields above."""
+    """Tell whether a subject's attribute is in `_PLAIN_ATTRIBUTES`, and is printable and not too long."""
     value = attribute.value
     if attribute.oid not in _PLAIN_ATTRIBUTES or not isinstance(value, str):
         return False

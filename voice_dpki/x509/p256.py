@@ -1,8 +1,8 @@
-"""ECDSA on P-256 with SHA-256 ("ES256"), as fast as it can be had: for those who sign and verify calls.
+"""ECDSA on P-256 with SHA-256 ("ES256") by the fastest installed implementation, to sign and verify calls.
 
-With the package `awscrt` (an extra, "fast"), AWS-LC computes. It takes about three quarters of the time of OpenSSL,
-which `voice_dpki.x509.keys` uses, and which does it here too where `awscrt` is not installed. Ledger nodes do not
-use this module: all of them must find the same, so all of them have one implementation (docs/adr/0036).
+With the package `awscrt` (the extra "fast"), that is AWS-LC, which takes about three quarters of OpenSSL's time;
+otherwise it is OpenSSL, which `voice_dpki.x509.keys` uses. Ledger nodes do not use this module: all of them must
+reach the same result, so all of them have one implementation (docs/adr/0036).
 """
 
 import hashlib
@@ -22,7 +22,7 @@ except ImportError:
 
 HAS_AWS_LC: Final = EC is not None
 MAX_KEYS: Final = 4096
-"""Public keys that are kept ready; one takes about a kilobyte."""
+"""Public keys that are cached; one takes about a kilobyte."""
 
 _SIZE: Final = 32
 """Octets of a coordinate, and of each half of a signature."""
@@ -57,14 +57,14 @@ class AwsLcSigner:
 
 
 def fastest(signer: Signer) -> Signer:
-    """Return the same key with the fastest implementation that is installed; any other key as it is."""
+    """Return the same key with the fastest installed implementation; any other key unchanged."""
     if HAS_AWS_LC and isinstance(signer, LocalSigner) and signer.algorithm == "ES256" and not is_elsewhere(signer):
         return AwsLcSigner(signer)
     return signer
 
 
 def verify_es256(public_key_der: bytes, data: bytes, signature: bytes) -> None:
-    """Do what `voice_dpki.x509.keys.verify_signature` does for "ES256", with the fastest implementation.
+    """Verify an ES256 signature as `voice_dpki.x509.keys.verify_signature` does, by the fastest implementation.
 
     Raises SignatureError if it does not verify, and KeyKindError if the key is not one for ES256.
     """

@@ -1,9 +1,9 @@
-"""Names of organisations and subjects, prepared for comparison, so that two that look alike are one name or none.
+"""Names of organisations and subjects, prepared so that two names that look alike are equal or refused.
 
-RFC 4518 says how names of a directory are compared: characters that show nothing are left out, NFKC makes one of
-the ways to write a letter, white space counts once, and case does not count. All tables are those of Unicode 3.2,
-which the RFC prescribes and `unicodedata.ucd_3_2_0` has in every version of Python. UTS 39 (§5.2, "Highly
-Restrictive") says which scripts may stand together in one name; the table of scripts stands here, from Unicode 14.
+RFC 4518 says how names of a directory are compared: invisible characters are removed, NFKC unifies the spellings of
+a letter, repeated spaces count once, and case is ignored. Its tables are those of Unicode 3.2, which the RFC
+prescribes and `unicodedata.ucd_3_2_0` has in every version of Python. UTS 39 (§5.2, "Highly Restrictive") says
+which scripts one name may mix; the table of scripts below is from Unicode 14.
 
 docs/spec/state.md#names-of-organisations specifies it.
 """
@@ -20,10 +20,10 @@ _normalize = unicodedata.ucd_3_2_0.normalize
 _category = unicodedata.ucd_3_2_0.category
 
 _NOTHING = re.compile("[\u00ad\u034f\u1806\u180b-\u180d\ufe00-\ufe0f\ufffc]")
-"""What RFC 4518 §2.2 maps to nothing, as far as it is printable by Unicode 3.2."""
+"""Characters that RFC 4518 §2.2 maps to nothing, and that are printable by Unicode 3.2."""
 
 _BLANK = re.compile("[\u115f\u1160\u17b4\u17b5\u2800\ufffd]")
-"""Letters and symbols that show nothing, though RFC 4518 keeps them, and the replacement character (§2.4)."""
+"""Invisible letters and symbols that RFC 4518 keeps, and the replacement character (§2.4)."""
 
 _SPACES = re.compile("  +")
 
@@ -33,10 +33,10 @@ class ScriptsError(MalformedError):
 
 
 def written(text: str) -> str:
-    """Return a name as it is to be written: prepared by RFC 4518, except for its case.
+    """Return a name in its normal spelling: prepared by RFC 4518, except that its case is kept.
 
-    Raises MalformedError for what no name may hold: a character that Unicode 3.2 does not have or that is not
-    printable, one that shows nothing, and a combining one at the beginning.
+    Raises MalformedError for a character that no name may hold: one that Unicode 3.2 does not have or that is not
+    printable, an invisible one of `_BLANK`, or a combining one at the beginning; and for a name that is empty then.
     """
     if not is_printable(text):
         raise MalformedError("a name holds a character that is not printable by Unicode 3.2")
@@ -49,14 +49,14 @@ def written(text: str) -> str:
 
 
 def prepared(text: str) -> str:
-    """Return what two spellings of one name have in common: `written`, and in lower case; raises MalformedError."""
+    """Return the form by which spellings of a name are compared: `written`, case folded; raises MalformedError."""
     folded = "".join(map(_folded, _normalize("NFKC", "".join(map(_folded, written(text))))))
     return _normalize("NFKC", folded)
 
 
 @lru_cache(2048)
 def look(text: str) -> str:
-    """Return what names have in common that look alike: `prepared`, with Latin letters for those that look so.
+    """Return the form that look-alike names share: `prepared`, with look-alike letters replaced by Latin ones.
 
     Raises MalformedError. Source: UTS 39 §4, for the letters of Cyrillic and Greek alone.
     """
@@ -65,7 +65,7 @@ def look(text: str) -> str:
 
 @lru_cache(4096)
 def check_written(text: str) -> None:
-    """Check that a name is written as `written` has it and in scripts that go together.
+    """Check that a name is as `written` returns it, in scripts that one name may mix.
 
     Raises MalformedError, and ScriptsError if only the scripts are wrong.
     """
@@ -77,7 +77,7 @@ def check_written(text: str) -> None:
 
 
 def _folded(character: str) -> str:
-    """Fold case by table B.2 of RFC 3454, which knows the letters of Unicode 3.2 alone."""
+    """Fold case by table B.2 of RFC 3454; keep a character that would fold to one not in Unicode 3.2."""
     folded = stringprep.map_table_b2(character)
     return folded if all(_category(each) != "Cn" for each in folded) else character
 
@@ -137,8 +137,8 @@ Yiii a000-a4c6
 """
 """Scripts (ISO 15924) and their characters, from Scripts.txt and ScriptExtensions.txt of Unicode 14.
 
-Only characters are told apart that Unicode 3.2 has and NFKC leaves as they are; a range may run over others. One
-that several scripts use, such as a digit or a mark of Indian scripts, has none. © 1991-2021 Unicode, Inc., by the
+The table holds for characters that Unicode 3.2 has and NFKC does not change; a range may run over others. One that
+several scripts use, such as a digit or a mark of Indian scripts, has no script. © 1991-2021 Unicode, Inc., by the
 Unicode License.
 """
 

@@ -98,7 +98,7 @@ class CertificateProfile:
     claim_constraints: tuple[tuple[str, bytes], ...] = ()
     """The extensions that limit what a PASSporT may say, as OID and value (RFC 8226 §8, RFC 9118).
 
-    They are not read here, since only one that signs calls needs them.
+    They are not parsed here, since only certificates that sign calls need them.
     """
     other_names: tuple[str, ...] = ()
     """Kinds of names that it has beyond the fields above: the keys of `ledger.certificate_names.OTHER_KINDS`."""
@@ -124,7 +124,7 @@ class CertificateProfile:
 
 
 def digest_of(data: bytes) -> CertDigest:
-    """Compute H(CERT), the name of a certificate everywhere on the ledger, from its DER."""
+    """Compute H(CERT), the SHA-256 of a certificate's DER, by which the ledger names the certificate."""
     return CertDigest(hashlib.sha256(data).digest())
 
 
@@ -152,9 +152,10 @@ def read_profile(data: bytes) -> CertificateProfile:
 
 
 def read_issued(data: bytes) -> CertificateProfile:
-    """Parse one DER certificate that somebody else signed, whose chain is for others to judge.
+    """Parse one DER certificate that an authority issued; neither its signature nor its chain is verified here.
 
-    Raises ProfileError as `read_profile` does, but not with "self-signed", "signature" and "critical-extension".
+    Raises ProfileError as `read_profile` does, except "self-signed", "signature", "critical-extension" and
+    "key-usage".
     """
     with library_errors():
         certificate = _load(data)

@@ -1,4 +1,4 @@
-"""Public keys of every kind that operators hand to one another, in one form: PEM (RFC 7468 §13).
+"""Public keys of every kind that operators exchange, in one form: PEM (RFC 7468 §13).
 
 Signers' and endorsing keys are those of `voice_dpki.x509.keys`; validators and nodes have Ed25519 keys (RFC 8410).
 """

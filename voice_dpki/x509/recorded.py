@@ -1,8 +1,8 @@
-"""Recorded certificates: what the ledger says of one, and the one judgement whether it may be trusted for a use.
+"""Recorded certificates: the ledger's record of one, and the judgement whether it is trusted for a use.
 
 `judge` runs numbered rules, one function each, that say for which uses they apply. It returns a TrustedCertificate
-or raises CertificateRefused, so code that forgets to judge has no certificate to use. What else a relying party
-must know, for instance whether the certificate covers a caller's number, the TrustedCertificate tells.
+or raises CertificateRefused, so code that forgets to judge has no certificate to use. The TrustedCertificate
+answers a relying party's further questions, for instance whether the certificate covers a caller's number.
 
 The organisation that recorded a certificate is a member of the ledger. Domains and numbers may have moved from it
 to another member since. So a certificate that claims more than its organisation holds now is not trusted.
@@ -36,7 +36,7 @@ class CertStatus(StrEnum):
 
 
 class Use(StrEnum):
-    """What a certificate is to be trusted for."""
+    """A use for which a certificate is to be trusted."""
 
     SIGN_CALLS = "sign calls"
     """Its key signs PASSporTs (RFC 8226)."""
@@ -112,7 +112,7 @@ class CertificateRefused(PeerError):
         super().__init__(self.about("the certificate"))
 
     def about(self, certificate: str) -> str:
-        """Return the sentence about a certificate by another name, for instance "the signer's certificate"."""
+        """Return the message with another name for the certificate, for instance "the signer's certificate"."""
         return _SENTENCES[self.code].format(it=certificate, detail=self._detail)
 
 
@@ -122,7 +122,7 @@ class RecordedCertificate:
 
     digest: CertDigest
     status: CertStatus
-    """The status when the ledger was asked; `status_at` says what has become of it."""
+    """The status when the ledger was asked; `status_at` gives that of a later time."""
     height: int = 0
     """Height of the header that proves all this."""
     organization: str = ""
@@ -130,16 +130,16 @@ class RecordedCertificate:
     not_before_s: int = 0
     not_after_s: int = 0
     allotment: Allotment | None = None
-    """What the organisation holds now; None if it is no member of the ledger any more."""
+    """The organisation's allotment when the ledger was asked; None if it is no member of the ledger any more."""
     der: bytes | None = None
     """The certificate itself, if it was asked for."""
     admitted_height: int = 0
-    """The block that admitted the organisation; 0 for one of the genesis."""
+    """Height of the block that admitted the organisation; 0 for one of the genesis."""
     _trusted: "dict[Use, TrustedCertificate]" = field(init=False, compare=False, repr=False, default_factory=dict)
-    """What `judge` has found by the rules on which time has no influence, so that a signer's calls need it once."""
+    """Cached results of `judge`, by use, from the rules that do not depend on time: one run serves many calls."""
 
     def status_at(self, now_s: float) -> CertStatus:
-        """Return the status at `now_s`, which time alone may have changed since the ledger was asked."""
+        """Return the status at `now_s`: the ledger's answer, changed only by the time that has passed."""
         if self.status in _LASTING:
             return self.status
         if now_s > self.not_after_s:
@@ -154,7 +154,7 @@ _LASTING = frozenset({CertStatus.UNKNOWN, CertStatus.REVOKED, CertStatus.EXPIRED
 
 @dataclass(frozen=True, slots=True)
 class TrustedCertificate:
-    """A certificate that `judge` found trustworthy for `use`, and what its organisation holds."""
+    """A certificate that `judge` found trustworthy for `use`, and its organisation's allotment."""
 
     use: Use
     profile: CertificateProfile
@@ -180,9 +180,9 @@ class TrustedCertificate:
         return listed is not None and bool(listed.spcs) and number in self.allotment.singles
 
     def _check_holds(self, number: Tn, whose: str, *, named: bool) -> None:
-        """Check that the organisation still holds a number, for a range in the certificate does not tell.
+        """Check that the organisation still holds a number, which a range in the certificate does not show.
 
-        A certificate that names the number itself is revoked when the number goes to another.
+        A certificate that names the number itself is revoked when the number goes to another member.
         """
         if not named and not self.allotment.is_settled(number):
             raise CertificateRefused(Distrust.NOT_ASKED, whose)
@@ -211,7 +211,7 @@ class TrustedCertificate:
         if number is not None and not self.allotment.holds_number(number):
             raise CertificateRefused(Distrust.URI_NUMBER)
         if self.allotment.by_number and number != UriClaim.of(uri).number:
-            raise CertificateRefused(Distrust.URI_NUMBER)  # not revoked when the number goes: nodes did not see it
+            raise CertificateRefused(Distrust.URI_NUMBER)  # nodes do not compare it, so they never revoke for it
 
 
 def check_claims(profile: CertificateProfile, read_claims: Callable[[], Mapping[str, Json]]) -> None:
@@ -249,7 +249,7 @@ def judge(
 def _judged(
     profile: CertificateProfile, recorded: RecordedCertificate, use: Use, allotment: Allotment
 ) -> TrustedCertificate:
-    """Judge a certificate of good standing by the rules on which time has no influence."""
+    """Judge a certificate of good standing by the rules that do not depend on time."""
     case = _Case(use, profile, recorded.organization, allotment)
     for rule in RULES:
         if use in rule.uses:
@@ -266,7 +266,7 @@ def profile_of(der: bytes) -> CertificateProfile:
 
 
 def check_standing(recorded: RecordedCertificate, now_s: float) -> Allotment:
-    """Check the rules that need no certificate, and return what its organisation holds; raises CertificateRefused.
+    """Check the rules that need no certificate, and return the allotment; raises CertificateRefused.
 
     Rule 1: it is recorded. Rule 2: the organisation that recorded it is still a member. Rule 3: it is valid now.
     """
@@ -283,8 +283,8 @@ def check_standing(recorded: RecordedCertificate, now_s: float) -> Allotment:
 def judge_again(recorded: RecordedCertificate, claims: Claims, now_s: float) -> None:
     """Judge what may have changed about a certificate that `judge` trusted before; raises CertificateRefused.
 
-    These are rules 1 to 3, and 10 to 12, for what its organisation holds. They need no more of the certificate than
-    its `claims`, so whoever waits for changes need not keep it.
+    It checks rules 1 to 3 and 10 to 12. They need only the certificate's `claims`, so a caller that waits for
+    changes need not keep the certificate.
     """
     allotment = check_standing(recorded, now_s)
     for rule in HELD:
@@ -310,10 +310,10 @@ def check_fitness(profile: CertificateProfile, use: Use) -> None:
 
 
 def check_usable(recorded: RecordedCertificate, use: Use, now_s: float) -> CertificateProfile:
-    """Check what needs no comparison with what its organisation holds, and return the certificate.
+    """Check the rules that do not compare the certificate with its organisation, and return its profile.
 
-    These are rules 1 to 4, and 6 to 9, for those who must know whose signature it is before they ask the ledger for
-    more. Raises CertificateRefused. It replaces no judgement.
+    It checks rules 1 to 4 and 6 to 9, for a caller that must verify a signature before it asks the ledger for more.
+    Raises CertificateRefused. It does not replace `judge`.
     """
     check_standing(recorded, now_s)
     profile = _given(recorded)
@@ -322,7 +322,7 @@ def check_usable(recorded: RecordedCertificate, use: Use, now_s: float) -> Certi
 
 
 class _Claiming(Protocol):
-    """What the rules about allotments look at."""
+    """The input of the rules about allotments."""
 
     @property
     def claims(self) -> Claims: ...
@@ -332,14 +332,14 @@ class _Claiming(Protocol):
 
 
 class _Claim(NamedTuple):
-    """What a certificate claims, without the certificate, and what its organisation holds."""
+    """A certificate's claims, without the certificate, and its organisation's allotment."""
 
     claims: Claims
     allotment: Allotment
 
 
 class _Case(NamedTuple):
-    """What a rule looks at."""
+    """The input of a rule."""
 
     use: Use
     profile: CertificateProfile
@@ -360,7 +360,7 @@ class Rule(NamedTuple):
 
 
 class HeldRule(NamedTuple):
-    """One that compares what the certificate claims with what its organisation holds."""
+    """A rule that compares the certificate's claims with its organisation's allotment."""
 
     number: int
     check: Callable[[_Claiming], None]
@@ -375,7 +375,7 @@ def _given(recorded: RecordedCertificate) -> CertificateProfile:
 
 
 def _check_subject(case: _Case) -> None:
-    """Rule 5: the subject's organisation is the one that recorded it. An anonymous subject is nobody's to trust."""
+    """Rule 5: the subject's organisation is the one that recorded it. An anonymous subject is not trusted."""
     if case.profile.organization != case.organization:
         raise CertificateRefused(Distrust.SUBJECT)
 
@@ -405,7 +405,7 @@ def _check_key_usage(case: _Case) -> None:
 
 
 def _check_constraints(case: _Case) -> None:
-    """Rule 8: what the certificate says of claims can be enforced (RFC 8226 §8, RFC 9118 §3, §6)."""
+    """Rule 8: the claim constraints can be read, and so enforced (RFC 8226 §8, RFC 9118 §3, §6)."""
     try:
         constraints_in(case.profile.claim_constraints)
     except MalformedError as error:
@@ -445,14 +445,14 @@ FITNESS = (
     Rule(8, _check_constraints, _CALLS),
     Rule(9, _check_has_numbers, _CALLS),
 )
-"""The rules that hold whatever the ledger says."""
+"""The rules that need the certificate alone."""
 
 HELD = (
     HeldRule(10, _check_numbers, _RELYING),
     HeldRule(11, _check_domains, _RELYING),
     HeldRule(12, _check_uri_numbers, _RELYING),
 )
-"""The rules that hold only as long as the organisation keeps what the certificate claims."""
+"""The rules whose result can change with the organisation's allotment."""
 
 RULES: "tuple[Rule | HeldRule, ...]" = (
     Rule(5, _check_subject, _RELYING),
@@ -462,4 +462,4 @@ RULES: "tuple[Rule | HeldRule, ...]" = (
 """The rules about a certificate of good standing, in their order."""
 
 _read_profile = lru_cache(maxsize=4096)(read_profile)
-"""A cache, for there are few signers and many calls: each certificate is parsed once."""
+"""Cached, because few signers sign many calls."""

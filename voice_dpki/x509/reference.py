@@ -1,7 +1,7 @@
-"""How a URL names a certificate: its last path element is H(CERT), by which to ask the ledger.
+"""How a URL names a certificate: its last path element is H(CERT), by which the ledger is asked.
 
-The URL itself is never fetched: whoever wrote it would choose a host that we talk to, and what stands behind it may
-change. The ledger gives the certificate and says whether it is trusted.
+Such a URL is never fetched: its author would choose a host to which we connect, and its content can change. The
+ledger provides the certificate and decides whether it is trusted.
 """
 
 import re

@@ -19,9 +19,9 @@ from voice_dpki.names import ascii_lower
 from voice_dpki.x509.profile import ProfileError, library_errors
 
 MAX_LIST_BYTES: Final = 1 << 20
-"""Of one list: some 25,000 entries."""
+"""Bytes of one list, enough for some 25,000 entries."""
 MAX_SIGNERS: Final = 64
-"""Keys under which one list was tried."""
+"""Keys for which the verification of one list is cached."""
 CLOCKS_APART_S: Final = 300
 """How far the clock of a list's issuer may be ahead of ours."""
 
@@ -30,14 +30,14 @@ _ENTRY_EXTENSIONS: Final = (x509.CertificateIssuer, x509.CRLReason, x509.Invalid
 _LIST_EXTENSIONS: Final = (x509.IssuingDistributionPoint, x509.AuthorityKeyIdentifier, x509.CRLNumber)
 
 FoldedName = tuple[tuple[str, str], ...]
-"""A distinguished name without the difference of case and white space (RFC 5280 §7.1), nor of order.
+"""A distinguished name, folded so that case, white space (RFC 5280 §7.1) and the order of attributes do not count.
 
-Certificates of SHAKEN name the issuer of their list in another order than it does itself.
+SHAKEN's certificates name the issuer of their list in another order than the list itself does.
 """
 
 
 class ListNotTrustedError(MalformedError):
-    """Nobody who may sign it has signed a list."""
+    """A list is not the one that a certificate names, or no admitted signer has signed it."""
 
 
 class OlderListError(MalformedError):
@@ -46,7 +46,7 @@ class OlderListError(MalformedError):
 
 @dataclass(frozen=True, slots=True)
 class ListSigner:
-    """Who may have signed a list: what a certificate says of that, read once."""
+    """A possible signer of a list: the fields of its certificate that decide about that, read once."""
 
     name: FoldedName
     may_sign: bool
@@ -72,29 +72,29 @@ class ListSigner:
 
 
 class ListName(NamedTuple):
-    """Which list a certificate names: where it is, and who may sign it."""
+    """The list that a certificate names: its URL, its issuer and the issuer's key."""
 
     url: str
     issuer: FoldedName
     key_der: bytes
-    """The authority's key; empty for a list that another than the authority issues."""
+    """The authority's key; empty for a list that the authority does not issue itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Revocable:
-    """A certificate of a verified path, and which list would name it."""
+    """A certificate of a verified path, and the list that would name it."""
 
     serial: int
     authority: ListSigner
-    """Whoever issued it."""
+    """Its issuer."""
     url: str = ""
-    """Where the list is; "" if the certificate does not say."""
+    """URL of the list; "" if the certificate names none."""
     list_issuer: FoldedName | None = None
-    """Who issues the list, if not the authority itself (cRLIssuer)."""
+    """Issuer of the list, None if the certificate names none (cRLIssuer): then it is the authority."""
 
     @property
     def list_name(self) -> ListName:
-        """The list that would name it. What one authority's certificates name is never another's list."""
+        """The list that would name it. Lists that two authorities issue themselves are never the same."""
         authority = self.authority
         if self.list_issuer in (None, authority.name):
             return ListName(self.url, authority.name, authority.key_der)
@@ -102,7 +102,7 @@ class Revocable:
 
 
 def revocable_of(path: Sequence[x509.Certificate]) -> tuple[Revocable, ...]:
-    """Return what can be revoked of a verified path: all but the authority at its end. Raises ProfileError."""
+    """Return the certificates of a verified path that a list can revoke: all but the last. Raises ProfileError."""
     with library_errors():
         return tuple(_revocable(each, by) for each, by in pairwise(path))
 
@@ -113,7 +113,7 @@ def _revocable(certificate: x509.Certificate, issuer: x509.Certificate) -> Revoc
         if isinstance(extension.value, x509.CRLDistributionPoints):
             for point in extension.value:
                 url = next((_urls(point.full_name)), "")
-                if url and point.reasons is None:  # a list of some reasons alone says too little
+                if url and point.reasons is None:  # a list for some reasons alone is not enough
                     named = _directory(point.crl_issuer)
                     by = None if named is None else _folded(named)
                     return Revocable(certificate.serial_number, authority, url, by)
@@ -136,12 +136,12 @@ class RevocationList:
     is_indirect: bool
     """Whether it names certificates of several authorities."""
     urls: frozenset[str]
-    """Where it says that it is; empty if it does not."""
+    """URLs that it gives for itself; empty if it gives none."""
     this_update_s: float
     next_update_s: float
-    """From then on it is outdated."""
+    """From this time on it is outdated."""
     number: int | None
-    """Its place among the issuer's lists (cRLNumber, RFC 5280 §5.2.3); None if it does not say."""
+    """Its number among the issuer's lists (cRLNumber, RFC 5280 §5.2.3); None without one."""
     _crl: x509.CertificateRevocationList
     _revoked: frozenset[tuple[FoldedName, int]]
     _tried: dict[bytes, bool] = field(default_factory=dict)
@@ -149,7 +149,7 @@ class RevocationList:
 
     @classmethod
     def parse(cls, data: bytes) -> "RevocationList":
-        """Read a list in DER or PEM; raises MalformedError, also for one that tells of some certificates alone."""
+        """Read a list in DER or PEM; raises MalformedError, also for one that covers some certificates alone."""
         if len(data) > MAX_LIST_BYTES:
             raise MalformedError(f"it has more than {MAX_LIST_BYTES} bytes")
         try:
@@ -164,13 +164,13 @@ class RevocationList:
         return (revocable.authority.name, revocable.serial) in self._revoked
 
     def is_current(self, now_s: float) -> bool:
-        """Tell whether it is in force."""
+        """Tell whether it is in force at `now_s`; its thisUpdate may lie CLOCKS_APART_S ahead."""
         return self.this_update_s - CLOCKS_APART_S <= now_s < self.next_update_s
 
     def check_not_older(self, kept: "RevocationList") -> None:
         """Check that a list is not older than one of the same issuer that is kept; raises OlderListError.
 
-        Their numbers decide where both have one, and for the same number or none, thisUpdate.
+        Their numbers decide if both have one and they differ; otherwise thisUpdate decides.
         """
         if self.number is None or kept.number is None or self.number == kept.number:
             is_older = self.this_update_s < kept.this_update_s
@@ -251,7 +251,7 @@ def _place(crl: x509.CertificateRevocationList) -> x509.IssuingDistributionPoint
 
 
 def _entries(crl: x509.CertificateRevocationList, *, is_indirect: bool) -> Iterator[tuple[FoldedName, int]]:
-    """Give authority and serial number of each entry. One without an authority has that of the entry before it."""
+    """Yield authority and serial number of each entry; one that names no authority has that of the one before."""
     authority = _folded(crl.issuer)
     for entry in crl:
         for extension in entry.extensions:

@@ -118,7 +118,7 @@ class TnAuthList:
         return self.is_within(ranges, spcs) and all(any(entry.covers(tn) for entry in ranges) for tn in self.tns)
 
     def is_within(self, ranges: Sequence[TnRange], spcs: Sequence[str]) -> bool:
-        """Tell the same of codes and ranges alone, without the single numbers."""
+        """Tell what `inside` does for codes and ranges, without the single numbers."""
         allotted = _merge(_interval(entry) for entry in ranges)
         return set(self.spcs) <= set(spcs) and all(_inside(_interval(entry), allotted) for entry in self.ranges)
 
