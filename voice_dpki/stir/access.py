@@ -149,7 +149,7 @@ def check_audience(access: Access, terms: Terms) -> None:
 
 
 def check_time(access: Access, terms: Terms, now_s: float) -> None:
-    """Step 3: the token was signed just now, and has not expired (RFC 7519 §4.1.4, §4.1.6)."""
+    """Step 3: the token is fresh and has not expired (RFC 7519 §4.1.4, §4.1.6)."""
     if abs(now_s - access.iat_s) > terms.freshness_s:
         raise AccessRefused("fresh", f"the access token's iat is not within {terms.freshness_s:g} s of this server")
     if access.exp_s is not None and not access.iat_s < access.exp_s > now_s:

@@ -77,7 +77,7 @@ class Explained:
     call: Call | None = None
 
     def run(self, name: str, work: Callable[[], _T]) -> _T | None:
-        """Run the step of that name and keep its result; returns what it read, None if it failed."""
+        """Run the step `name` and record its result; returns what it read, None if it failed."""
         try:
             read = work()
         except VerificationFailed as failure:

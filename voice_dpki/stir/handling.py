@@ -22,7 +22,7 @@ from voice_dpki.stir.verdict import REASON_TEXTS, Trust, Verdict, Verstat, overa
 TEXTS: Final = REASON_TEXTS | {428: "Use Identity Header", 603: "Decline", 607: "Unwanted", 608: "Rejected"}
 """Reason phrases of the statuses that rules may give (RFC 8224 §6.2.2, RFC 3261, RFC 8197, RFC 8688)."""
 UNPROVEN_STATUS: Final = 438
-"""The status of a call whose verdict has none, if a rule rejects it all the same."""
+"""The status of a call that a rule rejects although its verdict has no reason code."""
 EMERGENCY: Final = ("112", "911", "999", "110", "urn:service:sos*")
 """Default emergency numbers, for operators that configure none."""
 
@@ -51,7 +51,7 @@ class HandlingRule:
     peers: frozenset[str] = frozenset()
     trunks: frozenset[str] = frozenset()
     bypasses: frozenset[str] = frozenset()
-    """Operators whose token says that they could not sign the call."""
+    """Operators that could not sign the call (`Source.bypass`)."""
     signers: frozenset[str] = frozenset()
     """Organisations, as on the ledger, that recorded the certificate which the Identity names."""
     trusts: frozenset[Trust] = frozenset()

@@ -18,7 +18,7 @@ from voice_dpki.stir.verify import Vouched, check_signed, prove, remember, share
 from voice_dpki.x509.recorded import RecordedCertificate
 
 Found = Examined | VerificationFailed
-"""What the steps without the ledger made of one Identity."""
+"""The result of the steps without the ledger for one Identity."""
 Examine = Callable[[Call, str, Policy, float], Examined]
 Records = Mapping[CertDigest, Vouched | VerificationFailed]
 """What vouches for each signer, or why nothing does."""
@@ -105,7 +105,10 @@ def judging(
 
 
 def _check_way(place: int, onward: Mapping[int, Way], failures: Mapping[int, VerificationFailed]) -> None:
-    """Check that every diversion after a token has passed; raises VerificationFailed, for a replay as such."""
+    """Check that every diversion after a token has passed; raises VerificationFailed.
+
+    If a diversion has failed E21, that failure is raised as it is.
+    """
     if place not in onward:
         raise VerificationFailed(
             Step.DIVERSION, "a diversion of this call has not passed; its own verdict says why"

@@ -96,7 +96,7 @@ def sign_call(
 ) -> IdentityHeader:
     """Sign `request` in the full form (RFC 8224 §4.1.1), after the checks of RFC 8224 §4.1 and §6.1.
 
-    Raises SigningRefused where a check fails, and UnknownKindError for a kind that is not among `kinds`.
+    Raises SigningRefused if a check fails, and UnknownKindError for a kind that is not among `kinds`.
     """
     kind = kinds.of(request.ppt)
     claims: Claims = kind.compose(request)

@@ -19,7 +19,7 @@ class Act(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Treatment:
-    """What is done with one call, and why."""
+    """The treatment of one call, and the reasons for it."""
 
     act: Act
     rule: str = ""

@@ -111,7 +111,7 @@ def _check_settled(examined: Examined, vouched: Vouched, now_s: float) -> None:
 
 
 def trust_of(vouched: Vouched) -> Trust:
-    """Return what the trust in a signer stands on."""
+    """Return the basis of the trust in a signer."""
     return Trust.LIST if isinstance(vouched, OutsideSigner) else Trust.LEDGER
 
 
@@ -199,8 +199,8 @@ def _distrusted(refused: CertificateRefused) -> VerificationFailed:
 def _signature(passport: Passport, profile: CertificateProfile) -> None:
     """E18: the signature verifies over the bytes as received (RFC 8224 §6.2 step 5).
 
-    Those of the compact form were made of the call. An element on the path that rewrote To or Date makes it fail as
-    well (RFC 8224 §6.2.2), so its failure is no proof against the caller.
+    The bytes of the compact form were rebuilt from the call. An element on the path that rewrites To or Date makes
+    the step fail as well (RFC 8224 §6.2.2), so this failure is no proof against the caller.
     """
     try:
         verify_es256(profile.public_key_der, passport.signing_input, passport.signature)

@@ -11,7 +11,7 @@ from voice_dpki.names import CertDigest
 from voice_dpki.x509.profile import digest_of
 
 MAX_CHAIN = 8
-"""Certificates in x5c; the token's length bounds them further. Only the first one, the signer's, is looked at."""
+"""Certificates in x5c; the token's length bounds them further. Only the first one, the signer's, is read."""
 
 
 def digest_in_chain(x5c: Json) -> CertDigest:

@@ -80,7 +80,7 @@ class KeyElsewhere(ABC):
 
     @abstractmethod
     def fail(self, why: KeyUnavailableError) -> None:
-        """Record that the key cannot be used, for instance since its device is silent, until it is used again."""
+        """Record that the key cannot be used, for instance if its device is silent, until it is used again."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from voice_dpki.x509.tnauthlist import TnAuthList
 MAX_CHAIN: Final = 6
 """Certificates at one URL: the signer's, its authority's, and others that an operator adds."""
 MAX_CHAIN_BYTES: Final = 2 * MAX_CHAIN * MAX_CERTIFICATE_BYTES
-"""PEM takes 4/3 of DER, and has lines of text between."""
+"""Twice the size in DER: PEM takes 4/3 of it, and can have lines of text between."""
 MAX_INTERMEDIATES: Final = 3
 """Authorities between the signer's certificate and the one on the list; SHAKEN has one, delegation two."""
 MAX_AUTHORITIES: Final = 1000

@@ -103,7 +103,7 @@ class CertificateProfile:
     other_names: tuple[str, ...] = ()
     """Kinds of names that it has beyond the fields above: the keys of `ledger.certificate_names.OTHER_KINDS`."""
     possession: bytes | None = None
-    """The value of the extension by which an anonymous certificate says who may record it (`x509.possession`)."""
+    """The extension's value by which an anonymous certificate says who may record it (`x509.possession`)."""
 
     def valid_at(self, now_s: float) -> bool:
         """Tell whether `now_s` lies within the validity, both ends included (RFC 5280 §4.1.2.5)."""
@@ -196,8 +196,8 @@ def build_certificate(
 ) -> bytes:
     """Make a self-signed certificate of the profile for the key of `signer`; returns its DER.
 
-    The key may be used for signatures if the subject is named, and for key agreement and encipherment otherwise.
-    An anonymous one is recorded only with the `possession` that `x509.possession.possession_of` gives.
+    Its key usage is keyEncipherment for RSA or keyAgreement for P-256, and digitalSignature if the subject is
+    named. An anonymous one is recorded only with the `possession` that `x509.possession.possession_of` gives.
     Raises ProfileError if the result would break the profile.
     """
     subject = _subject(organization, common_name)

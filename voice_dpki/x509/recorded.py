@@ -49,7 +49,7 @@ class Use(StrEnum):
     AUTHENTICATE = "authenticate"
     """Its key authenticates a device or a gateway (RFC 7296 §2.15)."""
     ENDORSE = "endorse"
-    """Its key endorses the certificate that replaces it, whose claims the ledger judges by themselves.
+    """Its key endorses the certificate that replaces it, whose claims the ledger judges separately.
 
     Nodes judge this use when they execute a renewal, so the rules for it decide AppHash: they may change only at a
     height that all nodes agree on.
