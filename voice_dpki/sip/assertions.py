@@ -1,4 +1,4 @@
-"""What only a domain itself may say of a caller in a request (RFC 3325 §5, 3GPP TS 24.229)."""
+"""Assertions about a caller that only the domain itself may make in a request (RFC 3325 §5, 3GPP TS 24.229)."""
 
 import re
 from typing import Final
@@ -10,7 +10,7 @@ _ASSERTIONS: Final = ("P-Asserted-Identity", "P-Preferred-Identity")
 
 
 def remove_assertions(request: Request) -> None:
-    """Remove what the sender of `request` says of itself in the domain's place."""
+    """Remove the asserted and preferred identities and the verstat of From, which only the domain may set."""
     for name in _ASSERTIONS:
         request.headers.remove(name)
     value = request.headers["From"]

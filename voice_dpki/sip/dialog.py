@@ -95,7 +95,7 @@ class Dialog:
         return request
 
     def next_hop(self) -> Hop:
-        """Return where requests of this dialog go; raises MalformedError if that is not a numeric address."""
+        """Return the next hop of this dialog's requests; raises MalformedError if it is not a numeric address."""
         uri = parse_address(self.routes[0]).uri if self.routes else self.target
         hop = uri_hop(uri)
         if hop is None:
@@ -103,9 +103,9 @@ class Dialog:
         return hop
 
     def refresh(self, message: Request | Response) -> None:
-        """Take the remote target of a re-INVITE, or of the 2xx to one, if it names one (§12.2.1.2, §12.2.2).
+        """Set the remote target to the Contact, if any, of a re-INVITE or its 2xx (§12.2.1.2, §12.2.2).
 
-        Raises MalformedError, and leaves the target, if its Contact is not usable. The route set stays.
+        Raises MalformedError, and keeps the target, if the Contact is not usable. The route set does not change.
         """
         if not header_values(message, "Contact"):
             return

@@ -1,7 +1,7 @@
 """Digest authentication for SIP (RFC 7616, RFC 8760): SHA-256, and MD5 only for users of older telephones.
 
-The quality of protection is `auth`, which does not cover the body. A nonce is valid for a limited time, and each of
-its counts for one request.
+The quality of protection is `auth`, which does not cover the body. A nonce is valid for a limited time, and each
+nonce count for one request.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ class Challenge:
     algorithm: str
     opaque: str | None = None
     stale: bool = False
-    """Whether the last answer failed for its nonce, so that the same password should be retried with this one."""
+    """Whether only the last nonce was refused: the same password should be retried with this one."""
 
     @classmethod
     def parse(cls, text: str) -> "Challenge":
@@ -104,7 +104,7 @@ def digest_ha1(algorithm: str, username: str, realm: str, password: str) -> str:
 
 
 def choose_challenge(values: Iterable[str], *, realm: str | None = None, allow_md5: bool = False) -> Challenge:
-    """Return the topmost challenge that can be answered (RFC 8760 §2.4), only for `realm` if that is given.
+    """Return the topmost challenge that can be answered (RFC 8760 §2.4), of those for `realm` if it is given.
 
     Raises MalformedError if there is none.
     """
@@ -154,10 +154,10 @@ _NOBODY: Final = Secret(password="")  # makes checking an unknown user take as l
 class Authenticator:
     """Challenges requests for one realm and checks the credentials that answer.
 
-    `lookup` gives the secret of a username. A nonce carries its time and an HMAC under a key of this object, so
-    that none need be stored before it is used; the counts of at most `max_nonces` used ones are remembered, and
-    every nonce issued before a forgotten one counts as stale, so that forgetting never makes a replay good. The key
-    must not outlive the counts, nor the clock that nonces carry: after a restart all nonces of before are stale.
+    `lookup` returns the secret of a username, or None. A nonce carries its time of issue and an HMAC under a key of
+    this object, so it is stored only once it is used. The counts of at most `max_nonces` used nonces are kept. When
+    the oldest is removed, it and all nonces issued before it become stale, so a replay is never accepted. The key
+    must not outlive the counts or the clock of the nonces: a restart makes all earlier nonces stale.
     """
 
     def __init__(

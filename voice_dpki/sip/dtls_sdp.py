@@ -1,4 +1,4 @@
-"""What SDP says of DTLS-SRTP and ICE: `a=fingerprint`, `a=setup`, `a=ice-ufrag` (RFC 8122, 8842, 8839)."""
+"""SDP attributes of DTLS-SRTP and ICE: `a=fingerprint`, `a=setup`, `a=ice-ufrag` (RFC 8122, 8842, 8839)."""
 
 import re
 from collections.abc import Sequence
@@ -14,14 +14,17 @@ DTLS_PROTOCOLS: Final = ("UDP/TLS/RTP/SAVPF", "UDP/TLS/RTP/SAVP")
 
 MAX_FINGERPRINTS: Final = 8
 HASH_BYTES: Final = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
-"""Hashes of fingerprints that count; SHA-1 and MD5 do not, as two certificates could have one (RFC 8122 §5)."""
+"""Accepted hashes of fingerprints, and the bytes of a digest.
+
+SHA-1 and MD5 are not accepted, because two certificates could have the same digest (RFC 8122 §5).
+"""
 
 _FINGERPRINT = re.compile(r"(?a)(?P<hash>[A-Za-z0-9-]{1,32}) +(?P<value>[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){1,127})")
 _ICE = re.compile(r"(?a)[A-Za-z0-9+/]{4,256}")
 
 
 class Setup(StrEnum):
-    """Who begins the DTLS handshake: the active side (RFC 8842 §5.2)."""
+    """Role in the DTLS handshake, which the active side begins (RFC 8842 §5.2)."""
 
     ACTIVE = "active"
     PASSIVE = "passive"
@@ -37,7 +40,7 @@ class Fingerprint:
 
     @classmethod
     def parse(cls, value: str) -> "Fingerprint | None":
-        """Read the text behind "fingerprint:"; None for a hash that does not count. Raises MalformedError."""
+        """Parse the text after "fingerprint:"; None for a hash that is not accepted. Raises MalformedError."""
         found = _FINGERPRINT.fullmatch(value.strip())
         if found is None:
             raise MalformedError("a fingerprint is not HASH and pairs of hexadecimal digits (RFC 8122 §5)")
@@ -49,13 +52,13 @@ class Fingerprint:
         return cls(name, digest)
 
     def serialize(self) -> str:
-        """Return the text behind "fingerprint:"."""
+        """Return the text after "fingerprint:"."""
         return f"{self.hash_name} {self.digest.hex(':').upper()}"
 
 
 @dataclass(frozen=True, slots=True)
 class DtlsDescription:
-    """What one side's SDP says of its DTLS and ICE."""
+    """The DTLS and ICE parameters in one side's SDP."""
 
     fingerprints: tuple[Fingerprint, ...]
     """At least one; the certificate must match all."""

@@ -7,14 +7,14 @@ from sipmessage import Response
 from voice_dpki.sip.events import TransactionKey
 
 MAX_BRANCHES: Final = 5
-"""Telephones of one user that ring at once; a registrar here keeps no more contacts."""
+"""Most telephones of one user that ring at once; the registrar keeps no more contacts than this."""
 
 _ASKS_FOR_MORE: Final = (401, 407, 415, 420, 484)
-"""Preferred in their class: the caller can do something about them (§16.7 step 6)."""
+"""Statuses preferred within their class, because the caller can react to them (§16.7 step 6)."""
 
 
 class Branches:
-    """The branches of one INVITE, and the best final response so far that is no 2xx."""
+    """The branches of one INVITE, and the best final response so far other than 2xx."""
 
     def __init__(self) -> None:
         self.waiting: list[TransactionKey] = []
@@ -27,16 +27,16 @@ class Branches:
         self.waiting.append(branch)
 
     def win(self, branch: TransactionKey) -> list[TransactionKey]:
-        """Take a 2xx, which the proxy passes on at once; return the branches to cancel."""
+        """Record a 2xx, which the proxy passes on at once; return the branches to cancel."""
         self._is_won = True
         self._close(branch)
         return list(self.waiting)
 
     def lose(self, branch: TransactionKey, response: Response) -> tuple[Response | None, list[TransactionKey]]:
-        """Take another final response.
+        """Record a final response other than 2xx.
 
-        Returns the best one, once no branch waits any more and none has won, and the branches to cancel: after a
-        6xx nobody else is to be asked (step 5).
+        Returns the best such response if no branch is waiting and none has won, else None; and the branches to
+        cancel, which are all the others after a 6xx (step 5).
         """
         self._close(branch)
         if self._best is None or _rank(response) < _rank(self._best):
@@ -50,6 +50,6 @@ class Branches:
 
 
 def _rank(response: Response) -> tuple[int, int]:
-    """Return how good a final response is, the best first: 6xx, else the lowest class (step 6)."""
+    """Return the sort key of a final response; the best has the lowest: 6xx, then the lowest class (step 6)."""
     status_class = 0 if response.code >= 600 else response.code // 100
     return status_class, response.code not in _ASKS_FOR_MORE

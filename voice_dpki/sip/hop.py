@@ -11,7 +11,7 @@ from voice_dpki.errors import MalformedError
 from voice_dpki.sip.hosts import bare_host, host_text, is_ipv6
 
 TRANSPORTS: Final = ("udp", "tcp", "tls")
-"""In order: the source address of the first is the easiest to forge."""
+"""Ordered by how hard the source address is to forge, the easiest first."""
 SIP_PORT: Final = 5060
 SIPS_PORT: Final = 5061
 MAX_QUOTES: Final = 32
@@ -54,9 +54,9 @@ class Hop:
         return self.transport != "udp"
 
     def is_from(self, peer: "Hop") -> bool:
-        """Whether what came from here can be of `peer`: the same host, over a transport no easier to forge.
+        """Whether a message from this hop can be from `peer`: the same host, over a transport no easier to forge.
 
-        Anybody can write a UDP source address, few can have a TCP connection from one, and TLS proves a name.
+        Anyone can forge a UDP source address, few can open a TCP connection from one, and TLS proves a name.
         """
         rank = TRANSPORTS.index
         return self.host == peer.host and rank(self.transport) >= rank(peer.transport)

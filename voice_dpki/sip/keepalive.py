@@ -14,9 +14,9 @@ from voice_dpki.sip.hop import Hop
 from voice_dpki.sip.stun import TRANSACTION_BYTES, binding_request, read_binding_answer
 
 SENDINGS: Final = 7
-"""How often a request is sent before its server is taken for dead (RFC 5389 §7.2.1, Rc)."""
+"""Number of transmissions of a request before its server counts as dead (RFC 5389 §7.2.1, Rc)."""
 _LAST_WAIT: Final = 16
-"""How many RTOs to wait for an answer after the last sending (RFC 5389 §7.2.1, Rm)."""
+"""Wait for an answer after the last transmission, in RTOs (RFC 5389 §7.2.1, Rm)."""
 _LEAST_OF_FLOW_TIMER: Final = 0.8
 """Shortest wait between keep-alives, as a part of Flow-Timer, which is the longest (RFC 5626 §4.4)."""
 
@@ -36,8 +36,8 @@ class KeepAliveTimes:
 class KeepAlive:
     """The keep-alives of the flow to `hop`, from `start` to `stop` or failure.
 
-    Some proxies have no STUN. Silence therefore counts as failure only if the server has ever answered, and an
-    error only if it has answered since `start`.
+    Some proxies do not support STUN. A timeout therefore counts as failure only if the server has ever answered,
+    and an error only if the server has answered since `start`.
     """
 
     def __init__(self, hop: Hop, times: KeepAliveTimes, random: Random) -> None:
@@ -104,7 +104,7 @@ class KeepAlive:
         self._wait(now_s)
 
     def _refused(self, why: str, now_s: float) -> None:
-        """Take an error for a failure if the flow has worked; before that, registering again would not help."""
+        """Treat an error as a failure if the flow has worked; before that, registering again would not help."""
         self._transaction = None
         if self._mapped is not None:
             self._fail(why)

@@ -1,4 +1,4 @@
-"""Which media sections one key management message keys, by the levels of RFC 4567 §3.1.
+"""The media sections that one key management message keys, by its level in the SDP (RFC 4567 §3.1).
 
 A message in a media section keys that section. One at the session level keys all others that are in use and
 protected: the first two of its crypto sessions belong to the first of these sections, the next two to the second
@@ -9,7 +9,7 @@ from voice_dpki.errors import MalformedError
 from voice_dpki.sip.sdp import KEY_MGMT, SECURE_PROTOCOLS, Media, SessionDescription
 
 _SECTION = "m="
-"""Begins what is told of a section."""
+"""Prefix of a signed value that names its section."""
 
 
 def keyed_with(described: SessionDescription, at: int) -> tuple[int, ...]:
@@ -30,9 +30,9 @@ def key_mgmt_of(described: SessionDescription, at: int) -> tuple[str, ...]:
 def signed_key_mgmt(described: SessionDescription) -> tuple[str, ...]:
     """Return the key management of a description as a caller's operator signs it (docs/key-mgmt-claim.md).
 
-    Each value of several sections is told with the section that it keys, and so is a section without any: what is
-    keyed cannot be moved, added, taken away or unprotected. A description with one section has its values alone.
-    Raises MalformedError for a value that reads like such a section, for it could stand in for one.
+    If there are several sections, each section's value is prefixed with its section, and a section without a value
+    is listed, too. So a value cannot be moved, added or removed, nor a section unprotected. With one section, the
+    values have no prefix. Raises MalformedError for a value that begins like a prefix: it could pass for one.
     """
     if any(value.startswith(_SECTION) for value in described.key_mgmt):
         raise MalformedError("a value of a=key-mgmt begins with no protocol, but like a media section")
@@ -43,9 +43,9 @@ def signed_key_mgmt(described: SessionDescription) -> tuple[str, ...]:
 
 
 def _told(section: Media) -> tuple[str, ...]:
-    """Return "m=video RTP/SAVP mikey AQ..." for each value of a section, or that without a value if it has none.
+    """Return "m=video RTP/SAVP mikey AQ..." for each value of a section, or only the prefix if it has no value.
 
-    Ports are left out, which may be rewritten, but for that of a section that is refused: "m=video 0 RTP/SAVP".
+    Ports may be rewritten, so they are left out, except port 0 of a refused section: "m=video 0 RTP/SAVP".
     """
     begins = f"{_SECTION}{section.kind} {'' if section.port else '0 '}{section.protocol}"
     return tuple(f"{begins} {value}" for value in section.attributes(KEY_MGMT)) or (begins,)

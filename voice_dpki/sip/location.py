@@ -30,7 +30,7 @@ _ANY_FLOW: Final = 0
 
 
 class IntervalTooBriefError(PeerError):
-    """A registration for less than the registrar's shortest time: answered with 423 and Min-Expires."""
+    """A registration for less than the registrar's shortest expiry time: answered with 423 and Min-Expires."""
 
 
 class OutOfOrderError(PeerError):

@@ -85,9 +85,9 @@ class Timers:
     t4_s: float = 5.0
     d_s: float = 32.0
     c_s: float = 185.0
-    """Timer C: an INVITE is cancelled after so long without a response; over three minutes (§16.6 step 11)."""
+    """Timer C: an INVITE is cancelled after this time without a response; over three minutes (§16.6 step 11)."""
     ring_s: float = 900.0
-    """How long an INVITE may go without a final response, however many provisional ones begin timer C anew."""
+    """Longest wait for the final response to an INVITE, however many provisional ones restart timer C."""
     answer_s: float = 300.0
     """A request that the transaction user has not answered in this time is ended, an INVITE with 500.
 
@@ -95,7 +95,7 @@ class Timers:
     """
     trying_after_s: float = 0.2
     flow_s: float = 5.0
-    """How long a request on a telephone's flow may go without any response: its NAT may have dropped the flow."""
+    """Timeout of a request on a telephone's flow without any response: its NAT may have dropped the flow."""
 
     @property
     def patience_s(self) -> float:

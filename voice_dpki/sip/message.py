@@ -321,8 +321,8 @@ def copy_response(response: Response) -> Response:
 class _CopiedHeaders(Headers):
     """A copy of header fields.
 
-    It reads the list in which `Headers` keeps them: by its methods each name would be looked for among all others
-    twice, and a proxy copies each message several times.
+    It reads the private list of `Headers`: its methods would search the whole list twice for each name, and a proxy
+    copies each message several times.
     """
 
     def __init__(self, source: Headers) -> None:
@@ -360,7 +360,7 @@ def default_phrase(status: int) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return `text` without control characters and bounded, so that text of another service cannot end the line."""
+    """Return `text` without control characters, so that foreign text cannot end a line; cut to MAX_LINE_BYTES."""
     return _CONTROL_TEXT.sub(" ", text)[:MAX_LINE_BYTES]
 
 

@@ -1,7 +1,7 @@
-"""Offers and answers of SDP for one audio stream, and others beside it (RFC 3264).
+"""SDP offers and answers for one audio stream and further streams beside it (RFC 3264).
 
-An offer has a section for each stream that the offerer wants. The answer has as many, in the same order: those that
-are not taken up are refused with port 0.
+An offer has a section for each stream that the offerer wants. The answer has as many sections, in the same order;
+those that are not taken up are refused with port 0.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,7 +15,7 @@ from voice_dpki.sip.sdp import KEY_MGMT, RTCP_MUX, Media, SessionDescription, sa
 def audio_to_take(offer: SessionDescription, protocols: Collection[str], encoding: str) -> int:
     """Return the index of the section to take up: the first audio with one of `protocols` and with `encoding`.
 
-    If there is none, it is the first audio, whose faults explain a refusal. Raises MalformedError without audio.
+    If none fits, this is the first audio, whose faults explain the refusal. Raises MalformedError without audio.
     """
     audio = [at for at, section in enumerate(offer.media) if section.kind == "audio" and section.port]
     if not audio:
@@ -31,7 +31,7 @@ def answer_to(
 ) -> SessionDescription:
     """Return the answer that takes up section `taken` of `offer` with the one section of `own`.
 
-    `further` are our sections for others of the offer, by their indices. The answer has the offer's protocols and
+    `further` maps indices of other offered sections to ours for them. The answer has the offer's protocols and
     time (RFC 3264 §6), multiplexes RTCP where the offer does (RFC 5761 §5.1.1), and has its key management at the
     level where the offer has it.
     """

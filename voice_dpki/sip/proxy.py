@@ -1,10 +1,10 @@
-"""The core of a stateful proxy (RFC 3261 §16, RFC 6026 §7.3): one request in, one request out, or one a telephone.
+"""The core of a stateful proxy (RFC 3261 §16, RFC 6026 §7.3): it forwards a request to one hop, or forks it.
 
-It checks and forwards what belongs to a dialog by itself; a request outside dialogs it hands to its owner as an
-`Arrival`, who answers it with `answer` or sends it on with `forward`, now or later. Its Record-Route carries a
-token over the Call-ID and the tag of the INVITE's sender, so that only calls that were let through once are let
-through again: it relays for nobody else. A request without a To tag is a new call, whatever its Route says. Where
-one side is a telephone that is reached on its flow, the value for that side carries the flow, too (RFC 5626 §5.1).
+It checks and forwards requests inside dialogs by itself. A request outside dialogs goes to the owner as an
+`Arrival`; the owner answers it with `answer` or sends it on with `forward` or `fork`, now or later. The
+Record-Route carries a token over the Call-ID and the tag of the INVITE's sender, so that the proxy relays only
+requests of calls that it has admitted. A request without a To tag is a new call, whatever its Route says. If a
+telephone is reached on its flow, the Record-Route value for its side carries the flow, too (RFC 5626 §5.1).
 """
 
 import hashlib
@@ -47,13 +47,13 @@ from voice_dpki.sip.uas import MAX_NAMED
 from voice_dpki.sip.via import parse_via
 
 ELSEWHERE: Final = 'SIP;cause=200;text="Call completed elsewhere"'
-"""Reason of the CANCEL for telephones that ring on when another one has answered (RFC 3326 §3.1)."""
+"""Reason of the CANCEL to telephones that still ring when another one has answered (RFC 3326 §3.1)."""
 
 MAX_FORWARDS: Final = 70
 MAX_MAX_FORWARDS: Final = 255
 
 STATELESS: Final = frozenset((400, 401, 403, 404, 405, 407, 416, 420, 428, 480, 481, 482, 483, 501))
-"""Answers that cost nothing to give again: no state is kept for them (RFC 3261 §16.11, §26.3.2.4)."""
+"""Statuses of answers that cost nothing to repeat, so that no state is kept (RFC 3261 §16.11, §26.3.2.4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """An UPDATE by a telephone that was called: the owner may change it and must pass it on with `pass_update`."""
+    """An UPDATE from a called telephone, which the owner may change and must pass on with `pass_update`."""
 
     key: TransactionKey
     invite: TransactionKey
@@ -113,13 +113,13 @@ class _Context:
     holds_answer: bool = False
     """Whether the owner passes each 2xx on itself."""
     hops: list[Hop] = field(default_factory=list)
-    """Where the request was sent to."""
+    """The hops to which the request was sent."""
     branches: Branches | None = None
-    """Those of a request that was sent to several telephones at once."""
+    """The branches of a forked request; None for any other."""
 
     @property
     def clients(self) -> list[TransactionKey]:
-        """The transactions by which the request was sent on, without those of branches that are over."""
+        """The client transactions of the request, without those of branches that are over."""
         if self.branches is not None:
             return list(self.branches.waiting)
         return [self.client] if self.client is not None else []
@@ -192,9 +192,9 @@ class ProxyCore:
     ) -> None:
         """Answer a request with a response of the proxy itself; do nothing if the request is over already.
 
-        No state is kept for an answer that can be given again: one of STATELESS, or 200 to OPTIONS, to a request
-        that was not forwarded and has no credentials that were accepted. Those would count as used when the request
-        came again.
+        No state is kept for an answer that can be repeated: one of STATELESS, or 200 to OPTIONS, to a request that
+        was not forwarded and whose credentials were not accepted. Accepted credentials would count as used in a
+        retransmission.
         """
         context = self._contexts.get(key)
         if context is None or context.request is None:
@@ -206,12 +206,12 @@ class ProxyCore:
         self._send(key, response, now_s, keep=keep)
 
     def pass_answer(self, answer: Answer, now_s: float) -> None:
-        """Send a 2xx that was held on its way back; do nothing if its INVITE is forgotten already."""
+        """Send a held 2xx on to the caller; do nothing if its INVITE is forgotten already."""
         if answer.key in self._contexts:
             self._send(answer.key, answer.response, now_s)
 
     def pass_update(self, update: Update, now_s: float) -> None:
-        """Send an UPDATE on that was held on its way."""
+        """Send a held UPDATE on to its target."""
         hop, fallback = update.target.hop, update.target.fallback
         self.forward(update.key, update.request, hop, now_s, fallback=fallback)
 
@@ -235,7 +235,7 @@ class ProxyCore:
         """Send `request`, a copy of an Arrival's, to `hop`; do nothing if it was cancelled or answered meanwhile.
 
         If `hop` is a flow that is gone, the request goes to `fallback`, if given. `back` is the flow of the
-        telephone that sent the request, if that is reached on one. If no response comes at all, `otherwise` is
+        telephone that sent the request, if it is reached on one. If no response comes at all, `otherwise` is
         called and must answer the request or forward it elsewhere; its argument tells whether the hop is known to
         be gone. With `holds_answer`, `handle` returns each 2xx to an INVITE as an Answer instead of sending it on.
         """
@@ -279,8 +279,8 @@ class ProxyCore:
     ) -> None:
         """Send an INVITE to several telephones at once, at most MAX_BRANCHES; otherwise as `forward`.
 
-        Each 2xx goes back, and the first one cancels the other branches (§16.7). Without any, the best of the other
-        final responses goes back once all have come.
+        Each 2xx goes back, and the first one cancels the other branches (§16.7). If there is none, the best final
+        response goes back once all branches have one.
         """
         context = self._contexts.get(key)
         if context is None or context.client is not None:
@@ -306,7 +306,7 @@ class ProxyCore:
         self.answer(key, 480, "Temporarily Unavailable: the next hop has no TLS", now_s, (warning,))
 
     def fail(self, key: TransactionKey, now_s: float) -> None:
-        """End the whole request of transaction `key` after an error of our own: its sender gets 500."""
+        """End the whole request of transaction `key` after an internal error: its sender gets 500."""
         key = self._servers.get(key, key)
         context = self._contexts.get(key)
         if context is not None:
@@ -367,7 +367,7 @@ class ProxyCore:
     def _held_for(self, event: RequestReceived) -> TransactionKey | None:
         """Return the open INVITE whose called side sends an UPDATE, if its answers are held.
 
-        Whoever knows the dialog could claim to be that side, so the UPDATE must come from where the INVITE went to.
+        Anyone who knows the dialog could claim to be that side, so the UPDATE must come from a hop of the INVITE.
         """
         if event.request.method != "UPDATE":
             return None
@@ -452,7 +452,7 @@ class ProxyCore:
         return None
 
     def _end(self, server: TransactionKey, client: TransactionKey, status: int, phrase: str, now_s: float) -> None:
-        """Answer a request whose only branch has failed; one of several is taken as if it had answered so."""
+        """Answer a request whose only branch has failed; in a forked one, this is the response of the branch."""
         context = self._contexts[server]
         if context.branches is None:
             self.answer(server, status, phrase, now_s)
@@ -462,7 +462,7 @@ class ProxyCore:
             self._lose(server, client, make_response(context.request, status, phrase, to_tag=tag), now_s)
 
     def _lose(self, server: TransactionKey, client: TransactionKey, response: Response, now_s: float) -> None:
-        """Take the final response of one of several branches that is no 2xx (§16.7 steps 5 and 6)."""
+        """Record a final response other than 2xx from a branch of a forked request (§16.7 steps 5 and 6)."""
         branches = self._contexts[server].branches
         assert branches is not None
         best, others = branches.lose(client, response)
@@ -495,7 +495,7 @@ class ProxyCore:
 
 
 def _sender_of(envelope: Envelope) -> tuple[str, str]:
-    """Return what names the sender of an INVITE in requests of the other side: Call-ID and tag."""
+    """Return Call-ID and From tag of an INVITE; the tag is the To tag in requests of the other side."""
     return envelope.call_id, envelope.from_tag
 
 

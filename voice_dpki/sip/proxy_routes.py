@@ -1,8 +1,8 @@
-"""The routes of a proxy: its values of Record-Route, which name a call and a flow, and their way back in Route.
+"""The routes of a proxy: its Record-Route values, which name a call and a flow, and the same values in Route.
 
-Each value carries a token over the Call-ID and the tag of the INVITE's sender, so that only calls that were let
-through once are let through again. Where one side is a telephone that is reached on its flow, the value for that
-side carries the flow, too (RFC 5626 §5.1).
+Each value carries a token over the Call-ID and the tag of the INVITE's sender, so that the proxy relays only
+requests of calls that it has admitted. If a telephone is reached on its flow, the value for its side carries the
+flow, too (RFC 5626 §5.1).
 """
 
 import hmac
@@ -37,7 +37,7 @@ class ProxyRoutes:
         self._own_names = frozenset(ascii_lower(name) for name in own_names)
 
     def records(self, envelope: Envelope, *sides: tuple[str, Hop | None]) -> list[str]:
-        """Return the Record-Route values for both sides of the proxy; one, where they are alike (RFC 5658).
+        """Return the Record-Route values for both sides of the proxy; one value if they are equal (RFC 5658).
 
         A side is its transport and, if a telephone is reached on its flow, the hop with that flow. Requests towards
         a side arrive with that side's value as the last of the proxy's own.
@@ -76,7 +76,7 @@ class ProxyRoutes:
         return any(hmac.compare_digest(token.encode(), each.encode()) for each in wanted)
 
     def next_hop(self, request: Request, flow: Hop | None) -> Target | None:
-        """Return where a request of a dialog goes, also the `flow` that its Route named; None if unknown."""
+        """Return the target of a request in a dialog, None if unknown; `flow` is the one that its Route named."""
         routes = header_values(request, "Route")
         named = uri_hop(parse_address(routes[0]).uri if routes else request.uri)
         if not routes and flow is not None:

@@ -1,4 +1,4 @@
-"""Calling sipmessage's parsers on what peers send."""
+"""Calls of sipmessage's parsers on text from peers."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,11 +9,11 @@ _Parsed = TypeVar("_Parsed")
 
 
 def read(parse: Callable[[str], _Parsed] | Callable[[bytes], _Parsed], value: str | bytes, what: str) -> _Parsed:
-    """Call a parser of sipmessage; raises MalformedError for whatever it raises on odd input.
+    """Call a parser of sipmessage; raises MalformedError for every error that it raises on malformed input.
 
     TypeError is one of them: a parameter named "self" breaks sipmessage's keyword arguments. Some of its errors are
-    one object, raised each time. Python adds a traceback to it at every raise, and each holds the frames with the
-    message in them. So the traceback is taken off, or malformed messages would stay in memory for ever.
+    single objects that are raised again and again. Each raise adds a traceback, whose frames hold the message. So
+    the traceback is removed here; otherwise malformed messages would stay in memory for ever.
     """
     try:
         return parse(value)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
-"""Answers of a redirect server (RFC 3261 §8.3) that gives the sender of an INVITE header fields for it.
+"""Answers of a redirect server (RFC 3261 §8.3) with header fields that the sender is to add to its INVITE.
 
-Networks have three dialects for that, told apart by the status of the answer:
+Networks use three dialects, distinguished by the status of the answer:
 
     302            the header fields are the answer's own, and Contact is the Request-URI
     403, 404, 503  the same without a Contact: the sender goes on to its next route with the header fields
@@ -21,17 +21,17 @@ EMBEDDED: Final = 300
 REDIRECT: Final = 302
 STATUSES: Final = (REDIRECT, 403, 404, 503, EMBEDDED)
 NOTHING_TO_ADD: Final = 404
-"""The answer of the dialect 302 where there is nothing to add: the sender goes on to its next route."""
+"""Status in the dialect 302 if there is nothing to add: the sender goes on to its next route."""
 
 Header = tuple[str, str]
 
 _UNRESERVED: Final = "-_.!~*'()"
-"""What a header field's value may hold in a URI besides letters and digits (RFC 3261 §25.1, `unreserved`)."""
+"""Characters besides letters and digits that need no escape in a URI (RFC 3261 §25.1, `unreserved`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one sender wants to be answered."""
+    """The form of answer that one sender expects."""
 
     status: int = REDIRECT
     """One of STATUSES."""
@@ -41,12 +41,12 @@ class Dialect:
 
 @dataclass(frozen=True, slots=True)
 class Additions:
-    """What the sender is to add to its INVITE."""
+    """The header fields that the sender is to add to its INVITE, or a refusal of the call."""
 
     headers: tuple[Header, ...] = ()
-    """The header fields that the dialect places."""
+    """Header fields whose place in the answer depends on the dialect."""
     beside: tuple[Header, ...] = ()
-    """Header fields that the answer has itself in every dialect."""
+    """Header fields of the answer itself in every dialect."""
     reasons: tuple[str, ...] = ()
     """Values of Reason (RFC 3326)."""
     refusal: tuple[int, str] | None = None

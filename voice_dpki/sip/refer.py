@@ -1,10 +1,10 @@
-"""What a transfer needs beside dialogs: Refer-To (RFC 3515), Replaces (RFC 3891), Referred-By (RFC 3892), sipfrag.
+"""Call transfer beside dialogs: Refer-To (RFC 3515), Replaces (RFC 3891), Referred-By (RFC 3892), sipfrag.
 
-A Refer-To with Replaces has it as a header of its URI, escaped (RFC 3261 §19.1.1):
+In a Refer-To, Replaces is an escaped header of the URI (RFC 3261 §19.1.1):
 
     Refer-To: <sip:+493023125002@a.example?Replaces=12%40host%3Bto-tag%3D7743%3Bfrom-tag%3D6472>
 
-A NOTIFY about it has the status line of the response that the new call got, as message/sipfrag (RFC 3420).
+The body of a NOTIFY is the status line of the response to the new call, as message/sipfrag (RFC 3420).
 """
 
 import re
@@ -24,7 +24,7 @@ REPLACES: Final = "replaces"
 """The option tag of RFC 3891."""
 
 MAX_FRAGMENT_BYTES: Final = 4_096
-"""Longest body of a NOTIFY that is read; the status line is all that is needed of it."""
+"""Longest body of a NOTIFY that is read; only its status line is used."""
 
 _WORD: Final = r"[A-Za-z0-9.!%*_+`'~()<>:\\\"/\[\]?{}-]{1,256}"
 _CALL_ID: Final = re.compile(rf"{_WORD}(@{_WORD})?\Z")
@@ -32,23 +32,23 @@ _TAG: Final = re.compile(r"[A-Za-z0-9.!%*_+`'~-]{1,256}\Z")
 _STATUS_LINE: Final = re.compile(rb"SIP/2\.0 ([1-6][0-9][0-9]) [^\r\n]{0,256}(\r\n|\Z)")
 _EVENT: Final = re.compile(r"refer[ \t]*(;.*)?\Z")
 _SHORT: Final = {"Refer-To": "r", "Referred-By": "b", "Event": "o"}
-"""Short forms (RFC 3515 §2.1, RFC 3892 §2.1, RFC 6665 §8.4), which are no other header fields."""
+"""Short forms of the header fields (RFC 3515 §2.1, RFC 3892 §2.1, RFC 6665 §8.4)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replaces:
-    """The dialog that a call is to take the place of, as the end sees it that gets this (RFC 3891 §6.1)."""
+    """The dialog that a call is to replace, as seen by the end that receives this (RFC 3891 §6.1)."""
 
     call_id: str
     to_tag: str
-    """That end's own tag."""
+    """The receiving end's own tag."""
     from_tag: str
     early_only: bool = False
     """Whether the dialog is to be replaced only while it is early."""
 
     @classmethod
     def parse(cls, value: str) -> "Replaces":
-        """Read a value; raises MalformedError."""
+        """Parse a value; raises MalformedError."""
         if len(value) > MAX_ADDRESS_CHARS:
             raise MalformedError(f"Replaces is longer than {MAX_ADDRESS_CHARS} characters")
         call_id, *fields = (field.strip(" \t") for field in value.split(";"))
@@ -60,14 +60,14 @@ class Replaces:
         return cls(call_id, *tags, "early-only" in given)
 
     def serialize(self) -> str:
-        """Write the value."""
+        """Return the value."""
         early = ";early-only" if self.early_only else ""
         return f"{self.call_id};to-tag={self.to_tag};from-tag={self.from_tag}{early}"
 
 
 @dataclass(frozen=True, slots=True)
 class ReferTo:
-    """Whom to call, and which of their calls to replace, if any."""
+    """The party to call, and the dialog to replace, if any."""
 
     target: str
     """A URI without headers."""
@@ -75,11 +75,11 @@ class ReferTo:
 
     @classmethod
     def parse(cls, value: str) -> "ReferTo":
-        """Read a value; raises MalformedError.
+        """Parse a value; raises MalformedError.
 
-        Nothing but a call can be asked for, and no header of the URI but Replaces: another one would have us write
-        header fields into our request that the other side chose (RFC 3261 §19.1.5). Require is left out, as we
-        require what we need.
+        It can only ask for a call, and the URI can only have the headers Replaces and Require: with any other, the
+        peer would choose header fields of our request (RFC 3261 §19.1.5). Require is ignored, because we require
+        what we need.
         """
         plain, headers = _without_headers(value)
         uri = parse_address(plain).uri
@@ -96,7 +96,7 @@ class ReferTo:
         return cls(str(parse_uri(bare)), None if replaces is None else Replaces.parse(replaces))
 
     def serialize(self) -> str:
-        """Write the value."""
+        """Return the value."""
         headers = f"?Replaces={quote(self.replaces.serialize(), safe='')}" if self.replaces else ""
         return f"<{self.target}{headers}>"
 
@@ -110,7 +110,7 @@ def refer_to(request: Request) -> ReferTo:
 
 
 def referred_by(request: Request) -> str | None:
-    """Return the URI of who has asked for a call (RFC 3892), which nobody vouches for; raises MalformedError."""
+    """Return the unverified URI of the party that asked for a call (RFC 3892), if any; raises MalformedError."""
     values = _values(request, "Referred-By")
     if len(values) > 1:
         raise MalformedError("more than one Referred-By (RFC 3892 §2.1)")
@@ -118,7 +118,7 @@ def referred_by(request: Request) -> str | None:
 
 
 def is_referred_by(request: Request, uri: str) -> bool:
-    """Return whether a request says that the party `uri` has asked for it; raises MalformedError."""
+    """Return whether the Referred-By of a request names the party `uri`; raises MalformedError."""
     referrer = referred_by(request)
     return referrer is not None and is_same_party(referrer, uri)
 
@@ -132,7 +132,7 @@ def replaces_in(request: Request) -> Replaces | None:
 
 
 def event_id(request: Request) -> int | None:
-    """Return the number of the REFER that a NOTIFY is about, which the first of a dialog may leave out (§2.4.6).
+    """Return the number of the REFER that a NOTIFY is about; None if it has none, as for a dialog's first (§2.4.6).
 
     Raises MalformedError for a NOTIFY of another event.
     """
@@ -149,12 +149,12 @@ def is_over(request: Request) -> bool:
 
 
 def fragment_of(status: int) -> bytes:
-    """Return the status line of a response, which a NOTIFY tells (RFC 3515 §2.4.5)."""
+    """Return the body of a NOTIFY, the status line of a response (RFC 3515 §2.4.5)."""
     return f"SIP/2.0 {status} {default_phrase(status)}\r\n".encode("ascii")
 
 
 def status_told(body: bytes) -> int:
-    """Return the status in what a NOTIFY tells; raises MalformedError. Header fields after it are not read."""
+    """Return the status in the body of a NOTIFY; raises MalformedError. Header fields after it are not read."""
     found = _STATUS_LINE.match(body) if len(body) <= MAX_FRAGMENT_BYTES else None
     if found is None:
         raise MalformedError(f"a NOTIFY without a status line within {MAX_FRAGMENT_BYTES} bytes (RFC 3515 §2.4.5)")
@@ -162,7 +162,7 @@ def status_told(body: bytes) -> int:
 
 
 def _without_headers(value: str) -> tuple[str, str]:
-    """Return an address whose URI has no headers, and those; raises MalformedError."""
+    """Split an address into one without the headers of its URI, and these headers; raises MalformedError."""
     if len(value) > MAX_ADDRESS_CHARS:
         raise MalformedError(f"an address is longer than {MAX_ADDRESS_CHARS} characters")
     found = re.match(r"([^<>]*<[^<>?]*)\?([^<>? ]*)(>.*)\Z", value)

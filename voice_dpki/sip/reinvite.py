@@ -1,4 +1,4 @@
-"""INVITEs within a dialog: when one may begin, and what becomes of two at once (RFC 3261 §14)."""
+"""INVITEs within a dialog: when one may begin, and how two that cross are resolved (RFC 3261 §14)."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -7,7 +7,7 @@ from voice_dpki.effects import Random
 from voice_dpki.sip.uas import RequestRefusedError
 
 MAX_RETRY_AFTER_S: Final = 10
-"""Longest wait that Retry-After asks for where an INVITE comes before the last one is answered (§14.2)."""
+"""Largest Retry-After for an INVITE that arrives before the previous one is answered (§14.2)."""
 
 _STEP_S: Final = 0.01
 _OWNER_STEPS: Final = (210, 400)
@@ -36,10 +36,10 @@ class InviteProgress:
         return not (self.sent or self.received or self.unacknowledged or self.updated)
 
     def check_received(self, random: Random) -> None:
-        """Refuse an INVITE that comes at the wrong time; raises RequestRefusedError.
+        """Refuse an INVITE that arrives at the wrong time; raises RequestRefusedError.
 
-        One that crosses ours, or an offer of ours without answer, gets 491. One that comes before the answer to the
-        last one gets 500 with a random Retry-After (§14.2).
+        An INVITE that crosses ours, or our unanswered offer, gets 491. One that arrives before the previous one is
+        answered gets 500 with a random Retry-After (§14.2).
         """
         if self.sent or self.offered:
             raise RequestRefusedError(491)
@@ -47,9 +47,9 @@ class InviteProgress:
             raise _too_early(random)
 
     def check_updated(self, random: Random, *, offers: bool, answered: bool) -> None:
-        """Refuse an UPDATE that comes at the wrong time (RFC 3311 §5.2); raises RequestRefusedError.
+        """Refuse an UPDATE that arrives at the wrong time (RFC 3311 §5.2); raises RequestRefusedError.
 
-        `offers` tells whether it holds an offer, `answered` whether all offers before have our answer.
+        `offers` tells whether it holds an offer, `answered` whether we have answered all earlier offers.
         """
         if offers and (self.sent or self.offered):
             raise RequestRefusedError(491)
@@ -58,15 +58,15 @@ class InviteProgress:
 
 
 def _too_early(random: Random) -> RequestRefusedError:
-    """Return the refusal of a request before the last one has its answer, with a random time to wait."""
+    """Return the refusal of a request that arrives before the previous one is answered, with a random wait."""
     wait_s = random.token(1)[0] % (MAX_RETRY_AFTER_S + 1)
     return RequestRefusedError(500, (("Retry-After", str(wait_s)),))
 
 
 def glare_wait_s(random: Random, *, owns_call_id: bool) -> float:
-    """Return the random time to wait after a 491 before the next try, in seconds (§14.1).
+    """Return the random time to wait after a 491 before the retry, in seconds (§14.1).
 
-    The two ends wait in ranges that do not meet, so that their next tries do not cross again.
+    The two ends take it from ranges that do not overlap, so that their retries do not cross again.
     """
     least, most = _OWNER_STEPS if owns_call_id else _OTHER_STEPS
     steps = least + int.from_bytes(random.token(2), "big") % (most - least + 1)

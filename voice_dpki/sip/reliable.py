@@ -1,4 +1,4 @@
-"""Provisional responses that PRACK acknowledges (RFC 3262): their numbers, and the order in which they count."""
+"""Provisional responses that PRACK acknowledges (RFC 3262): their numbers and their order."""
 
 import re
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ def read_number_of(response: Response) -> int:
 
 
 class Sent:
-    """The numbers of the reliable responses that one end sends to an INVITE: one waits for its PRACK at a time."""
+    """The numbers of the reliable responses that one end sends to an INVITE; one at a time is unacknowledged."""
 
     def __init__(self, sequence: int, random: Random) -> None:
         """`sequence` is the INVITE's CSeq number."""
@@ -75,13 +75,13 @@ class Sent:
         self._is_waiting = False
 
     def next(self) -> int:
-        """Return the number of the next response, one more than that of the last, which is acknowledged (§3)."""
+        """Return the number of the next response, one more than the last, which must be acknowledged (§3)."""
         assert not self._is_waiting
         self._number, self._is_waiting = self._number + 1, True
         return self._number
 
     def acknowledge(self, rack: Rack) -> bool:
-        """Return whether a PRACK acknowledges the response that waits for it; another one gets 481 (§3)."""
+        """Return whether a PRACK acknowledges the unacknowledged response; any other PRACK gets 481 (§3)."""
         if not self._is_waiting or rack != Rack(self._number, self._sequence, "INVITE"):
             return False
         self._is_waiting = False
@@ -97,7 +97,7 @@ class Received:
     def take(self, number: int) -> bool:
         """Return whether the response of this number is next: the first one, or one more than the last (§4).
 
-        A repetition, and one that came before its time, is neither acknowledged nor processed.
+        A retransmission, or a response ahead of its turn, is neither acknowledged nor processed.
         """
         if self._last is not None and number != self._last + 1:
             return False

@@ -12,7 +12,7 @@ from voice_dpki.sip.message import MAX_HEADER_FIELDS, MAX_LINE_BYTES, one_line
 from voice_dpki.sip.via import MAX_VIA_CHARS, stamp_via, way_back
 
 MAX_SALVAGE_BYTES: Final = 16_384
-"""How much of a message is read."""
+"""Most bytes of a message that are read."""
 MAX_REPEATED_CHARS: Final = 8_192
 """Most characters of the repeated header fields together; a request with more is not answered."""
 

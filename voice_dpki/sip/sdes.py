@@ -2,7 +2,7 @@
 
     a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj|2^20
 
-Whoever reads the SDP has the key, so an offer belongs on TLS alone. Each side sends under its own key.
+Anyone who reads the SDP has the key, so an offer must go over TLS only. Each side sends under its own key.
 """
 
 import base64
@@ -51,12 +51,12 @@ _WINDOW = re.compile(r"(?a)WSH=[0-9]{2,5}")
 
 
 class NotSupportedError(MalformedError):
-    """A crypto attribute that is well formed, but asks for what is not done here."""
+    """A crypto attribute that is well formed, but asks for something that is not supported here."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Crypto:
-    """One crypto attribute: `key` is master key and salt. Not shown by repr."""
+    """One crypto attribute; `key` is master key and master salt. repr shows none of it."""
 
     tag: int
     suite: CryptoSuite
@@ -64,10 +64,10 @@ class Crypto:
 
     @classmethod
     def parse(cls, value: str) -> "Crypto":
-        """Read the text behind "crypto:"; raises MalformedError.
+        """Parse the text after "crypto:"; raises MalformedError.
 
-        An unknown suite, several keys, an MKI and session parameters raise NotSupportedError; some of the latter
-        turn encryption off. The window size hint alone asks nothing. Lifetimes bind the side that sends.
+        An unknown suite, several keys, an MKI and session parameters raise NotSupportedError; some session
+        parameters turn encryption off. Ignored are the window size hint, and lifetimes, which bind the sender.
         """
         found = _VALUE.fullmatch(value.strip())
         if found is None:
@@ -80,7 +80,7 @@ class Crypto:
         return cls(int(found["tag"]), suite, _key(found["keys"], suite))
 
     def serialize(self) -> str:
-        """Return the text behind "crypto:"."""
+        """Return the text after "crypto:"."""
         return f"{self.tag} {self.suite} inline:{base64.b64encode(self.key).decode('ascii')}"
 
 
@@ -101,7 +101,7 @@ def crypto_to_take(values: Sequence[str], suites: Collection[CryptoSuite]) -> Cr
 def check_crypto_answer(offered: Sequence[Crypto], values: Sequence[str]) -> tuple[Crypto, Crypto]:
     """Return the offered attribute that an answer took up, and the answer's; raises MalformedError (§5.1.3).
 
-    The answer must have one attribute with tag and suite of an offered one. It may not have the offer's own key.
+    The answer must have one attribute, with tag and suite of an offered one, and a key other than the offer's.
     """
     if len(values) != 1:
         raise MalformedError(f"the answer has {len(values)} crypto attributes in place of one (RFC 4568 §5.1.2)")

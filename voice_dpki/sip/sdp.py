@@ -22,19 +22,19 @@ PLAIN: Final = "RTP/AVP"
 SECURE: Final = "RTP/SAVP"
 PLAIN_PROTOCOLS: Final = (PLAIN, "RTP/AVPF")
 SECURE_PROTOCOLS: Final = (SECURE, "RTP/SAVPF")
-"""The protocols with SRTP. Those with feedback (RFC 4585, RFC 5124) ask nothing of who sends none."""
+"""The protocols with SRTP. Those with feedback (RFC 4585, RFC 5124) require nothing of a side that sends none."""
 
 KEY_MGMT: Final = "key-mgmt"
 RTCP_MUX: Final = "rtcp-mux"
 """The attribute by which RTCP shares the port of RTP (RFC 5761 §5.1.1)."""
 USUAL_PTIME_MS: Final = 20
-"""Packets of audio that say nothing else are this long (RFC 3551 §4.2)."""
+"""Packet length of audio in milliseconds where SDP states none (RFC 3551 §4.2)."""
 
 _STATIC_PAYLOADS: Final = {0: "PCMU/8000", 3: "GSM/8000", 8: "PCMA/8000", 9: "G722/8000", 13: "CN/8000"}
 """Payload types that need no rtpmap (RFC 3551 table 4)."""
 
 _UNMAPPED: Final = ("CN/8000",)
-"""Encodings that we describe by their static payload type alone, as RFC 3389 §5.1 does: INVITEs stay short."""
+"""Encodings that we describe by their static payload type alone, as RFC 3389 §5.1 does, to keep INVITEs short."""
 
 
 class Direction(StrEnum):
@@ -63,7 +63,7 @@ class Direction(StrEnum):
         return cls.RECVONLY if receives else cls.INACTIVE
 
     def answered_by(self, wanted: "Direction") -> "Direction":
-        """Return how a side that has `wanted` that direction answers this one (RFC 3264 §6.1)."""
+        """Return the answer to this direction by a side that wants the direction `wanted` (RFC 3264 §6.1)."""
         return Direction.of(sends=wanted.sends and self.receives, receives=wanted.receives and self.sends)
 
     @property
@@ -207,7 +207,7 @@ class SessionDescription:
 
     @property
     def audio_control_address(self) -> tuple[str, int]:
-        """Address and port for the audio's RTCP: those of a=rtcp, the RTP port if multiplexed, else the port above.
+        """Address and port for the audio's RTCP: the RTP port if multiplexed, else a=rtcp, else the RTP port + 1.
 
         Raises MalformedError as `audio_address` does, and for an a=rtcp that is malformed (RFC 3605 §2.1).
         """
@@ -273,7 +273,7 @@ def audio_description(
     """Describe one audio stream at `address`:`port`; `key_mgmt` are its key management values ("mikey AQ...").
 
     With key management, the profile is RTP/SAVP, and the values are at the session level (RFC 4567 §3.1). `version`
-    counts the descriptions of one session (RFC 3264 §8). What is usual is left out: 20 ms, and both directions.
+    counts the descriptions of one session (RFC 3264 §8). The defaults are left out: 20 ms, and both directions.
     """
     kind = "IP6" if ":" in address else "IP4"
     lines = (
@@ -294,7 +294,7 @@ def audio_description(
 
 
 def same_encoding(one: str, other: str) -> bool:
-    """Return whether two rtpmap encodings of audio are the same, which may or may not say "/1" (RFC 8866 §6.6)."""
+    """Return whether two rtpmap encodings of audio are the same; their "/1" is optional (RFC 8866 §6.6)."""
     return one.lower().removesuffix("/1") == other.lower().removesuffix("/1")
 
 

@@ -19,7 +19,7 @@ KNOWN_S: Final = 3_600.0
 MAX_KNOWN: Final = 65_536
 """Most authenticated senders that are remembered; the one that authenticated longest ago is forgotten first."""
 MAX_STRANGERS: Final = 10_000
-"""Most strangers whose use is remembered; the one quiet for longest is forgotten first, and then counts as new."""
+"""Most strangers whose rate is tracked; the one quiet for longest is forgotten first, and then counts as new."""
 
 
 class Senders:
@@ -29,7 +29,7 @@ class Senders:
         self._configured = frozenset(source_of(host) for host in hosts)
         self._known_until_s: dict[str, float] = {}
         self._strangers: dict[str, Bucket] = {}
-        """The datagrams of each stranger, the one that was quiet for longest first."""
+        """The token bucket of each stranger, the one that was quiet for longest first."""
 
     def vouch(self, host: str, now_s: float) -> None:
         """Record that a user at `host` has authenticated."""

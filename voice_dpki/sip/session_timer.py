@@ -1,4 +1,4 @@
-"""Session timers (RFC 4028): one end refreshes the call, so that neither takes a call for living that is gone."""
+"""Session timers (RFC 4028): one end refreshes the call, so that both ends detect a call that is gone."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -13,11 +13,11 @@ Headers = tuple[tuple[str, str], ...]
 
 OPTION: Final = "timer"
 MIN_INTERVAL_S: Final = 90
-"""Least session interval of all (§5); a shorter one would have the ends send little else."""
+"""Smallest session interval allowed (§5); a shorter one would have the ends send little but refreshes."""
 
 _MAX_INTERVAL_S: Final = (1 << 31) - 1
 _SPARE_S: Final = 32.0
-"""How long before the session expires the end that does not refresh hangs up at most (§10)."""
+"""The end that does not refresh hangs up at most this long before the session expires (§10)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ class SessionTimer:
         return (*headers, ("Min-SE", str(self._least_s))) if self._least_s else headers
 
     def answer_headers(self, request: Request) -> Headers:
-        """Return the header fields of our 2xx to an INVITE that `check_interval` has passed, and take its interval.
+        """Return the header fields of our 2xx to an INVITE that `check_interval` accepted, and store its interval.
 
-        The end that has sent it refreshes if it can and has not chosen otherwise (§9, table 2).
+        The end that sent the INVITE refreshes if it supports timers and has not chosen otherwise (§9, table 2).
         """
         self._hear(request)
         asked = _session_expires(request)
@@ -76,9 +76,9 @@ class SessionTimer:
         return (*headers, ("Require", OPTION)) if can else headers
 
     def take_answer(self, response: Response) -> None:
-        """Take the interval of the 2xx to our INVITE; one that is malformed is none.
+        """Store the interval of the 2xx to our INVITE; a malformed one counts as none.
 
-        Where the other end does not know timers, our own wish has us refresh alone (§7.2).
+        If the other end does not support timers, we refresh alone, by the interval that we asked for (§7.2).
         """
         try:
             told = _session_expires(response)
@@ -107,7 +107,8 @@ class SessionTimer:
 def check_interval(request: Request) -> bool:
     """Return whether the interval that an INVITE asks for is long enough; if not, 422 is due (§9).
 
-    A sender that does not know timers did not choose it, and would not know what 422 means. Raises MalformedError.
+    A sender without support for timers did not choose the interval, and would not understand 422, so any interval
+    is accepted from it. Raises MalformedError.
     """
     asked = _session_expires(request)
     return asked is None or asked[0] >= MIN_INTERVAL_S or not _supports(request)

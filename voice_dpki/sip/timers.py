@@ -9,7 +9,7 @@ from voice_dpki.sip.events import TransactionKey
 from voice_dpki.sip.machines import Input
 
 _STALE: Final = 4_096
-"""How many entries of ended transactions may stay in the queue before they are removed."""
+"""Most entries of ended transactions in the queue, or half of it if that is more; then they are removed."""
 
 
 @dataclass(slots=True, eq=False)

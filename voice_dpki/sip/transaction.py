@@ -77,7 +77,7 @@ __all__ = [
 ]
 
 MAX_TRANSACTIONS: Final = 131_072
-"""Places of `shares.PLACE_BYTES`; a transaction takes one, and more while a longer message is kept."""
+"""Most places of `shares.PLACE_BYTES`; a transaction takes one, and more while it keeps a longer message."""
 RETRY_AFTER_S: Final = 5
 """Retry-After for a source that was refused because there was no room."""
 _SALT_BYTES: Final = 16
@@ -507,7 +507,7 @@ class TransactionLayer:
     ) -> None:
         if not transaction.cancelling:
             trying = message is not None and isinstance(message[0], Response) and message[0].code == 100
-            if not trying or Input.GIVE_UP not in transaction.timers:  # 100 does not start it again (§16.7 step 2)
+            if not trying or Input.GIVE_UP not in transaction.timers:  # 100 does not restart it (§16.7 step 2)
                 left_s = max(transaction.opened_s + self._timers.ring_s - now_s, 0.0)
                 self._arm(transaction, Input.GIVE_UP, min(self._timers.c_s, left_s), now_s)
         elif Input.TIMEOUT not in transaction.timers:

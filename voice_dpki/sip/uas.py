@@ -69,9 +69,9 @@ def check_session_interval(request: Request) -> None:
 
 
 def check_request(request: Request, methods: Collection[str], options: Collection[str] = ()) -> None:
-    """Check that a telephone can serve a request, of a URI that `parse_message` knows (§8.2.2.1).
+    """Check that a telephone can serve a request; `parse_message` has checked the scheme of its URI (§8.2.2.1).
 
-    `options` are the extensions that it supports beside those that all our telephones do.
+    `options` are the extensions that it supports besides those of all our telephones.
     """
     check_method(request, methods)
     acknowledged = (reliable.OPTION,) if request.method == "INVITE" else ()

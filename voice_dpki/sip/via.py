@@ -22,7 +22,7 @@ _PIECE = re.compile(r'(?:[^;"]|"(?:[^"\\]|\\.)*")+|[;"]')
 
 
 _RECEIVED = re.compile(r'(?ai);[ \t]*received[ \t]*=[^;,"]*')
-"""Removed before parsing, so that it need not be valid: IPv6 has brackets here or not (RFC 5118 §4.5)."""
+"""Removed before parsing, because its value need not be valid: IPv6 may lack brackets here (RFC 5118 §4.5)."""
 
 
 @dataclass(frozen=True, slots=True)

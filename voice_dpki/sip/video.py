@@ -1,4 +1,4 @@
-"""The section of a session description for video in VP8, beside that of the speech (RFC 7741 §6, RFC 4585 §4)."""
+"""The media section for VP8 video in a session description, beside the audio's (RFC 7741 §6, RFC 4585 §4)."""
 
 from collections.abc import Collection
 
@@ -11,7 +11,7 @@ PAYLOAD_TYPE = 100
 """The payload type that we give to VP8."""
 
 FEEDBACK = {True: "RTP/SAVPF", False: "RTP/AVPF"}
-"""Our protocol, with keys or in clear: with feedback, by which lost pictures are asked for."""
+"""Our protocol with keys (True) or in clear (False). Its feedback requests a new picture for a lost one."""
 
 
 def video_section(
@@ -30,7 +30,7 @@ def video_section(
 def video_to_take(offer: SessionDescription, audio: int, protocols: Collection[str], *, keyed: bool) -> int | None:
     """Return the index of the first video that can be taken up beside the `audio`; None if there is none.
 
-    With keys, it is one that the same message keys as the audio.
+    If `keyed`, the message that keys the audio must key the video, too.
     """
     with_audio = keyed_with(offer, audio) if keyed else range(len(offer.media))
     for at, section in enumerate(offer.media):
