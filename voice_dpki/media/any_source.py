@@ -1,4 +1,4 @@
-"""SRTP and SRTCP under keys that are bound to no SSRC, as SDES and DTLS-SRTP agree them, on libsrtp."""
+"""SRTP and SRTCP on libsrtp, with keys that are not bound to an SSRC, as SDES and DTLS-SRTP agree them."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -17,14 +17,14 @@ SUITES: Final[Mapping[str, int]] = {
 """The suites by their names in SDP (RFC 4568 §6.2, RFC 7714 §14.2)."""
 
 MAX_SSRCS: Final = 32
-"""Most SSRCs that are heard under one key: libsrtp keeps a stream for each, and each packet costs a search."""
+"""Most SSRCs received under one key: libsrtp keeps a stream for each, and searches them for every packet."""
 
 
 class AnySourceSrtp:
-    """Protection of one side of a call: each direction has its own key, for whichever SSRC it has.
+    """Protection of one side of a call: each direction has its own key, which serves any SSRC.
 
-    `send` and `receive` are master key and master salt. Once MAX_SSRCS have sent an authentic packet, those of
-    further ones are refused unread.
+    `send` and `receive` are master key and master salt. Once MAX_SSRCS have sent an authentic packet, packets of
+    further SSRCs are refused unread.
     """
 
     def __init__(self, suite: str, *, send: bytes, receive: bytes) -> None:

@@ -1,11 +1,11 @@
-"""Packets that wait for their time, in its order."""
+"""Packets that wait for playout, in the order of their timestamps."""
 
 from bisect import bisect_left, insort
 from typing import NamedTuple
 
 
 class BufferedPacket(NamedTuple):
-    """A packet that waits for its time; comfort noise has no duration of its own."""
+    """A packet that waits for playout; comfort noise has no duration of its own."""
 
     payload: bytes
     duration: int
@@ -15,7 +15,7 @@ class BufferedPacket(NamedTuple):
 
 
 class BufferedPackets:
-    """Packets by their timestamps, one each."""
+    """Packets by their timestamps, one packet each."""
 
     def __init__(self) -> None:
         self._packets: dict[int, BufferedPacket] = {}

@@ -16,33 +16,33 @@ if TYPE_CHECKING:
     from av.frame import Frame
 
 FRAME_S = 0.020
-"""Length of a frame: one packet each (RFC 3551 §4.2)."""
+"""Length of a frame in seconds; each packet holds one frame (RFC 3551 §4.2)."""
 
 MAX_OPUS_PACKET_S = 0.120
-"""Longest time that one Opus packet holds (RFC 6716 §3.2.5)."""
+"""Longest duration of one Opus packet (RFC 6716 §3.2.5)."""
 
 CONCEALED_FRAMES = 3
-"""Most lost frames in a row that repeat the last one heard, each at half the level before; silence follows."""
+"""Most lost frames in a row that repeat the last frame, each at half the previous level; silence follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """A codec as SDP names it. Its samples are one channel at `clock_rate`, which is the RTP clock too."""
+    """A codec as SDP names it. Its samples are one channel at `clock_rate`, which is also the RTP clock rate."""
 
     name: str
     payload_type: int
     clock_rate: int
     rtpmap: str
     channels: int
-    """Channels that the encoder gets: Opus is always stereo in RTP (RFC 7587 §7); both channels get the same."""
+    """Channels of the encoder's input: Opus is always stereo in RTP (RFC 7587 §7); both channels are the same."""
     impairment: float
-    """Ie of the E-model: what the codec costs without loss (ITU-T G.113, appendix I)."""
+    """Ie of the E-model: the codec's impairment without loss (ITU-T G.113, appendix I)."""
     loss_robustness: float
     """Bpl of the E-model: how well the codec bears loss (4.3 for G.711 without concealment, G.113)."""
     duration: Callable[[bytes], int]
     """How many ticks of the RTP clock a payload lasts; raises MalformedError."""
     law: Callable[[], Law] | None = None
-    """The law of G.711, for codecs that are one."""
+    """The law of a G.711 codec; None for any other codec."""
 
     @property
     def frame_samples(self) -> int:
@@ -112,7 +112,7 @@ class SpeechEncoder:
 
 
 class SpeechDecoder:
-    """Decoder of one stream: takes payloads in the order of time, and fills in for lost ones."""
+    """Decoder of one stream: takes payloads in the order of time, and conceals lost ones."""
 
     def __init__(self, codec: Codec) -> None:
         self._decode = codec.law().decode if codec.law else _OpusDecoder(codec).decode
@@ -126,7 +126,7 @@ class SpeechDecoder:
         return self._last
 
     def conceal(self, samples: int) -> bytes:
-        """Fill in for `samples` lost samples: with the last frame, fainter each time, then with silence."""
+        """Conceal `samples` lost samples by the last frame, fainter each time, and then by silence."""
         self._concealed += 1
         size = samples * SAMPLE_BYTES
         if self._concealed > CONCEALED_FRAMES or not self._last:
@@ -136,7 +136,7 @@ class SpeechDecoder:
 
 
 class _OpusEncoder:
-    """Encoder that keeps low frequencies: with aiortc's "voip", less of what was said would be heard."""
+    """Encoder in mode "audio", which keeps low frequencies; aiortc's "voip" would remove part of them."""
 
     def __init__(self, codec: Codec) -> None:
         from aiortc.codecs.opus import OpusEncoder
@@ -178,7 +178,7 @@ class _OpusDecoder:
             raise MalformedError(f"not a payload of {self._codec.name}: {error.strerror}") from None
 
     def _mono_frames(self, frame: "Frame") -> "list[AudioFrame]":
-        """Mix a decoded frame to mono, without its time: with it, the resampler would fill gaps of lost packets."""
+        """Mix a decoded frame to mono, without its time, by which the resampler would fill gaps of lost packets."""
         assert isinstance(frame, self._audio_frame)
         frame.pts = None
         return self._mono.resample(frame)

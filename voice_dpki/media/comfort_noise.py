@@ -35,13 +35,13 @@ MAX_ORDER: Final = 12
 """Most coefficients that are used: a receiver may leave out those of higher order (§3)."""
 
 ORDER: Final = 10
-"""How many we send, as G.711 Appendix II does."""
+"""Number of coefficients that we send, as in G.711 Appendix II."""
 
 _RESERVED: Final = 255
-"""An index that stands for no coefficient yet (§3.2)."""
+"""A reserved index, which stands for no coefficient (§3.2)."""
 
 _STEP: Final = 258 / 32_768
-"""Distance of two coefficients whose indices follow each other (§3.2)."""
+"""Difference between the coefficients of two consecutive indices (§3.2)."""
 
 _LARGEST: Final = 32_767
 
@@ -80,16 +80,16 @@ class ComfortNoise:
 
 
 class NoiseGenerator:
-    """Generator of one stream's comfort noise, which sounds on without a break when its description changes.
+    """Generator of one stream's comfort noise, which continues without a break when its description changes.
 
-    It is the same in every call: nobody has to be kept from guessing noise.
+    The noise is the same in every call, because it need not be unpredictable.
     """
 
     def __init__(self) -> None:
         self._frames = count()
         self._payload = b""
         self._gain = 0.0
-        """From a sample of white noise in 16 bits to one that the filter takes."""
+        """Factor from a 16-bit sample of white noise to the filter's input."""
         self._filter: tuple[float, ...] = ()
         self._past: deque[float] = deque()
         """The last samples, the newest first."""
@@ -104,7 +104,7 @@ class NoiseGenerator:
         return array("h", map(self._filtered, white)).tobytes()
 
     def _describe(self, noise: ComfortNoise) -> None:
-        """Take filter and gain: the filter amplifies white noise by the inverse of 1 - k^2 for each coefficient."""
+        """Set filter and gain; the filter raises the power of white noise by 1 / (1 - k^2) per coefficient k."""
         self._filter = _predictor(noise.coefficients)
         reduction = math.prod(1 - coefficient * coefficient for coefficient in noise.coefficients)
         self._gain = OVERLOAD / _WHITE_LEVEL * 10 ** (-noise.level / 20) * math.sqrt(reduction)

@@ -1,4 +1,4 @@
-"""RTCP of a call: reports both ways, the round trip, and BYE, all encrypted if the call is (RFC 3550 §6)."""
+"""RTCP of a call: reports in both directions, round-trip time and BYE, encrypted if the call is (RFC 3550 §6)."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,7 +20,7 @@ from voice_dpki.media.srtp import Protection, SrtpError
 
 
 class Sending(Protocol):
-    """What reports tell of the stream that we send."""
+    """What sender reports need to know about our own stream."""
 
     ssrc: int
     packets: int
@@ -38,7 +38,7 @@ class Sending(Protocol):
 
 
 class Receiving(Protocol):
-    """What reports tell of the stream that we receive."""
+    """What report blocks need to know about the stream that we receive."""
 
     ssrc: int | None
 
@@ -49,7 +49,7 @@ class Receiving(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PeerClock:
-    """The peer's newest SR: its `timestamp` is of the time `ntp`, of NTP's 64 bits (RFC 3550 §6.4.1)."""
+    """The peer's newest SR: `timestamp` is the RTP timestamp at `ntp`, a 64-bit NTP time (RFC 3550 §6.4.1)."""
 
     ntp: int
     timestamp: int
@@ -57,16 +57,16 @@ class PeerClock:
     """Ticks a second of the timestamps."""
 
     def time_s(self, timestamp: int) -> float:
-        """Return when the peer sampled what has a timestamp, in seconds of its NTP clock."""
+        """Return when the peer took the sample with this RTP timestamp, in seconds of its NTP clock."""
         return self.ntp / (1 << 32) + (unwrap(timestamp, self.timestamp, 32) - self.timestamp) / self.rate
 
     def timestamp_at(self, time_s: float) -> int:
-        """Return the timestamp of what the peer sampled at a time of its NTP clock."""
+        """Return the RTP timestamp of the sample that the peer took at `time_s` of its NTP clock."""
         return (self.timestamp + round((time_s - self.ntp / (1 << 32)) * self.rate)) & 0xFFFFFFFF
 
 
 MAX_AHEAD_S = 1.0
-"""Furthest that the next frame may be ahead for a report's timestamp to be told to the tick.
+"""Longest time in seconds until the next frame from which a report computes its timestamp to the tick.
 
 In a pause the time of that frame is long past: the timestamps run on."""
 
@@ -84,43 +84,43 @@ class Control:
         self.peer_packets: int | None = None
         """Number of RTP packets sent, according to the peer's last SR."""
         self._peer_clock: tuple[int, PeerClock] | None = None
-        """The SSRC of the newest SR, and what it tells."""
+        """The SSRC of the newest SR, and its clock."""
         self.next_frame_s: float | None = None
-        """When our next frame is due, so that our reports tell the timestamp of their own time."""
+        """When our next frame is due; our reports compute the timestamp of their own time from it."""
         self.picture_lost = False
-        """Whether the peer asks for a whole picture; whoever sends one resets it."""
+        """Whether the peer asks for a key frame; the sender of one resets it."""
         self._sending = sending
         self._receiving = receiving
         self._protection = protection
         self._cname = cname
         self._last_report: tuple[int, float] | None = None
-        """Middle of the NTP time in the peer's last SR, and the time of its arrival."""
+        """Middle 32 bits of the NTP time in the peer's last SR, and the time of its arrival."""
         self._reported = PlayoutStatistics()
         self._told = 0, 0
-        """Packets that we had sent at our report before last, and at our last one."""
+        """Number of packets that we had sent at the report before last, and at the last report."""
         self._has_reported = self._has_told = False
         """Whether we have sent a report, and an SR."""
 
     @property
     def peer_clock(self) -> PeerClock | None:
-        """How the peer's timestamps belong to its clock, by its newest SR; None until one has come."""
+        """The newest SR's relation of the peer's timestamps to its clock; None before the stream's first SR."""
         told = self._peer_clock
         return None if told is None or told[0] != self._receiving.ssrc else told[1]
 
     @property
     def owes_sender_report(self) -> bool:
-        """Whether the first packet was sent, and no SR yet: it is due at once (RFC 6051 §2.1.1)."""
+        """Whether packets were sent but no SR yet: the first SR is due at once (RFC 6051 §2.1.1)."""
         return self._sending.packets > 0 and not self._has_told
 
     @property
     def is_known(self) -> bool:
-        """Whether we have sent RTP or RTCP at all; else there may be no BYE (RFC 3550 §6.3.7)."""
+        """Whether we have sent any RTP or RTCP; if not, BYE must not be sent (RFC 3550 §6.3.7)."""
         return self._sending.packets > 0 or self._has_reported
 
     def report(self, now_s: float, *, goodbye: bool = False, picture_lost: bool = False) -> tuple[bytes, bytes]:
         """Write a compound packet; returns it in clear and as it goes on the wire.
 
-        It asks for a whole picture if we `picture_lost` one.
+        With `picture_lost`, it asks the peer for a key frame.
         """
         sending = self._sending
         clear = self._head(now_s).serialize() + SourceDescription(sending.ssrc, self._cname).serialize()
@@ -141,11 +141,11 @@ class Control:
         return SenderReport(sending.ssrc, ntp_time(now_s), timestamp, sending.packets, sending.octets, blocks)
 
     def is_for(self, wire: bytes) -> bool:
-        """Return whether a packet, of which nothing is verified, is from the SSRC of the peer's stream."""
+        """Return whether an unverified packet has the SSRC of the peer's stream."""
         return int.from_bytes(wire[4:8], "big") == self._receiving.ssrc
 
     def receive(self, wire: bytes, now_s: float) -> bool:
-        """Read a compound packet; returns False for one that is not authentic RTCP, and counts it as dropped."""
+        """Take a compound packet; returns False, and counts it as dropped, if it is not authentic RTCP."""
         try:
             packets = parse_compound(self._protection.unprotect_rtcp(wire))
         except (SrtpError, MalformedError):

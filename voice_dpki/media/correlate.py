@@ -1,4 +1,4 @@
-"""How much of what was said was heard: correlation of two recordings, aligned in time.
+"""Measure of how much of what was said was heard: the correlation of two recordings, aligned in time.
 
 Needs numpy, which costs a process about 10 MB; a call itself does not import this module.
 """
@@ -12,7 +12,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.media.pcm import Pcm
 
 MAX_LAG_S = 5.0
-"""Largest shift of the recordings against each other that is tried."""
+"""Largest shift that is tried between the recordings, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Correlation:
 def correlate(said: Pcm, heard: Pcm) -> Correlation:
     """Compare two recordings; `heard` is brought to the rate of `said`.
 
-    The coefficient is Pearson's over the length of `said`: what is missing from `heard` counts as silence. It does
-    not depend on loudness. Silence correlates with nothing: 0. Raises LocalError if nothing was said.
+    The coefficient is Pearson's over the length of `said`; missing parts of `heard` count as silence. It does not
+    depend on loudness, and is 0 if `heard` is silent. Raises LocalError if `said` is silent.
     """
     reference, other = _signal(said), _signal(heard.resampled(said.rate))
     energy = float(reference @ reference)
@@ -48,7 +48,7 @@ def _signal(pcm: Pcm) -> NDArray[numpy.float64]:
 
 
 def _best_lag(reference: NDArray[numpy.float64], other: NDArray[numpy.float64], limit: int) -> int:
-    """Return the shift, in samples, at which the two agree most, by a product of their spectra."""
+    """Return the shift, in samples, at which the two correlate most, by a product of their spectra."""
     size = 1 << (len(reference) + len(other)).bit_length()
     spectrum = numpy.fft.rfft(other, size) * numpy.conj(numpy.fft.rfft(reference, size))
     products = numpy.fft.irfft(spectrum, size)

@@ -1,9 +1,9 @@
-"""How long packets take, and from that the delay that playout needs: enough for what varies, and no more.
+"""Transit times of packets, and the playout delay that just covers their variation.
 
-A packet's transit is its arrival minus its timestamp, both in seconds: an unknown constant plus what the network
-added. Its smallest values move only with the difference of both clocks, so a sender whose clock runs fast or slow
-is followed. Its largest values tell what the delay must cover. They are taken by interval and not by packet: one
-stall delays dozens of packets, and is still one event, which no delay worth having would have covered.
+A packet's transit is its arrival minus its timestamp, both in seconds: an unknown constant plus the delay in the
+network. The smallest transits change only with the drift between both clocks, so playout follows a sender whose
+clock is fast or slow. The largest transits show what the delay must cover. They count per interval, not per packet:
+one stall delays dozens of packets, but is one event, which no acceptable delay would have covered.
 """
 
 from bisect import bisect_left, insort
@@ -12,30 +12,30 @@ from collections import deque
 INTERVAL_S = 0.1
 
 MEMORY = 100
-"""Most intervals that are remembered: ten seconds of speech. Pauses of the sender make it longer."""
+"""Most intervals that are kept: ten seconds of speech. An interval without packets is not counted."""
 
 COVERED = 0.95
 """Share of the intervals whose slowest packet must be in time. Speech bears the loss in the rest."""
 
 STALL_PROOF_S = 0.1
-"""How much faster than the first packet after a stall others must be, to show that the network held it up."""
+"""A later packet must be this much faster than the first one after a stall to show that the network delayed it."""
 
 STALL_KNOWN_S = 2.0
-"""How long others are awaited that show it."""
+"""How long to wait for such a packet."""
 
 
 class Transits:
-    """Record of one stream's transits, and the offset from timestamp to playout that they ask for."""
+    """Record of one stream's transits, and the offset from timestamp to playout that they require."""
 
     def __init__(self, transit_s: float, now_s: float, least_delay_s: float) -> None:
-        """Begin with the first packet's transit; playout stays at least `least_delay_s` behind the fast packets."""
+        """Begin with the first packet's transit. `least_delay_s` is the least playout delay of fast packets."""
         self._least_delay_s = least_delay_s
         self._fast, self._slow = _Newest(), _Newest()
         self.fastest_s = self._slowest = transit_s
         """Transit of the interval's fastest packet."""
         self._until_s = now_s + INTERVAL_S
         self.usual_s = transit_s
-        """Transit of packets that nothing delayed: the median of the intervals' fastest."""
+        """Transit of undelayed packets: the median of the intervals' fastest."""
         self.wanted_s = transit_s + least_delay_s
         """Seconds from a frame's timestamp until it should be played."""
 
@@ -64,7 +64,7 @@ class _Newest:
         self._ordered: list[float] = []
 
     def add(self, value: float) -> list[float]:
-        """Add a value, in place of the oldest one if there are as many; returns all, the smallest first."""
+        """Add a value, which replaces the oldest of MEMORY; returns all, the smallest first."""
         if len(self._values) == MEMORY:
             del self._ordered[bisect_left(self._ordered, self._values.popleft())]
         self._values.append(value)
@@ -73,9 +73,9 @@ class _Newest:
 
 
 class Stall:
-    """A packet that came later than any delay covers: the network held it up, or its sender's clock stood still.
+    """A packet later than any delay covers: either the network delayed it, or the sender's clock stood still.
 
-    A sender may stop its clock on hold; then the next packets take as long as this one, and nothing was missing.
+    A sender may stop its clock on hold. Then the next packets take as long as this one, and nothing was missed.
     """
 
     def __init__(self, late_s: float, transit_s: float, now_s: float) -> None:
@@ -84,7 +84,7 @@ class Stall:
         self._until_s = now_s + STALL_KNOWN_S
 
     def paused_s(self, transit_s: float, now_s: float) -> float | None:
-        """Return the pause that it has made, by a packet that came after it; None while it is not known."""
+        """Return the pause in playout due to the stall, judged by a later packet's transit; None while unknown."""
         if now_s >= self._until_s:
             return 0.0
         return self._late_s if self._transit_s - transit_s > STALL_PROOF_S else None
@@ -105,5 +105,5 @@ class Jitter:
         self._last_s = transit_s
 
     def forget(self) -> None:
-        """Compare the next packet with none before: it is of another clock."""
+        """Start anew with the next packet, whose timestamps are of another clock."""
         self._last_s = None

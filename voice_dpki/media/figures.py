@@ -1,4 +1,4 @@
-"""What one side of a call counted, over all the streams that its changes have made."""
+"""Statistics of one side of a call, over the streams of all its agreements."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from voice_dpki.media.streams import Streams
 
 @dataclass(frozen=True, slots=True)
 class MediaStatistics:
-    """What one side of a call counted: `sent` is its own stream, everything else the peer's.
+    """Statistics of one side of a call: `sent` is about its own stream, everything else about the peer's.
 
     A figure that could not be measured is None: without packets there is no loss, no jitter and no MOS.
     """
@@ -27,7 +27,7 @@ class MediaStatistics:
     lost: int
     late: int
     overflow: int
-    """Packets that came in one go after a stall, and were thrown away so that the newest could be played."""
+    """Packets of a burst after a stall that were dropped so that the newest could be played."""
     duplicate: int
     concealed: int
     unauthentic: int
@@ -35,20 +35,20 @@ class MediaStatistics:
     foreign_from: str | None
     """Source of the first foreign packet, as "host:port"."""
     other: int
-    """Packets of another payload type or SSRC than was agreed."""
+    """Packets with a payload type or SSRC that was not agreed."""
     malformed: int
     loss: float | None
-    """Fraction of the peer's packets that could not be played: lost, late or thrown away."""
+    """Fraction of the peer's packets that could not be played: lost, late or overflow."""
     jitter_ms: float | None
     playout_delay_ms: float | None
     """Mean time from a packet's arrival until it was played."""
     paused_ms: float | None
-    """Time in which there was nothing to play, after the peer had begun to speak."""
+    """Time without anything to play, after playout had begun."""
     round_trip_ms: float | None
     said_s: tuple[float, ...]
-    """How many seconds of what was said were sent under each agreement, in their order."""
+    """Seconds of speech sent under each agreement, in the order of the agreements."""
     mos: float | None
-    """Estimate from 1 to 4.5, to which frames lost and frames of pause count alike; None if fewer than MIN_PACKETS
+    """Estimate from 1 to 4.5, in which lost frames and paused frames count alike; None if fewer than MIN_PACKETS
     were received."""
 
 
@@ -57,7 +57,7 @@ class Counting(Protocol):
 
     @property
     def control(self) -> Control:
-        """Their reports."""
+        """Their RTCP."""
         ...
 
     @property
@@ -82,13 +82,13 @@ class Dropping(Protocol):
     dropped: Counter[Dropped]
 
     def statistics(self) -> PlayoutStatistics:
-        """Return what was counted of the packets that were taken."""
+        """Return the counts of the packets that were accepted."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The counts of streams that are over, or of some that are not."""
+    """The counts of streams, of one agreement or summed over several."""
 
     sent: int = 0
     expected: int = 0
@@ -97,10 +97,10 @@ class Counted:
 
     @classmethod
     def of(cls, streams: Counting) -> "Counted":
-        """Return what one agreement's streams have counted so far.
+        """Return the counts of one agreement's streams so far.
 
-        Sequence numbers cannot tell of packets after the last that came; the sender's report does. But where an
-        earlier agreement had the same SSRC, the report counts its packets, too.
+        Sequence numbers do not show packets lost after the last one received; the sender's report does. If an
+        earlier agreement had the same SSRC, the report includes its packets, so it is not used.
         """
         playout, dropped = streams.receiving.statistics(), Counter(streams.receiving.dropped)
         reported = 0 if streams.is_continued else streams.control.peer_packets or 0
@@ -119,7 +119,7 @@ class Counted:
 def figures(
     streams: Streams, counted: Counted, foreign_from: str | None, said_s: Iterable[float] = ()
 ) -> MediaStatistics:
-    """Return what a call is reported by: its last agreement's `streams`, and what all have `counted` and said."""
+    """Return a call's statistics from its last agreement's `streams`, and what all have `counted` and said."""
     playout, dropped, expected = counted.playout, counted.dropped, counted.expected
     lost = max(0, expected - playout.received)
     round_trip_s = streams.control.round_trip_s

@@ -8,7 +8,7 @@ from functools import cache
 from itertools import pairwise
 
 _NEGATIVE = 0x80
-"""A code without this bit is that of a negative sample."""
+"""The sign bit of a code; a code without it is a negative sample."""
 
 
 class Law:
@@ -64,7 +64,7 @@ def _a_law_sample(code: int) -> int:
 
 
 def _nearest(magnitudes: dict[int, int]) -> bytes:
-    """Return the code of the nearest magnitude for each one from 0 to 32768, the lower of two that are as near."""
+    """Return, for each magnitude from 0 to 32768, the code of the nearest one, the lower if two are as near."""
     codes = sorted(magnitudes, key=magnitudes.__getitem__)
     edges = [(magnitudes[one] + magnitudes[other]) // 2 + 1 for one, other in pairwise(codes)]
     runs = zip(codes, pairwise([0, *edges, (1 << 15) + 1]), strict=True)

@@ -1,4 +1,4 @@
-"""What a call has beside its speech: digits, those that we dial and those that came, and comfort noise."""
+"""What a call sends and receives beside speech: digits, and comfort noise."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,44 +14,44 @@ EVENT_TYPE = 101
 """The payload type that we offer for events, as most telephones do."""
 
 ALL_EVENTS = "0-15"
-"""The events of the keys, as fmtp lists them; meant, too, where there is no fmtp (RFC 4733 §2.4.1)."""
+"""The events of the keys, as fmtp lists them; also the default without fmtp (RFC 4733 §2.4.1)."""
 
 MAX_FMTP_CHARS = 64
 """Longest list of events that is read."""
 
 
 def encoding_of(codec: Codec) -> str:
-    """Return the encoding of events beside a codec, whose clock they have, too (RFC 4733 §2.1)."""
+    """Return the encoding of events beside a codec, which have its clock rate (RFC 4733 §2.1)."""
     return f"telephone-event/{codec.clock_rate}"
 
 
 class Keypad:
     """A call's keypad; `digits` are dialled during the speech, once both sides have agreed on events.
 
-    With `pauses`, those of our speech are sent as comfort noise, once the other side has agreed to take it.
+    With `pauses`, pauses in our speech are sent as comfort noise, once the other side has agreed to receive it.
     """
 
     def __init__(self, *, offers: bool = False, digits: str = "", pauses: bool = False) -> None:
         self._digits = digits
         self._dialler = Dialler(digits)
         self._stream: object = None
-        """The stream in which the digit that sounds has begun."""
+        """The stream in which the current digit began."""
         self.ours: int | None = EVENT_TYPE if offers or digits else None
         """The payload type of events in our next description; None if it has none."""
         self._pauses = Pauses() if pauses else None
         self.our_noise: int | None = comfort_noise.PAYLOAD_TYPE
-        """The payload type of comfort noise in our next description of a codec that has its clock; None without."""
+        """The payload type of comfort noise in our next description, for a codec with its clock; None without."""
         self.agreed = AgreedEvents()
-        """What the next streams have."""
+        """The payload types of the next streams."""
 
     @property
     def received(self) -> str:
-        """The digits that came."""
+        """The digits received."""
         return self.agreed.digits.text
 
     @contextmanager
     def unless_refused(self) -> Iterator[None]:
-        """Leave what is agreed as it was if the offer that is answered within this is refused, by an exception."""
+        """Context in which an offer is answered; an exception refuses it and restores what was agreed before."""
         before = self.ours, self.our_noise, self.agreed
         try:
             yield
@@ -60,21 +60,21 @@ class Keypad:
             raise
 
     def take_offer(self, theirs: int | None, fmtp: str) -> None:
-        """Answer an offer: events are taken under the payload type of the offer, if it has them."""
+        """Answer an offer: accept events under the offered payload type, None if it has none."""
         self.ours = theirs
         self.take_answer(theirs, fmtp)
 
     def take_answer(self, theirs: int | None, fmtp: str) -> None:
-        """Take the payload type of the other side's answer, None without events; `fmtp` lists those that it takes.
+        """Take the answer's payload type of events, None without; `fmtp` lists the events that it accepts.
 
-        Nothing is sent to a side that does not take all of our digits.
+        Nothing is sent to a side that does not accept all of our digits.
         """
         takes = theirs is not None and _takes(fmtp, self._digits)
         receives = None if theirs is None else self.ours
         self.agreed = replace(self.agreed, sends=theirs if takes else None, receives=receives)
 
     def take_offered_noise(self, theirs: int | None) -> None:
-        """Answer an offer: comfort noise is taken under the payload type of the offer, if it has any."""
+        """Answer an offer: accept comfort noise under the offered payload type, None if it has none."""
         self.our_noise = theirs
         self.take_answered_noise(theirs)
 
@@ -85,15 +85,15 @@ class Keypad:
         self.agreed = replace(self.agreed, noise_sends=sends, noise_receives=receives)
 
     def is_dialling(self, streams: Streams) -> bool:
-        """Return whether digits are left, which the other side takes."""
+        """Return whether digits are left to send, and the other side accepts events."""
         return streams.events.sends is not None and self._dialler.is_busy
 
     def say(
         self, streams: Streams, frame: bytes, *, may_send: bool, may_dial: bool | None = None
     ) -> list[tuple[bytes, bytes]]:
-        """Turn one frame of speech, or the digit that sounds in its place, into packets as `Streams.say` does.
+        """Turn one frame of speech, or the digit in its place, into packets as `Streams.say` does.
 
-        Digits may go where speech does not, to a side that we hold; by default they go as speech does.
+        `may_dial` allows digits where speech may not be sent, to a side on hold; by default it equals `may_send`.
         """
         may_dial = may_send if may_dial is None else may_dial
         if not may_dial or self._stream is not streams.sending:

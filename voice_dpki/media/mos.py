@@ -1,4 +1,4 @@
-"""An estimate of how a call sounds: the E-model of ITU-T G.107, with its defaults but for delay, codec and loss."""
+"""An estimate of speech quality: the E-model of ITU-T G.107, with its defaults except delay, codec and loss."""
 
 from voice_dpki.errors import LocalError
 from voice_dpki.media.codecs import Codec
@@ -7,11 +7,11 @@ DEFAULT_R = 93.2
 """R with all of G.107's default values and no delay, loss or codec impairment (G.107 §7.7)."""
 
 _STEEP_DELAY_MS = 177.3
-"""From here on, delay disturbs conversation (Cole and Rosenbluth's approximation of Idd)."""
+"""Delay above which the impairment Idd grows faster (Cole and Rosenbluth's approximation)."""
 
 
 MIN_PACKETS = 25
-"""Fewest packets for an estimate, half a second of speech: the loss in fewer says nothing about the call."""
+"""Fewest packets for an estimate, half a second of speech: the loss among fewer is not representative."""
 
 
 def r_factor(codec: Codec, loss: float, delay_ms: float) -> float:

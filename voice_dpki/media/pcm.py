@@ -14,7 +14,7 @@ SAMPLE_BYTES = 2
 
 @dataclass(frozen=True, slots=True)
 class Pcm:
-    """Samples of one channel: signed 16 bits, little-endian, `rate` a second."""
+    """Samples of one channel: signed 16 bits, little-endian, at `rate` Hz."""
 
     rate: int
     data: bytes
@@ -34,12 +34,12 @@ class Pcm:
         return math.sqrt(sum(sample * sample for sample in samples) / len(samples)) if samples else 0.0
 
     def part(self, start_s: float, end_s: float) -> "Pcm":
-        """Return the sound between two times from its beginning, which are not negative."""
+        """Return the sound between two times in seconds from its beginning, neither negative."""
         start, end = int(start_s * self.rate), int(end_s * self.rate)
         return Pcm(self.rate, self.data[start * SAMPLE_BYTES : end * SAMPLE_BYTES])
 
     def frames(self, samples: int) -> Iterator[bytes]:
-        """Cut into frames of `samples` each; the last is filled up with silence."""
+        """Cut into frames of `samples` each; the last is padded with silence."""
         size = samples * SAMPLE_BYTES
         for start in range(0, len(self.data), size):
             yield self.data[start : start + size].ljust(size, b"\0")

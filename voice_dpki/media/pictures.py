@@ -1,8 +1,7 @@
-"""Pictures that a test can check, VP8 (RFC 6386) on aiortc's coders, and recordings as WebM.
+"""Numbered pictures for tests, VP8 (RFC 6386) on aiortc's coders, and recordings as WebM.
 
-Every picture is numbered: 16 blocks of black or white are the bits of its number, and 16 others their opposites, so
-that a number is read as it was written or not at all. aiortc and its FFmpeg are imported when the first coder is
-made.
+In each picture 16 blocks of black or white are the bits of its number, and 16 others are their complements, so that
+a number is read correctly or not at all. aiortc and its FFmpeg are imported when the first coder is made.
 """
 
 import io
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 WIDTH: Final = 160
 HEIGHT: Final = 120
 PICTURES_A_SECOND: Final = 10
-"""Size and rate of what we send: small, since a processor has a telephone on it besides the coder."""
+"""Size and rate of the pictures that we send: small, because the telephone shares the processor with the coder."""
 
 PICTURE_S: Final = 1 / PICTURES_A_SECOND
 
@@ -29,21 +28,21 @@ CLOCK_RATE: Final = 90_000
 """Ticks of the RTP clock a second (RFC 7741 §4.1)."""
 
 NUMBERS: Final = 1 << 16
-"""Pictures are numbered from 0 on, and from 0 again after so many."""
+"""Picture numbers run from 0 to one less than this, and then start again at 0."""
 
 MAX_SIDE: Final = 1280
-"""Widest or highest picture that is decoded."""
+"""Largest width or height of a picture that is decoded, in pixels."""
 
 _BLOCK: Final = 16
 _BITS_A_ROW: Final = 8
 _MARGIN: Final = 4
-"""Pixels at the edge of a block that do not count, for coders blur them."""
+"""Pixels at each edge of a block that are ignored, because coders blur them."""
 
 _KEY_HEADER_BYTES: Final = 10
 
 
 def picture(number: int) -> "VideoFrame":
-    """Draw the picture of a number, before a background that moves."""
+    """Draw the picture of a number on a moving background."""
     from av import VideoFrame
 
     luma = np.add.outer(np.arange(HEIGHT), np.arange(WIDTH) + 3 * number) % 128 + 64
@@ -56,7 +55,7 @@ def picture(number: int) -> "VideoFrame":
 
 
 def number_in(frame: "VideoFrame") -> int | None:
-    """Read the number of a picture; None if it is not one of ours, or too broken to tell."""
+    """Read the number of a picture; None if it is not one of ours, or too damaged."""
     if (frame.width, frame.height) != (WIDTH, HEIGHT):
         return None
     luma = np.asarray(frame.to_ndarray(format="gray"), dtype=np.uint8)
@@ -79,7 +78,7 @@ def check_size(encoded: bytes) -> None:
 
 
 def is_key(encoded: bytes) -> bool:
-    """Return whether an encoded picture needs none before it (RFC 6386 §9.1)."""
+    """Return whether an encoded picture is a key frame, which needs no picture before it (RFC 6386 §9.1)."""
     return bool(encoded) and not encoded[0] & 1
 
 
@@ -92,7 +91,7 @@ class PictureEncoder:
         self._encoder = Vp8Encoder()
 
     def encode(self, number: int, ticks: int, *, key: bool) -> list[bytes]:
-        """Return the payloads of a picture at `ticks` of the RTP clock; `key` makes it a whole one."""
+        """Return the payloads of a picture at `ticks` of the RTP clock; `key` makes it a key frame."""
         frame = picture(number % NUMBERS)
         frame.pts, frame.time_base = ticks, Fraction(1, CLOCK_RATE)
         payloads, _ = self._encoder.encode(frame, force_keyframe=key)
@@ -122,14 +121,14 @@ class PictureDecoder:
 
 
 def load_coders() -> None:
-    """Import and start the coders, which takes longer than setting up a call."""
+    """Import and start the coders in advance, because this takes longer than setting up a call."""
     payloads = PictureEncoder().encode(0, 0, key=True)
     PictureDecoder().number(b"".join(Descriptor.parse(payload).data for payload in payloads), 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What the payload descriptor of RFC 7741 §4.2 says, and the part of a picture behind it."""
+    """The payload descriptor of RFC 7741 §4.2, and the part of a picture after it."""
 
     begins: bool
     """Whether the payload begins a picture."""
@@ -150,9 +149,9 @@ class Descriptor:
 
 
 def webm(pictures: Sequence[tuple[bytes, float]]) -> bytes:
-    """Write encoded pictures and the seconds at which they were shown as a WebM file, without encoding them anew.
+    """Write encoded pictures, with the seconds at which they were shown, as a WebM file without new encoding.
 
-    Pictures before the first whole one are left out. Returns nothing where there is none.
+    Pictures before the first key frame are left out. Returns b"" if there is no key frame.
     """
     import av
 

@@ -1,17 +1,17 @@
 """The playout buffer: packets in, in any order; frames out, in the order of their timestamps and at their time.
 
 Only timestamps drive it. A frame is due at its timestamp plus an offset. If a frame is missing when it is due, but
-later ones are buffered, its place is filled (concealed); if it arrives after that, it is late. If the buffer is
-empty, playout waits, and the offset grows by the lateness of the next packet: a phone would play a pause, too.
+later ones are buffered, it is concealed; if it arrives after that, it is late. If the buffer is empty, playout
+waits, and the offset grows by the lateness of the next packet: a phone would play a pause, too.
 
-From frame to frame the offset moves towards the one that the packets' transits ask for (`voice_dpki.media.delay`),
-by at most a tenth of the frame. A phone plays such frames that much shorter or longer. A pause of the sender takes
-any change at once.
+From frame to frame the offset moves towards the one that the packets' transits require (`voice_dpki.media.delay`),
+by at most a tenth of the frame. A phone plays such frames that much shorter or longer. In a pause of the sender,
+the offset changes at once.
 
-Timestamps that do not go on from those before, because the sender's clock was set or another sender has taken its
-place, continue the schedule where it ends: what waits is played, and nothing is played twice. Packets that a stall
-of the network has held up come in one go; of these the newest are kept. So every packet that comes is played, or
-counted as late or as overflow.
+If timestamps jump, because the sender's clock was set or another sender has replaced it, they continue the schedule
+where it ends: buffered packets are played, and nothing is played twice. Packets that were delayed by a stall of the
+network arrive in a burst, of which the newest are kept. So every packet that arrives is played, or counted as late
+or as overflow.
 """
 
 from enum import StrEnum
@@ -25,32 +25,32 @@ from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.media.sequence import SequenceCounter, unwrap
 
 DELAY_S = 0.060
-"""Delay at the start, and least delay behind the fast packets: three frames of 20 ms may arrive out of order."""
+"""Initial delay, and least delay of fast packets, in seconds: three frames of 20 ms may arrive out of order."""
 
 MAX_PACKETS = 250
 """Most packets in the buffer: five seconds of frames of 20 ms."""
 
 MAX_JUMP_S = 2.0
-"""A timestamp further from its time than this, plus the delay, begins a new schedule.
+"""A timestamp further from its time than this plus the delay, in seconds, begins a new schedule.
 
 RFC 3550 §6.3 gives no limit.
 """
 
 MAX_KEPT_S = 2.0
-"""Most speech in the buffer: after a longer stall, nobody wants to be that far behind the other side."""
+"""Most speech in the buffer, in seconds: after a longer stall, a larger delay would disturb the conversation."""
 
 MAX_CONCEALED_FRAMES = 5
-"""Longest gap, in frames, that is filled; in a longer one playout waits in silence, for the sender may pause."""
+"""Longest gap, in frames, that is concealed; in a longer one playout waits, because the sender may have paused."""
 
 MAX_CHANGE = 0.1
-"""Largest part by which a frame is played shorter or longer. Speech changed by a tenth does not sound changed."""
+"""Largest fraction by which a frame is played shorter or longer; a change by a tenth is not heard."""
 
 MAX_SILENCES = 8
-"""Most times of the sender's silence that are remembered until they are played."""
+"""Most silences of the sender that are kept until they are played."""
 
 
 class Arrival(StrEnum):
-    """What became of a packet."""
+    """What happened to a packet."""
 
     PLAYABLE = "playable"
     DUPLICATE = "duplicate"
@@ -61,8 +61,8 @@ class Arrival(StrEnum):
 class Frame(NamedTuple):
     """A frame to play at `position` (ticks from the first frame), `duration` ticks long.
 
-    If `payload` is None, the frame is to be concealed; if it is empty, the sender wants silence. If `is_noise`, it
-    is that of comfort noise, which sounds on from the frame before if both are of the same.
+    If `payload` is None, the frame is to be concealed; if it is empty, the sender wants silence. With `is_noise`,
+    it describes comfort noise, which continues that of the previous frame if both payloads are the same.
     """
 
     position: int
@@ -79,20 +79,20 @@ class PlayoutBuffer:
         self._frame_ticks = frame_ticks
         self._delay_s = delay_s
         self._waiting = BufferedPackets()
-        """Packets by timestamp, which in all of this class are those of the schedule."""
+        """Packets by timestamp. In this class, all timestamps are those of the schedule unless said otherwise."""
         self._silences: dict[int, int] = {}
         """Ends of the sender's silences by their beginnings, both timestamps."""
         self._noise: bytes | None = None
-        """The comfort noise that sounds until speech comes."""
+        """Payload of the comfort noise that is played until speech arrives; None if none is."""
         self._noise_since = 0
         """Timestamp from which nothing but noise has been played, while there is `_noise`."""
         self._sequence: SequenceCounter | None = None
         self._received_before = self._expected_before = 0
-        """Counts of the sources before the one of now."""
+        """Counts of earlier sources."""
         self._newest: int | None = None
         """Timestamp of the packet with the highest sequence number."""
         self._shift = 0
-        """What is added to the sender's timestamps to get those of the schedule."""
+        """Ticks to add to the sender's timestamps to get those of the schedule."""
         self._zero = 0
         """Timestamp from which transits and offsets are counted."""
         self._transits = Transits(0.0, 0.0, delay_s)
@@ -112,7 +112,7 @@ class PlayoutBuffer:
         return self._receive(packet, BufferedPacket(packet.payload, duration, now_s))
 
     def receive_noise(self, packet: RtpPacket, now_s: float) -> Arrival:
-        """Take a packet of comfort noise, which sounds from its timestamp on until speech comes (RFC 3389 §4)."""
+        """Take a packet of comfort noise, played from its timestamp until speech arrives (RFC 3389 §4)."""
         return self._receive(packet, BufferedPacket(packet.payload, 0, now_s, is_noise=True))
 
     def _receive(self, packet: RtpPacket, waiting: BufferedPacket) -> Arrival:
@@ -124,7 +124,7 @@ class PlayoutBuffer:
         if ahead > 0:
             timestamp = self._newest = self._follow_clock(timestamp, now_s)
         elif self._is_far(self._due_s(timestamp) - now_s):
-            self._late += 1  # of before a jump of the sender's clock
+            self._late += 1  # from before a jump of the sender's clock
             return Arrival.LATE
         self._measure(now_s - self._seconds(timestamp), now_s)
         arrival = self._place(timestamp, waiting)
@@ -133,10 +133,10 @@ class PlayoutBuffer:
         return arrival
 
     def pass_by(self, packet: RtpPacket, duration: int, now_s: float) -> Arrival:
-        """Take a packet that plays nothing: its sender is silent for `duration` ticks from its timestamp on.
+        """Take a packet that is not played: its sender is silent for `duration` ticks from its timestamp on.
 
-        Where speech comes for that time all the same, it is played. Returns LATE for a packet that others of later
-        sequence numbers have overtaken.
+        If speech for that time arrives all the same, it is played. Returns LATE for a packet that arrives after one
+        with a later sequence number.
         """
         ahead = self._count(packet.sequence, packet.timestamp + duration & 0xFFFFFFFF, now_s)
         if ahead is None:
@@ -180,7 +180,7 @@ class PlayoutBuffer:
         return self.due(inf)
 
     def due_s(self, timestamp: int) -> float | None:
-        """Return when what was sampled at an RTP timestamp is played, by the clock of `receive`.
+        """Return when the sample with an RTP timestamp is played, by the clock of `receive`.
 
         Returns None before the first packet.
         """
@@ -188,7 +188,7 @@ class PlayoutBuffer:
 
     @property
     def highest_sequence(self) -> int | None:
-        """Highest sequence number so far, counted on where the packets' numbers wrap; None before the first."""
+        """Highest extended sequence number so far, which does not wrap; None before the first packet."""
         return None if self._sequence is None else self._sequence.highest
 
     def statistics(self) -> PlayoutStatistics:
@@ -212,12 +212,12 @@ class PlayoutBuffer:
     # The schedule.
 
     def _scheduled(self, timestamp: int) -> int:
-        """Return the timestamp in the schedule of one in a packet, which is the nearest to the newest."""
+        """Convert a packet's timestamp to the schedule's: of those that fit, the one nearest to the newest."""
         assert self._newest is not None
         return unwrap(timestamp + self._shift, self._newest, 32)
 
     def _begin(self, timestamp: int, now_s: float) -> None:
-        """Schedule the first packet of a source, whose `timestamp` is as the packet has it."""
+        """Schedule the first packet of a source; `timestamp` is the packet's own."""
         if self._newest is None:
             self._newest = self._zero = timestamp
             self._restart(timestamp, now_s)
@@ -225,7 +225,7 @@ class PlayoutBuffer:
             self._newest = self._jump(self._scheduled(timestamp), now_s)
 
     def _jump(self, timestamp: int, now_s: float) -> int:
-        """Continue the schedule with a timestamp that does not go on from those before; return its new place."""
+        """Continue the schedule at its end with a timestamp that has jumped; return its place in the schedule."""
         waiting_until = max((at + packet.duration for at, packet in self._waiting.items()), default=None)
         end = self._next if waiting_until is None else waiting_until
         end = timestamp if end is None else end
@@ -235,7 +235,7 @@ class PlayoutBuffer:
         return end
 
     def _restart(self, timestamp: int, now_s: float) -> None:
-        """Schedule `timestamp` one delay from now, but nothing sooner than it was, and measure transits anew."""
+        """Schedule `timestamp` one delay from now, but no buffered packet earlier than before; measure anew."""
         transit_s = now_s - self._seconds(timestamp)
         self._transits = Transits(transit_s, now_s, self._delay_s)
         wanted_s = transit_s + self._delay_s
@@ -244,7 +244,7 @@ class PlayoutBuffer:
     def _follow_clock(self, timestamp: int, now_s: float) -> int:
         """Adapt the schedule to the newest packet, and return its place there.
 
-        A timestamp behind the one before, or far ahead of both that one and its time, is of another clock.
+        A timestamp before the previous one, or far ahead of both that one and its time, is of another clock.
         """
         assert self._newest is not None
         ahead_s, step = self._due_s(timestamp) - now_s, timestamp - self._newest
@@ -259,12 +259,12 @@ class PlayoutBuffer:
         return timestamp
 
     def _is_far(self, ahead_s: float) -> bool:
-        """Tell whether a timestamp is too far from its time; it may be further by what the delay has grown by."""
+        """Return whether a timestamp is further from its time than MAX_JUMP_S plus the present delay."""
         far_s = abs(ahead_s) - MAX_JUMP_S
         return far_s > 0 and far_s > self._offset_s - min(self._transits.usual_s, self._transits.fastest_s)
 
     def _measure(self, transit_s: float, now_s: float) -> None:
-        """Measure transit, jitter, and the pause that a stall has made once it is known for one."""
+        """Measure transit, jitter, and the pause due to a stall once it is known."""
         self._transits.add(transit_s, now_s)
         self._jitter.add(transit_s)
         if self._stall is not None and (paused_s := self._stall.paused_s(transit_s, now_s)) is not None:
@@ -280,13 +280,13 @@ class PlayoutBuffer:
             return Arrival.OVERFLOW
         other = self._waiting.get(timestamp)
         if other is not None and not other.is_noise:
-            self._late += 1  # a faulty sender's, as where frames overlap
+            self._late += 1  # from a faulty sender, like frames that overlap
             return Arrival.LATE
         self._waiting.put(timestamp, packet)
         return Arrival.PLAYABLE
 
     def _takes_back(self, timestamp: int) -> bool:
-        """Play on from an earlier timestamp if only noise was played since, which then has lasted longer."""
+        """Go back to an earlier timestamp if only noise was played since; the noise then counts as longer."""
         if self._noise is None or timestamp < self._noise_since:
             return False
         assert self._next is not None
@@ -295,7 +295,7 @@ class PlayoutBuffer:
         return True
 
     def _shed(self, timestamp: int, now_s: float) -> None:
-        """Throw the oldest packets away where there are more to play than MAX_KEPT_S, up to the one that came."""
+        """Drop the oldest packets if there is more than MAX_KEPT_S to play up to the packet that arrived."""
         excess_s = self._due_s(timestamp) - now_s - MAX_KEPT_S
         if excess_s <= 0:
             return
@@ -366,14 +366,14 @@ class PlayoutBuffer:
         return frame
 
     def _move_offset(self, duration: int) -> None:
-        """Move the offset towards the wanted one, by what one frame may be shorter or longer."""
+        """Move the offset towards the wanted one, by the change that one frame of `duration` ticks allows."""
         change_s = self._wanted_s() - self._offset_s
         if change_s:
             most_s = MAX_CHANGE * duration / self._rate
             self._offset_s += min(most_s, max(-most_s, change_s))
 
     def _wanted_s(self) -> float:
-        """Return the offset that the packets' transits ask for, at which none that waits does so for too long."""
+        """Return the offset that the transits require, limited so that no packet waits longer than MAX_KEPT_S."""
         wanted_s = self._transits.wanted_s
         if wanted_s <= self._offset_s:
             return wanted_s
@@ -381,7 +381,7 @@ class PlayoutBuffer:
         return min(wanted_s, min(transits_s, default=self._transits.fastest_s) + MAX_KEPT_S)
 
     def _drop_overlapping(self) -> None:
-        """Drop packets that begin before the last frame's end, as a faulty sender's may; they count as late."""
+        """Drop packets that begin before the last frame's end, as from a faulty sender; they count as late."""
         assert self._next is not None
         while self._waiting.first is not None and self._waiting.first < self._next:
             self._late += not self._waiting.pop(self._waiting.first).is_noise

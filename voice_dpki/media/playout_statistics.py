@@ -1,16 +1,16 @@
-"""What a receiver counts of one stream that it plays."""
+"""The counts of a receiver about one stream that it plays."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class PlayoutStatistics:
-    """What a receiver knows about its stream (RFC 3550 §6.4.1, appendix A.3 and A.8)."""
+    """A receiver's counts about its stream (RFC 3550 §6.4.1, appendix A.3 and A.8)."""
 
     received: int = 0
     """Different packets that arrived, late ones included."""
     expected: int = 0
-    """Packets that the sequence numbers say were sent."""
+    """Packets sent, according to the sequence numbers."""
     late: int = 0
     duplicate: int = 0
     overflow: int = 0
@@ -26,7 +26,7 @@ class PlayoutStatistics:
 
     @property
     def lost(self) -> int:
-        """Packets that were sent and never came."""
+        """Packets that were sent and never arrived."""
         return max(0, self.expected - self.received)
 
     @property

@@ -40,7 +40,7 @@ def write_wav(pcm: Pcm) -> bytes:
 
 
 class Recorder:
-    """A recording in progress: each piece is put at its place in time, and gaps are silent."""
+    """A recording in progress: each piece is stored at its place in time, and gaps are silent."""
 
     def __init__(self, rate: int, max_s: float = 120.0) -> None:
         if max_s <= 0:
@@ -50,7 +50,7 @@ class Recorder:
         self._data = bytearray()
 
     def put(self, position: int, data: bytes) -> None:
-        """Record `data` from sample `position` on; what is beyond the longest recording is dropped."""
+        """Record `data` from sample `position` on; anything beyond the longest recording is dropped."""
         start = position * SAMPLE_BYTES
         end = min(start + len(data), self._max_bytes)
         if position < 0 or end <= start:

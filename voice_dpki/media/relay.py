@@ -1,9 +1,9 @@
-"""Relaying a call's streams from one side to the other: what a translator of RTP changes (RFC 3550 §7.2).
+"""The relay of a call's streams from one side to the other: an RTP translator (RFC 3550 §7.2).
 
-Each side hears one stream of one SSRC, whichever sources the other side sends from, because keys of MIKEY are bound
-to an SSRC. Sequence numbers and timestamps are moved by a constant, which is chosen anew when the source changes so
-that both go on. Reports are moved back. Payloads stay as they are; header extensions, CSRCs and padding are
-dropped. So are goodbyes: another source may follow the one that leaves, and the stream here ends with the call.
+Each side receives one stream with one SSRC, whatever sources the other side has, because MIKEY keys are bound to an
+SSRC. A constant is added to sequence numbers and timestamps; it changes with the source, so that both continue.
+Reports are translated back. Payloads do not change; header extensions, CSRCs and padding are dropped. BYE is
+dropped, too: another source may follow the one that leaves, and the relayed stream ends with the call.
 """
 
 from collections.abc import Mapping
@@ -23,28 +23,28 @@ from voice_dpki.media.rtcp import (
 from voice_dpki.media.rtp import RtpPacket
 
 MAX_SOURCES = 32
-"""Most sources of one side, one after the other, between two changes of its keys."""
+"""Most successive sources of one side between two changes of its keys."""
 
 OLD_TYPES_S = 2.0
-"""How long packets of payload types are passed on that a change of the call has given up: some are on the way."""
+"""How long packets with former payload types are still relayed after a change, in seconds: some are in flight."""
 
 _SEQUENCES, _TIMESTAMPS, _COUNTS = 1 << 16, 1 << 32, 1 << 32
 
 
 class Unrelayed(StrEnum):
-    """Why an authentic packet is not passed on."""
+    """Why an authentic packet is not relayed."""
 
     PAYLOAD_TYPE = "payload-type"
-    """It was not agreed."""
+    """Its payload type was not agreed."""
     SOURCE = "source"
-    """It is of a source that another one has replaced, or of one too many."""
+    """Its source was replaced by another one, or exceeds MAX_SOURCES."""
     MALFORMED = "malformed"
     NOTHING = "nothing"
-    """It is RTCP that has nothing for the other side."""
+    """It is RTCP without a report for the other side."""
 
 
 class NotRelayedError(PeerError):
-    """An authentic packet that is not passed on."""
+    """An authentic packet is not relayed."""
 
     def __init__(self, why: Unrelayed) -> None:
         super().__init__(f"not relayed: {why}")
@@ -52,17 +52,17 @@ class NotRelayedError(PeerError):
 
 
 class Translation:
-    """One direction: RTP of one side becomes one stream with `ssrc` for the other.
+    """One direction: RTP from one side becomes one stream with `ssrc` for the other.
 
-    `payload_types` maps those that arrive to those that leave; `clock_rate` is that of the codec in ticks a second.
+    `payload_types` maps received payload types to sent ones; `clock_rate` is the codec's, in ticks a second.
     """
 
     def __init__(self, ssrc: int, payload_types: Mapping[int, int], clock_rate: int, random: Random) -> None:
         self.ssrc = ssrc
         self.source: int | None = None
-        """SSRC of the source that is heard now; None before the first packet."""
+        """SSRC of the current source; None before the first packet."""
         self.packets = self.octets = 0
-        """What has left, all sources together: octets of payload, as sender's reports count them."""
+        """Packets and octets of payload sent, of all sources, as sender reports count them."""
         self.clock_rate = clock_rate
         self._payload_types = dict(payload_types)
         self._old_types: dict[int, int] = {}
@@ -75,7 +75,7 @@ class Translation:
         self._newest_s = 0.0
 
     def rtp(self, data: bytes, now_s: float) -> bytes:
-        """Return the packet to pass on; raises NotRelayedError."""
+        """Return the packet to send; raises NotRelayedError."""
         try:
             packet = RtpPacket.parse(data)
         except MalformedError:
@@ -96,19 +96,19 @@ class Translation:
         return moved.serialize()
 
     def retype(self, payload_types: Mapping[int, int], now_s: float) -> None:
-        """Take the payload types of a change, whose clock rate is the same, and for OLD_TYPES_S those of before."""
+        """Use the payload types of a change with the same clock rate, and the former ones for OLD_TYPES_S more."""
         if payload_types != self._payload_types:
             self._old_types, self._old_until_s = self._payload_types, now_s + OLD_TYPES_S
             self._payload_types = dict(payload_types)
 
     def expect_source(self) -> None:
-        """Take up other sources, now that the side has new keys: those of before cannot come back under them."""
+        """Forget the replaced sources after a change of keys, under which they cannot come back."""
         self._left &= {self.source}
 
     def rtcp(self, data: bytes, back: "Translation") -> bytes:
-        """Return the compound packet to pass on; `back` is the other direction. Raises NotRelayedError.
+        """Return the compound packet to send; `back` is the other direction. Raises NotRelayedError.
 
-        Of the other side's own stream, reports are passed on. All else, such as its CNAME, is not.
+        Only the first report is relayed, with a CNAME of ours; anything else is dropped.
         """
         try:
             packets = parse_compound(data)
@@ -128,9 +128,9 @@ class Translation:
         return leaves
 
     def _report(self, packet: Rtcp, back: "Translation") -> SenderReport | ReceiverReport | None:
-        """Return what a report says to the other side; None for what is no report.
+        """Return a report translated for the other side; None for other packets.
 
-        A source counts what it sent before this stream began, too, which would look lost here.
+        An SR gets our own counts: the source's include packets from before this stream, which would look lost.
         """
         match packet:
             case SenderReport(ssrc=ssrc) if ssrc == self.source:
@@ -148,7 +148,7 @@ class Translation:
         return None
 
     def moved_back(self, blocks: tuple[ReportBlock, ...]) -> tuple[ReportBlock, ...]:
-        """Return those report blocks that are about the stream that leaves here, as its source must read them."""
+        """Return the report blocks about the stream that we send, translated for its source."""
         if self.source is None:
             return ()
         return tuple(
@@ -162,7 +162,7 @@ class Translation:
         )
 
     def _begin(self, packet: RtpPacket, now_s: float) -> None:
-        """Take up another source; raises NotRelayedError for one that was left, and for one too many."""
+        """Switch to another source; raises NotRelayedError for a replaced one, and for one beyond MAX_SOURCES."""
         if packet.ssrc in self._left or len(self._left) >= MAX_SOURCES:
             raise NotRelayedError(Unrelayed.SOURCE)
         self._left.add(packet.ssrc)
@@ -172,7 +172,7 @@ class Translation:
         self._timestamp_moved = self._timestamp + passed - packet.timestamp
 
     def _note(self, moved: RtpPacket, now_s: float) -> None:
-        """Note the packet that leaves, if it is the newest so far."""
+        """Count a packet that is sent, and note its numbers if it is the newest so far."""
         self.packets += 1
         self.octets += len(moved.payload)
         ahead = (moved.sequence + 1 - self._next) % _SEQUENCES

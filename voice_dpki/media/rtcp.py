@@ -1,4 +1,4 @@
-"""RTCP, as much as a call of two needs: SR, RR, the SDES CNAME, BYE (RFC 3550 §6.4-6.6), PLI and FIR."""
+"""The RTCP that a call of two parties needs: SR, RR, SDES CNAME, BYE (RFC 3550 §6.4-6.6), PLI and FIR."""
 
 import struct
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class ReportBlock:
 
 @dataclass(frozen=True, slots=True)
 class SenderReport:
-    """SR (§6.4.1): what was sent, and what was received. `ntp` is NTP's 64 bits."""
+    """SR (§6.4.1): what was sent, and what was received. `ntp` is a 64-bit NTP time."""
 
     ssrc: int
     ntp: int
@@ -71,7 +71,7 @@ class SenderReport:
 
     @property
     def middle(self) -> int:
-        """The middle 32 bits of `ntp`, by which a report block names this report."""
+        """The middle 32 bits of `ntp`, which identify this report in a report block."""
         return self.ntp >> 16 & 0xFFFFFFFF
 
 
@@ -90,13 +90,13 @@ class ReceiverReport:
 
 @dataclass(frozen=True, slots=True)
 class SourceDescription:
-    """SDES with the CNAME alone, which every compound packet must hold (§6.1, §6.5.1)."""
+    """SDES with only a CNAME, which every compound packet must have (§6.1, §6.5.1)."""
 
     ssrc: int
     cname: str
 
     def serialize(self) -> bytes:
-        """Write the packet: one chunk, ended and filled up with zeros."""
+        """Write the packet: one chunk, terminated and padded with zeros."""
         name = self.cname.encode("utf-8")
         chunk = self.ssrc.to_bytes(4, "big") + bytes([_CNAME, len(name)]) + name + b"\0"
         return _packet(SOURCE_DESCRIPTION, 1, chunk + bytes(-len(chunk) % 4))
@@ -115,7 +115,7 @@ class Goodbye:
 
 @dataclass(frozen=True, slots=True)
 class PictureLoss:
-    """PLI (RFC 4585 §6.3.1): `ssrc` lacks pictures of `media_ssrc`, and needs a whole one."""
+    """PLI (RFC 4585 §6.3.1): `ssrc` has lost pictures of `media_ssrc`, and needs a key frame."""
 
     ssrc: int
     media_ssrc: int
@@ -160,7 +160,7 @@ def _parse_body(kind: int, count: int, body: Cursor) -> tuple[Rtcp, ...]:
 
 
 def _picture_losses(count: int, body: Cursor) -> tuple[PictureLoss, ...]:
-    """Read PLI, or FIR, which asks for the same and names each source in 8 bytes (RFC 5104 §4.3.1.1)."""
+    """Read PLI, or FIR, which requests the same and names each source in 8 bytes (RFC 5104 §4.3.1.1)."""
     ssrc, media_ssrc = struct.unpack("!II", body.take(8))
     if count == _PICTURE_LOSS:
         return (PictureLoss(ssrc, media_ssrc),)

@@ -53,7 +53,7 @@ class RtpPacket(NamedTuple):
 
 
 def _bare(payload: bytes, first: int) -> bytes:
-    """Drop the CSRCs, header extension and padding that the header's first byte tells of."""
+    """Drop the CSRCs, header extension and padding that the header's first byte announces."""
     cursor = Cursor(payload, "RTP packet")
     cursor.take(4 * (first & 0x0F))
     if first & 0x10:

@@ -1,16 +1,16 @@
-"""Numbers that wrap in RTP, and the counts of packets by their sequence numbers (RFC 3550 §5.1, appendix A.1)."""
+"""RTP numbers that wrap, and packet counts by sequence numbers (RFC 3550 §5.1, appendix A.1)."""
 
 _WINDOW = 1024
-"""How far back duplicates are recognised, in packets."""
+"""Number of packets back in which duplicates are recognised."""
 
 _ALL_SEEN = (1 << _WINDOW) - 1
 
 MAX_DROPOUT = 3000
-"""Fewest packets in a row that are no loss, but a sender that has begun to number anew (RFC 3550 A.1)."""
+"""Smallest jump ahead that is not a loss of packets, but a restart of the sender's numbering (RFC 3550 A.1)."""
 
 
 def unwrap(value: int, near: int, bits: int) -> int:
-    """Return the number that ends in the `bits` of `value` and is nearest to `near`."""
+    """Return the number nearest to `near` whose lowest `bits` bits equal those of `value`."""
     half = 1 << (bits - 1)
     return near + (value - near + half) % (1 << bits) - half
 
@@ -22,19 +22,19 @@ class SequenceCounter:
         self.base = self.highest = first
         self.received = 1
         self.is_over = False
-        """Whether the newest packet shows that its sender has begun to number anew; it is not counted.
+        """Whether the newest packet, which is not counted, shows that its sender has restarted the numbering.
 
-        One packet far ahead shows it, and the second in a row that is too old.
+        One packet far ahead shows this, or two consecutive packets that are too old.
         """
         self._seen = 1
         """One bit for each packet seen; bit 0 is the highest number's."""
         self._after_old: int | None = None
-        """The number after that of the last packet, where it was too old to tell."""
+        """The number after the last packet's, if that was out of range and not counted; else None."""
 
     def count(self, sequence: int) -> int | None:
         """Count a packet and return how far it is ahead of the highest one before it.
 
-        Returns None for a packet that is not counted: it was seen before, is too old to tell, or `is_over`.
+        Returns None for a packet that is not counted: a duplicate, one that is too old to tell, or if `is_over`.
         """
         ahead = (sequence - self.highest + 0x8000 & 0xFFFF) - 0x8000
         if not -_WINDOW < ahead < MAX_DROPOUT:

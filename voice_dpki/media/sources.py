@@ -1,4 +1,4 @@
-"""Whose packets a stream takes, by their SSRC."""
+"""The sources whose packets a stream accepts, by SSRC."""
 
 from enum import Enum
 
@@ -6,7 +6,7 @@ from voice_dpki.media.rtp import RtpPacket
 
 
 class Standing(Enum):
-    """What the sender of a packet is to a stream."""
+    """Relation of a packet's sender to a stream."""
 
     SOURCE = "the stream's source"
     SUCCESSOR = "a source that takes its place with this packet"
@@ -14,19 +14,19 @@ class Standing(Enum):
 
 
 class Sources:
-    """Watch over the source of one stream, which is its first sender.
+    """The source of one stream, which is its first sender, and its successors.
 
-    Another takes its place once two packets of it in a row have come (RFC 3550 A.1): a peer that was transferred or
-    restarted has another SSRC. Where keys are bound to the SSRC, nobody does.
+    Another sender replaces the source after two consecutive packets (RFC 3550 A.1): a peer that was transferred or
+    restarted has another SSRC. If `is_bound`, the keys are bound to the SSRC, and the source never changes.
     """
 
     def __init__(self, *, is_bound: bool) -> None:
         self._is_bound = is_bound
         self._other: tuple[int, int] | None = None
-        """SSRC and next sequence number of a sender that may take the source's place."""
+        """SSRC and next sequence number of a sender that may replace the source."""
 
     def judge(self, packet: RtpPacket, ssrc: int | None) -> Standing:
-        """Tell what the sender of a packet is; `ssrc` is the stream's, None before its first packet."""
+        """Return the standing of a packet's sender; `ssrc` is the stream's, None before its first packet."""
         if ssrc is None or ssrc == packet.ssrc:
             self._other = None
             return Standing.SOURCE

@@ -1,8 +1,8 @@
 """SRTP and SRTCP with keys from MIKEY, on libsrtp (RFC 3711, RFC 7714).
 
-The library gives no access to the roll-over counter. A receiver that hears a stream from its first packets on needs
-none. But if a sender starts just below 65536 and its packets up to there are lost, all others fail to authenticate.
-So until a first one does, each is also tried as one after the wrap.
+The library gives no access to the roll-over counter. A receiver that gets a stream from its first packets on needs
+none. But if a sender starts just below 65536, and its packets up to the wrap are lost, all later ones fail to
+authenticate. So until a packet is authentic, each is also tried as one after the wrap.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from voice_dpki.mikey.keys import SrtpKeys, StreamKey
 from voice_dpki.mikey.policy import SrtpProfile
 
 MAX_CLEAR_BYTES = 1356
-"""Longest packet that libsrtp's Python binding protects: its buffer of 1500 bytes less the largest trailer."""
+"""Longest packet that libsrtp's Python binding protects: its buffer of 1500 bytes minus the largest trailer."""
 
 _PROFILES = {
     SrtpProfile.AES_CM_128_HMAC_SHA1_80: pylibsrtp.Policy.SRTP_PROFILE_AES128_CM_SHA1_80,
@@ -25,7 +25,7 @@ _PROFILES = {
 
 
 class SrtpError(PeerError):
-    """A packet that was received is not authentic, or was received before (`replayed`)."""
+    """A received packet is not authentic, or was received before (`replayed`)."""
 
     def __init__(self, reason: str) -> None:
         self.replayed = reason.startswith(("replay", "packet index"))
@@ -53,14 +53,14 @@ class Protection(Protocol):
 
 
 class Srtp:
-    """Protection with the keys of one MIKEY exchange: each direction has its own key and its one SSRC."""
+    """Protection with the keys of one MIKEY exchange: each direction has its own key and one SSRC."""
 
     def __init__(self, keys: SrtpKeys) -> None:
         self._out = pylibsrtp.Session(_policy(keys.profile, keys.send))
         self._in = pylibsrtp.Session(_policy(keys.profile, keys.receive))
         self._in_rtp = self._in
         self._wrapped: pylibsrtp.Session | None = _after_wrap(keys.profile, keys.receive)
-        """What takes the peer's packets if its sequence numbers have wrapped; None once one was authentic."""
+        """Session for the peer's packets if its sequence numbers have wrapped; None once a packet was authentic."""
 
     def protect(self, packet: bytes) -> bytes:
         """Encrypt and authenticate an RTP packet; raises LocalError if it cannot be."""
@@ -88,7 +88,7 @@ class Srtp:
 
 
 class Clear:
-    """No protection: what a call without keys sends, for comparison."""
+    """No protection, for a call without keys."""
 
     def protect(self, packet: bytes) -> bytes:
         """Return the packet."""
@@ -109,7 +109,7 @@ def _policy(profile: SrtpProfile, key: StreamKey) -> pylibsrtp.Policy:
 def _after_wrap(profile: SrtpProfile, key: StreamKey) -> pylibsrtp.Session:
     """Return a receiver that expects sequence number 0 next, with a roll-over counter of 1 (RFC 3711 §3.3.1).
 
-    It has taken a packet with number 65535, which was made here and is nobody's.
+    For that, it is fed a packet with number 65535 that is made here and never sent.
     """
     packet = RtpPacket(0, 0xFFFF, 0, key.ssrc, b"").serialize()
     receiver = pylibsrtp.Session(_policy(profile, key))

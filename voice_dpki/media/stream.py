@@ -1,7 +1,7 @@
 """The two directions of a call: samples to protected packets, and protected packets to a recording.
 
-Both are cores: packets and `now_s` go in, packets and samples come out. Times are those of one clock that never
-steps back; the caller chooses which.
+Both are cores: packets and `now_s` go in, packets and samples come out. Times are seconds of one clock that never
+steps back, chosen by the caller.
 """
 
 from collections import Counter
@@ -28,11 +28,11 @@ class Dropped(StrEnum):
     REPLAYED = "replayed"
     MALFORMED = "malformed"
     FOREIGN = "foreign"
-    """From elsewhere than the peer."""
+    """Not from the peer's address."""
     OTHER = "other"
     """Of another payload type or SSRC than the stream's."""
     PICTURE = "picture"
-    """A picture of authentic packets, see `VideoStatistics.dropped`."""
+    """A picture from authentic packets, see `VideoStatistics.dropped`."""
 
 
 class SendStream:
@@ -66,14 +66,14 @@ class SendStream:
         return self._timestamp
 
     def continued(self, codec: Codec, payload_type: int, random: Random) -> "SendStream":
-        """Return a sender of another codec that goes on with SSRC, sequence number and protection of this one."""
+        """Return a sender with another codec that continues SSRC, sequence number and protection of this one."""
         stream = SendStream(codec, payload_type, self.ssrc, self._protection, random)
         stream._sequence, stream._timestamp = self._sequence, self._timestamp
         stream.packets, stream.octets = self.packets, self.octets
         return stream
 
     def skip(self, frames: int = 1) -> None:
-        """Let frames pass in silence: nothing is sent, and the timestamp goes on."""
+        """Skip frames in silence: nothing is sent, and the timestamp advances."""
         self._timestamp = (self._timestamp + frames * self._frame_ticks) & 0xFFFFFFFF
         self._begins = True
 
@@ -86,11 +86,11 @@ class SendStream:
         return self._pack(self.payload_type, timestamp, payload, begins)
 
     def send_event(self, payload_type: int, report: Report) -> tuple[bytes, bytes]:
-        """Turn a report of a telephone event into a packet, as `send` does; the speech's time does not go on."""
+        """Turn a report of a telephone event into a packet, as `send` does; the timestamp does not advance."""
         return self._pack(payload_type, report.timestamp, report.event.serialize(), report.begins)
 
     def send_noise(self, payload_type: int, noise: bytes) -> tuple[bytes, bytes]:
-        """Turn the comfort noise of one frame into a packet, as `send` does; the next of speech ends a silence."""
+        """Turn the comfort noise of one frame into a packet, as `send` does; the next speech begins a talkspurt."""
         timestamp = self._timestamp
         self.skip()
         return self._pack(payload_type, timestamp, noise, marker=False)
@@ -107,9 +107,8 @@ class SendStream:
 class ReceiveStream:
     """Receiver of one stream of speech: checks, orders, decodes and records it.
 
-    With an `ssrc`, to which the keys are bound, packets with another are dropped. If it is None, the first packet's
-    SSRC becomes the stream's, and another takes its place once two packets of it in a row have come (RFC 3550 A.1):
-    a peer that was transferred or restarted has another.
+    With an `ssrc`, to which the keys are bound, packets with another one are dropped. If it is None, the first
+    packet's SSRC becomes the stream's, and another one may replace it (see `Sources`).
     """
 
     def __init__(
@@ -125,7 +124,7 @@ class ReceiveStream:
         self.retype(payload_type, events)
         self.events = EventReceiver(events.digits)
         self.rests = False
-        """Whether the newest packet was of comfort noise, so that the peer may send nothing for some time."""
+        """Whether the newest packet was comfort noise, so that the peer may send nothing for some time."""
         self.dropped: Counter[Dropped] = Counter()
         self._sources = Sources(is_bound=ssrc is not None)
         self._codec = codec
@@ -136,13 +135,13 @@ class ReceiveStream:
         self._recorder = Recorder(codec.clock_rate)
 
     def retype(self, payload_type: int, events: AgreedEvents) -> None:
-        """Take other payload types: that of the speech, and those of what is agreed beside it."""
+        """Change the payload types: that of speech, and those of events and comfort noise."""
         self._payload_type = payload_type
         self._event_type, self._noise_type = events.receives, events.noise_receives
         self._types = {payload_type, self._event_type, self._noise_type}
 
     def receive(self, wire: bytes, now_s: float) -> bool:
-        """Take a packet from the wire; returns whether it is an authentic one of this stream."""
+        """Take a packet from the wire; returns whether it is authentic and belongs to this stream."""
         try:
             packet = RtpPacket.parse(self._protection.unprotect(wire))
             if packet.payload_type not in self._types or not self._is_source(packet):
@@ -174,20 +173,20 @@ class ReceiveStream:
             self.events.receive(packet, reports, is_newest=arrival is Arrival.PLAYABLE)
 
     def _is_source(self, packet: RtpPacket) -> bool:
-        """Return whether a packet is the stream's source's, or the second in a row of one that takes its place."""
+        """Return whether a packet is from the stream's source, or from a successor that replaces it."""
         standing = self._sources.judge(packet, self.ssrc)
         if standing is Standing.SUCCESSOR:
             self._playout.change_source()
         return standing is not Standing.OTHER
 
     def is_for(self, wire: bytes) -> bool:
-        """Return whether a packet, of which nothing is verified, has this stream's payload type and SSRC."""
+        """Return whether an unverified packet has this stream's payload types and SSRC."""
         ssrc = int.from_bytes(wire[8:12], "big")
         is_ours = len(wire) > 12 and wire[1] & 0x7F in self._types
         return is_ours and self.ssrc in (None, ssrc)
 
     def play(self, now_s: float) -> None:
-        """Decode and record what is due by now; with infinity, everything in the buffer."""
+        """Decode and record the frames that are due; with infinity, everything in the buffer."""
         for frame in self._playout.due(now_s):
             self._recorder.put(frame.position, self._samples(frame))
 
@@ -201,7 +200,7 @@ class ReceiveStream:
         return self._playout.highest_sequence
 
     def due_s(self, timestamp: int) -> float | None:
-        """Return when what has an RTP timestamp is played, see `PlayoutBuffer.due_s`."""
+        """Return when the sample with an RTP timestamp is played, see `PlayoutBuffer.due_s`."""
         return self._playout.due_s(timestamp)
 
     def statistics(self) -> PlayoutStatistics:

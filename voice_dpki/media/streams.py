@@ -1,4 +1,4 @@
-"""The streams of a call between two changes: one codec, one protection, a stream each way, and their RTCP."""
+"""The streams of a call between two changes: one codec, one protection, a stream per direction, and their RTCP."""
 
 from voice_dpki.effects import Random
 from voice_dpki.media.codecs import Codec
@@ -10,10 +10,10 @@ from voice_dpki.media.telephone_events import AgreedEvents
 from voice_dpki.mikey.keys import SrtpKeys
 
 CNAME = "voice"
-"""The same for everybody: a personal name would identify the caller to anyone who sees RTCP in clear (RFC 7022)."""
+"""The same for everyone: a personal name would identify the caller to anyone who sees RTCP in clear (RFC 7022)."""
 
 MAX_LAPSE_FRAMES = 6000
-"""Longest silence that a pause between two talks leaves in what was said: two minutes, as long as a recording."""
+"""Longest silence that is recorded for a pause between two talks: two minutes, as long as a recording."""
 
 
 class Streams:
@@ -30,7 +30,7 @@ class Streams:
     ) -> None:
         self.codec = codec
         self.events = events or AgreedEvents()
-        """The payload types of telephone events."""
+        """The payload types of telephone events and comfort noise."""
         self.keys = keys
         self.sending = sending
         self.receiving = receiving
@@ -53,8 +53,8 @@ class Streams:
     ) -> "Streams":
         """Begin streams with new SSRCs: those of `keys`, or in clear a random one of ours.
 
-        `payload_type` is the one that we send, and `receive_type` that which the peer sends; `events` has those of
-        telephone events.
+        We send `payload_type`, and the peer sends `receive_type`; `events` has the payload types of telephone
+        events and comfort noise.
         """
         protection: Protection = Clear() if keys is None else Srtp(keys)
         ours = int.from_bytes(random.token(4), "big") if keys is None else keys.send.ssrc
@@ -71,9 +71,9 @@ class Streams:
         random: Random,
         events: AgreedEvents | None = None,
     ) -> "Streams":
-        """Return streams of another codec with the same SSRCs and keys, whose packets are numbered on from here.
+        """Return streams of another codec with the same SSRCs and keys, whose sequence numbers continue these.
 
-        SRTP keys belong to an SSRC, and its roll-over counter goes on with the numbers (RFC 3711 §3.3.1).
+        SRTP keys belong to an SSRC, whose roll-over counter follows the sequence numbers (RFC 3711 §3.3.1).
         """
         sending = self.sending.continued(codec, payload_type, random)
         receiving = ReceiveStream(codec, receive_type, self.receiving.ssrc, self._protection, events)
@@ -81,7 +81,7 @@ class Streams:
         return Streams(codec, self.keys, self._protection, sending, receiving, events)
 
     def retype(self, payload_type: int, receive_type: int, events: AgreedEvents | None = None) -> None:
-        """Take other payload types for the same codec."""
+        """Change the payload types of the same codec."""
         self.events = events or AgreedEvents()
         self.sending.payload_type = payload_type
         self.receiving.retype(receive_type, self.events)
@@ -92,7 +92,7 @@ class Streams:
         return self.sending.send(frame)
 
     def rest(self, frame: bytes, payload_type: int, noise: bytes) -> list[tuple[bytes, bytes]]:
-        """Let one frame of a pause pass, and send the comfort noise that describes it, unless that is empty."""
+        """Skip one frame of a pause, and send `noise`, its comfort noise, unless that is empty."""
         self._said += frame
         if noise:
             return [self.sending.send_noise(payload_type, noise)]
@@ -100,12 +100,12 @@ class Streams:
         return []
 
     def pass_over(self, frame: bytes) -> None:
-        """Let one frame of speech pass in silence."""
+        """Skip one frame of speech in silence."""
         self._said += bytes(len(frame))
         self.sending.skip()
 
     def lapse(self, frames: int) -> None:
-        """Let the frames of a pause between two talks pass in silence; of a long one the end is not recorded."""
+        """Skip the frames of a pause between two talks; at most MAX_LAPSE_FRAMES are recorded, as silence."""
         if not self.sending.packets:
             return  # the first talk begins the stream, whenever that is
         self._said += bytes(min(frames, MAX_LAPSE_FRAMES) * self.codec.frame_samples * SAMPLE_BYTES)
@@ -118,7 +118,7 @@ class Streams:
 
     @property
     def said_s(self) -> float:
-        """How long it was said, in seconds."""
+        """Length of `said` in seconds."""
         return len(self._said) / SAMPLE_BYTES / self.codec.clock_rate
 
     @property

@@ -1,11 +1,11 @@
-"""Telephone events: the digits of a keypad in packets of their own (RFC 4733 §2).
+"""Telephone events: the digits of a keypad in their own packets (RFC 4733 §2).
 
  0                   1                   2                   3
  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
 |     event     |E|R| volume    |          duration             |
 
-All packets of one event have the timestamp of its beginning, and each tells how long it has lasted so far. So any
-one of them tells the digit, and what was lost of the others does no harm. Both sides are cores without clocks.
+All packets of one event have the timestamp of its beginning, and each states its duration so far. So one packet is
+enough to receive the digit, and the loss of others does no harm. Sender and receiver are cores without clocks.
 """
 
 import struct
@@ -20,19 +20,19 @@ DIGITS = "0123456789*#ABCD"
 """The keys by their event codes, 0 to 15 (§3.2, table 3)."""
 
 MAX_DURATION = 0xFFFF
-"""Longest duration of one report; a longer event goes on in a segment of its own (§2.5.1.3)."""
+"""Longest duration of one report, in ticks; a longer event continues in a new segment (§2.5.1.3)."""
 
 VOLUME = 10
 """Level of our tones in -dBm0 (§2.3.4)."""
 
 TONE_FRAMES = 5
-"""Length of a digit: 100 ms, where receivers need 40 (ITU-T Q.24)."""
+"""Length of a digit in frames: 100 ms, where receivers need 40 ms (ITU-T Q.24)."""
 
 PAUSE_FRAMES = 5
-"""Time between two digits, in which the last report of the first is repeated."""
+"""Pause between two digits in frames, in which the last report of the first digit is repeated."""
 
 REPEATS = 2
-"""How often the last report is sent again (§2.5.1.4)."""
+"""Number of retransmissions of the last report (§2.5.1.4)."""
 
 MAX_EVENTS = 16
 """Most events that one packet may report (§2.5.1.5)."""
@@ -41,14 +41,14 @@ MAX_DIGITS = 256
 """Most digits that are kept of one call."""
 
 MAX_KNOWN = 16
-"""How many of the last events are known again when a packet of theirs comes late."""
+"""Number of recent events that are recognised if a packet of theirs arrives late."""
 
 _REPORT = struct.Struct("!BBH")
 
 
 @dataclass(frozen=True, slots=True)
 class TelephoneEvent:
-    """The report of one event: its code, whether it is over, and its ticks so far."""
+    """The report of one event: its code, whether it is over, and its duration so far in ticks."""
 
     code: int
     duration: int
@@ -61,7 +61,7 @@ class TelephoneEvent:
 
     @classmethod
     def parse_all(cls, payload: bytes) -> "tuple[TelephoneEvent, ...]":
-        """Read the reports of a payload, each event beginning where the one before ended; raises MalformedError."""
+        """Read the reports of a payload; each event begins where the previous one ended. Raises MalformedError."""
         if not payload or len(payload) % _REPORT.size or len(payload) > MAX_EVENTS * _REPORT.size:
             raise MalformedError(f"a telephone-event payload is not 1 to {MAX_EVENTS} reports of 4 bytes")
         reports = _REPORT.iter_unpack(payload)
@@ -69,22 +69,22 @@ class TelephoneEvent:
 
 
 class Digits:
-    """The digits that came in a call, the first MAX_DIGITS of them."""
+    """The digits received in a call, the first MAX_DIGITS of them."""
 
     def __init__(self) -> None:
         self.text = ""
 
     def add(self, code: int) -> None:
-        """Add a key by its event code; codes that are no key's are left out."""
+        """Add a key by its event code; other codes are ignored."""
         if code < len(DIGITS) and len(self.text) < MAX_DIGITS:
             self.text += DIGITS[code]
 
 
 @dataclass(frozen=True, slots=True)
 class AgreedEvents:
-    """The payload types of events that we send and receive, None where there are none, and where digits go.
+    """The payload types of events that we send and receive, or None, and the received `digits`.
 
-    Those of comfort noise (RFC 3389) are agreed beside them, in the same way.
+    Those of comfort noise (RFC 3389) are agreed in the same way.
     """
 
     sends: int | None = None
@@ -95,19 +95,19 @@ class AgreedEvents:
 
 
 class EventReceiver:
-    """Receiver of one stream's events; tells each digit once, with the first packet of it that comes."""
+    """Receiver of one stream's events; it adds each digit once, with the digit's first packet."""
 
     def __init__(self, digits: Digits) -> None:
         self.late = 0
-        """Events of which nothing had come before a packet of a later one; their order is lost, and so are they."""
+        """Reports of events that arrived too late for the order of digits to be known; they are dropped."""
         self._digits = digits
         self._known: deque[int] = deque(maxlen=MAX_KNOWN)
-        """Timestamps of the last events' beginnings."""
+        """Timestamps of the beginnings of recent events."""
         self._last: tuple[int, TelephoneEvent] | None = None
-        """The newest event's beginning and newest report."""
+        """The newest event: the timestamp of its beginning, and its newest report."""
 
     def receive(self, packet: RtpPacket, reports: Sequence[TelephoneEvent], *, is_newest: bool) -> None:
-        """Take the `reports` of a packet; `is_newest` tells that none with a later sequence number has come."""
+        """Take the `reports` of a packet; `is_newest` if none with a later sequence number has arrived."""
         timestamp = packet.timestamp
         for report in reports:
             self._take(timestamp, report, is_newest)
@@ -127,7 +127,7 @@ class EventReceiver:
         self._last = timestamp, report
 
     def _continues(self, timestamp: int, report: TelephoneEvent) -> bool:
-        """Return whether an event is the next segment of the one before (§2.5.1.3)."""
+        """Return whether an event is the next segment of the previous one (§2.5.1.3)."""
         if self._last is None:
             return False
         begin, before = self._last
@@ -137,7 +137,7 @@ class EventReceiver:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A report to send: with the timestamp of its event, and the marker of a beginning."""
+    """A report to send, with the timestamp of its event, and whether it `begins` one (the RTP marker)."""
 
     timestamp: int
     event: TelephoneEvent
@@ -145,18 +145,18 @@ class Report:
 
 
 class Dialler:
-    """Sender of digits, one after the other; it is asked at each frame of the speech."""
+    """Sender of digits, one after the other; call `reports` at each frame of speech."""
 
     def __init__(self, digits: str = "", tone_frames: int = TONE_FRAMES) -> None:
-        """`digits` are of DIGITS, and `tone_frames` is how long each sounds."""
+        """`digits` are characters of DIGITS; each lasts `tone_frames`."""
         self._waiting = deque(DIGITS.index(digit) for digit in digits)
         self._tone_frames = tone_frames
         self._now: Report | None = None
-        """The newest report of the event that sounds."""
+        """The newest report of the current event."""
         self._frames = 0
-        """How many frames it has sounded, or the pause after it has lasted."""
+        """Length so far, in frames, of the current event or of the pause after it."""
         self._last: Report | None = None
-        """The last report of the event before."""
+        """The last report of the previous event, during the pause after it."""
 
     @property
     def is_busy(self) -> bool:
@@ -165,15 +165,15 @@ class Dialler:
 
     @property
     def sounds(self) -> bool:
-        """Whether the frame for which `reports` would be asked belongs to a digit, in place of speech."""
+        """Whether the next frame belongs to a digit, which replaces speech."""
         return self._now is not None or (self._last is None and bool(self._waiting))
 
     def interrupt(self) -> None:
-        """Leave the digit that sounds as it is: the stream has ended, or nothing may be sent."""
+        """Abandon the current digit, because the stream has ended, or nothing may be sent."""
         self._now = self._last = None
 
     def reports(self, timestamp: int, ticks: int) -> list[Report]:
-        """Return what to send at a frame with this `timestamp`, which lasts `ticks`."""
+        """Return the reports to send at the frame with this `timestamp`, which lasts `ticks`."""
         if self._last is not None:
             return self._pause(self._last)
         if self._now is not None:

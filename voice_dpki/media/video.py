@@ -1,4 +1,4 @@
-"""The two directions of a call's video: numbered pictures to protected packets, and packets to pictures shown.
+"""The two directions of a call's video: numbered pictures to protected packets, and packets to shown pictures.
 
 Both are cores: packets and `now_s` go in, packets and pictures come out, as in `voice_dpki.media.stream`.
 """
@@ -18,22 +18,22 @@ from voice_dpki.media.srtp import Protection, SrtpError
 from voice_dpki.media.stream import Dropped
 
 KEY_EVERY: Final = 50
-"""Every so many pictures a whole one is sent, asked for or not."""
+"""Number of pictures from one key frame to the next, even if the peer asks for none."""
 
 MAX_PACKETS: Final = 256
-"""Most packets that wait to become pictures, and so the most of one picture."""
+"""Most packets that wait to form pictures, and so the most packets of one picture."""
 
 MAX_SHOWN: Final = 32
-"""Most pictures that wait for their time; further ones are dropped, and a whole one is asked for."""
+"""Most pictures that wait to be shown; further ones are dropped, and a key frame is requested."""
 
 MAX_NUMBERS: Final = 1_000_000
-"""Of how many pictures the numbers are kept: more than a day of them."""
+"""Most picture numbers that are kept: those of more than a day."""
 
 MAX_KEPT_BYTES: Final = 8 << 20
-"""How much of the pictures that were shown is kept for the recording."""
+"""Most bytes of shown pictures that are kept for the recording."""
 
 REORDER_S: Final = 0.05
-"""How long a missing packet is waited for once a later picture is complete."""
+"""Time in seconds to wait for a missing packet once a later picture is complete."""
 
 
 class VideoSender:
@@ -53,7 +53,7 @@ class VideoSender:
         self._base = int.from_bytes(random.token(4), "big")
         self._ticks = 0
         self._is_ahead = False
-        """Whether the encoder's last picture was not sent, so that the next cannot build on it."""
+        """Whether the encoder's last picture was not sent, so that the next must not depend on it."""
 
     @property
     def timestamp(self) -> int:
@@ -61,14 +61,14 @@ class VideoSender:
         return (self._base + self._ticks) & 0xFFFFFFFF
 
     def skip(self, ticks: int) -> None:
-        """Let the time of a picture pass without one."""
+        """Advance the timestamp by `ticks` without a picture."""
         self._ticks += ticks
 
     def encode(self, number: int, *, key: bool = False) -> list[bytes]:
         """Draw and encode the picture of `number`; returns its payloads, for `pack`.
 
-        That takes its time, so it may run in a thread, one picture at a time. `key` asks for a whole picture, which
-        also comes first, once in a while, and after one that was encoded and not sent.
+        This is slow, so it may run in a thread, one picture at a time. The result is a key frame if `key` is set,
+        for every KEY_EVERY-th picture from the first on, and after a picture that was encoded and not sent.
         """
         key = key or self._is_ahead or self.pictures % KEY_EVERY == 0
         self._is_ahead = True
@@ -93,33 +93,33 @@ class VideoSender:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A picture whose packets have all come; `timestamp` is counted on where the packets' wrap."""
+    """A picture of which all packets have arrived; `VideoReceiver` unwraps its `timestamp`."""
 
     data: bytes
     timestamp: int
 
 
 class Pictures:
-    """Puts packets together to pictures, in order.
+    """Assembles packets into pictures, in order.
 
-    A picture that lacks packets is given up once a later one is complete and `REORDER_S` have passed. Those after
-    it need it, so nothing comes until the next whole one; `is_broken` says so.
+    A picture that lacks packets is given up once a later one is complete and `REORDER_S` have passed. Later
+    pictures depend on it, so none is returned until the next key frame; `is_broken` is set meanwhile.
     """
 
     def __init__(self) -> None:
         self.is_broken = False
         self.given_up = 0
-        """Pictures, or pieces of some, that are not shown: packets are missing, or a picture that they need is."""
+        """Pictures, or parts of them, not shown for lack of packets or of a picture that they depend on."""
         self._waiting: dict[int, tuple[RtpPacket, Descriptor]] = {}
         self._next: int | None = None
-        """Number of the packet that must come next."""
+        """Sequence number of the next packet of the next picture."""
         self._since_s: float | None = None
-        """Since when a later picture waits for a missing packet."""
+        """Time since which a later picture has waited for a missing packet."""
 
     def put(self, sequence: int, packet: RtpPacket, part: Descriptor, now_s: float) -> list[Encoded]:
-        """Take a packet with its sequence number, counted on, and return the pictures that are complete."""
+        """Add a packet with its extended sequence number; return the pictures that are now complete."""
         if self._next is None:
-            self._next, self.is_broken = sequence, True  # whether it is the beginning, its descriptor tells
+            self._next, self.is_broken = sequence, True  # the descriptor tells whether a picture begins here
         if sequence < self._next:
             return []
         self._waiting[sequence] = packet, part
@@ -130,7 +130,7 @@ class Pictures:
         return complete
 
     def _complete(self) -> list[Encoded]:
-        """Take all pictures whose packets have come without a gap."""
+        """Return all next pictures whose packets have arrived without a gap."""
         found = []
         while (last := self._last_of_next()) is not None:
             assert self._next is not None
@@ -147,7 +147,7 @@ class Pictures:
         return found
 
     def _last_of_next(self) -> int | None:
-        """Return the number of the last packet of the next picture, if all of its packets have come."""
+        """Return the number of the last packet of the next picture, if all of its packets have arrived."""
         assert self._next is not None
         number = self._next
         while number in self._waiting:
@@ -165,7 +165,7 @@ class Pictures:
         return now_s - self._since_s >= REORDER_S
 
     def _give_up(self) -> None:
-        """Go on behind the first gap, at the beginning of a picture."""
+        """Continue at the first beginning of a picture after the first gap."""
         self.given_up += 1
         self.is_broken, self._since_s = True, None
         assert self._next is not None
@@ -183,14 +183,14 @@ class Shown:
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
-        """The numbers of those that had one, counted on where they begin anew; of at most MAX_NUMBERS pictures."""
+        """The numbers that were read, unwrapped; at most MAX_NUMBERS."""
         self.encoded: list[tuple[bytes, float]] = []
-        """The encoded pictures, and when they were shown; MAX_KEPT_BYTES at most."""
+        """The encoded pictures, with the times when they were shown; at most MAX_KEPT_BYTES."""
         self.undecodable = 0
         self._bytes = 0
 
     def add(self, number: int | None, data: bytes, now_s: float) -> None:
-        """Note that a picture was shown."""
+        """Record that a picture was shown."""
         if number is not None and len(self.numbers) < MAX_NUMBERS:
             near = self.numbers[-1] if self.numbers else number
             self.numbers.append(unwrap(number, near, NUMBERS.bit_length() - 1))
@@ -200,16 +200,16 @@ class Shown:
 
     @property
     def missed(self) -> int:
-        """How many pictures between the first and the last that were shown were not."""
+        """Number of pictures that were not shown between the first and the last that were."""
         numbers = set(self.numbers)
         return max(numbers) - min(numbers) + 1 - len(numbers) if numbers else 0
 
 
 class VideoReceiver:
-    """Receiver of one stream of pictures: checks and puts together packets, and keeps pictures until their time.
+    """Receiver of one stream of pictures: checks and assembles packets, and keeps pictures until they are shown.
 
-    The keys are bound to `ssrc`; if it is None, the first packet's becomes the stream's, and another may take its
-    place (see `Sources`).
+    The keys are bound to `ssrc`; if it is None, the first packet's SSRC becomes the stream's, and another one may
+    replace it (see `Sources`).
     """
 
     def __init__(self, payload_type: int, ssrc: int | None, protection: Protection) -> None:
@@ -220,7 +220,7 @@ class VideoReceiver:
         self._sources = Sources(is_bound=ssrc is not None)
         self._protection = protection
         self._before = PlayoutStatistics()
-        """What was counted of the sources before the one of now."""
+        """Counts of earlier sources."""
         self._sequence: SequenceCounter | None = None
         self._timestamp: int | None = None
         self._pictures = Pictures()
@@ -228,11 +228,11 @@ class VideoReceiver:
         self._decoder = PictureDecoder()
         self._lost_picture = False
         self._last_transit: tuple[int, float] | None = None
-        """Timestamp of the newest packet, counted on, and its transit in ticks."""
+        """Unwrapped timestamp of the newest packet, and its transit in ticks."""
         self._jitter = 0.0
 
     def receive(self, wire: bytes, now_s: float) -> bool:
-        """Take a packet from the wire; returns whether it is an authentic one of this stream."""
+        """Take a packet from the wire; returns whether it is authentic and belongs to this stream."""
         try:
             packet = RtpPacket.parse(self._protection.unprotect(wire))
             if packet.payload_type != self.payload_type or not self._is_source(packet):
@@ -250,14 +250,14 @@ class VideoReceiver:
         return True
 
     def _is_source(self, packet: RtpPacket) -> bool:
-        """Return whether a packet is of the stream's source, or of one that takes its place, and begins anew."""
+        """Return whether a packet is from the stream's source, or from a successor, with which it begins anew."""
         standing = self._sources.judge(packet, self.ssrc)
         if standing is Standing.SUCCESSOR:
             self._begin_anew()
         return standing is not Standing.OTHER
 
     def _begin_anew(self) -> None:
-        """Expect numbers and timestamps that have nothing to do with those before."""
+        """Expect sequence numbers and timestamps unrelated to the earlier ones."""
         self._before = self.statistics()
         self._sequence = self._timestamp = self._last_transit = None
         self._pictures = Pictures()
@@ -265,7 +265,7 @@ class VideoReceiver:
         self._waiting.clear()
 
     def is_for(self, wire: bytes) -> bool:
-        """Return whether a packet, of which nothing is verified, has this stream's payload type and SSRC."""
+        """Return whether an unverified packet has this stream's payload type and SSRC."""
         ssrc = int.from_bytes(wire[8:12], "big")
         return len(wire) > 12 and wire[1] & 0x7F == self.payload_type and self.ssrc in (None, ssrc)
 
@@ -276,11 +276,11 @@ class VideoReceiver:
 
     @property
     def needs_key(self) -> bool:
-        """Whether nothing can be shown until a whole picture comes."""
+        """Whether nothing can be shown until a key frame arrives."""
         return self._sequence is not None and (self._pictures.is_broken or self._lost_picture)
 
     def waiting(self) -> list[tuple[int, float]]:
-        """Return timestamp, counted on, and arrival of the pictures that wait for their time."""
+        """Return unwrapped timestamp and time of arrival of the pictures that wait to be shown."""
         return [(picture.timestamp, arrived_s) for picture, arrived_s in self._waiting]
 
     def due(self, timestamp: float) -> list[Encoded]:
@@ -293,16 +293,16 @@ class VideoReceiver:
     def decode(self, picture: Encoded) -> int | None:
         """Decode the next picture and return its number, or None if it has none; raises MalformedError.
 
-        That takes its time, so it may run in a thread, one picture at a time.
+        This is slow, so it may run in a thread, one picture at a time.
         """
         return self._decoder.number(picture.data, picture.timestamp & 0xFFFFFFFF)
 
     def give_up(self) -> None:
-        """Take no picture until the next whole one: one that they need was not decoded."""
+        """Drop pictures until the next key frame, because one that they depend on was not decoded."""
         self._lost_picture = True
 
     def statistics(self) -> PlayoutStatistics:
-        """Return what was counted, as for a stream of speech."""
+        """Return the counts, as for a stream of speech."""
         counter = self._sequence
         if counter is None:
             return self._before
@@ -352,14 +352,14 @@ class VideoReceiver:
 
 @dataclass(frozen=True, slots=True)
 class VideoStatistics:
-    """What one side of a call counted of its video: `sent` and `whole_sent` are its own, all else the peer's."""
+    """Video statistics of one side of a call: `sent` and `whole_sent` are its own, everything else the peer's."""
 
     codec: str
     srtp: str | None
     sent: int
     """Pictures."""
     whole_sent: int
-    """Pictures that were sent whole because the peer asked for one."""
+    """Key frames that were sent because the peer asked for one."""
     received: int
     """Packets."""
     lost: int
@@ -372,10 +372,10 @@ class VideoStatistics:
     missed: int
     """Pictures that were not shown, between the first and the last that were."""
     dropped: int
-    """Pictures that were not decoded: packets of theirs were missing, or a picture that they need, or room."""
+    """Pictures that were not decoded for lack of packets, of a picture that they depend on, or of room."""
     asked: int
-    """How often a whole picture was asked for."""
+    """Number of requests for a key frame."""
     jitter_ms: float | None
     sync_ms: float | None
-    """Mean time by which a picture was shown before or after its speech; None without any to compare."""
+    """Mean time by which a picture was shown before or after its speech; None if there is none to compare."""
     sync_worst_ms: float | None
