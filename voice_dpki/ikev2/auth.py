@@ -17,7 +17,7 @@ from voice_dpki.ikev2.registry import AuthMethod, HashAlgorithm
 from voice_dpki.x509.keys import KeyKindError, SignatureError, verify_signature
 
 HASHES = HashAlgorithm.SHA2_256.to_bytes(2, "big")
-"""Content of our N(SIGNATURE_HASH_ALGORITHMS): SHA-256 alone, so that a peer uses no other hash."""
+"""Content of our N(SIGNATURE_HASH_ALGORITHMS): only SHA-256, so that a peer uses no other hash."""
 
 ECDSA_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
 RSA_SHA256 = bytes.fromhex("300d06092a864886f70d01010b0500")
@@ -32,20 +32,20 @@ _SHA_1_ONLY = "the peer takes RSA signatures with SHA-1 only (RFC 7296 §3.8), w
 
 
 def knows_sha256(notify: Notify | None) -> bool:
-    """Tell whether a peer announced digital signatures with SHA-256 (RFC 7427 §4)."""
+    """Return whether a peer announced digital signatures with SHA-256 (RFC 7427 §4)."""
     numbers = notify.data if notify else b""
     return HASHES in (numbers[at : at + 2] for at in range(0, len(numbers), 2))
 
 
 def signed_octets(message: bytes, peer_nonce: bytes, sk_p: bytes, identification: Identification) -> bytes:
-    """Return what AUTH signs: the signer's first message, the other end's nonce, and the MACed ID (§2.15)."""
+    """Return the octets that AUTH signs: the signer's first message, the peer's nonce, and the MACed ID (§2.15)."""
     return message + peer_nonce + prf(sk_p, identification.serialize())
 
 
 def sign(signer: Signer, octets: bytes, *, digital: bool) -> Authentication:
-    """Sign as in RFC 7427 if `digital`, otherwise for an older peer, as in RFC 4754.
+    """Sign as in RFC 7427 if `digital`, otherwise as in RFC 4754, for an older peer.
 
-    Raises LocalError for an RSA key and an older peer, which would take only a signature with SHA-1.
+    Raises LocalError for an RSA key and an older peer, which would accept only a signature with SHA-1.
     """
     signature = signer.sign(octets)
     if signer.algorithm == "ES256":
@@ -59,7 +59,7 @@ def sign(signer: Signer, octets: bytes, *, digital: bool) -> Authentication:
 
 
 def check_can_sign(signer: Signer, *, digital: bool) -> None:
-    """Check that `sign` has a signature that the peer takes; raises IkeError with AUTH_METHOD."""
+    """Check that `sign` can make a signature that the peer accepts; raises IkeError with AUTH_METHOD."""
     if signer.algorithm != "ES256" and not digital:
         raise IkeError(Failure.AUTH_METHOD, _SHA_1_ONLY)
 

@@ -28,7 +28,7 @@ MAX_POOL = 1 << 20
 
 
 class ChildError(IkeError):
-    """No child SA can be made: the IKE SA is established without one, and the peer is told `notify`."""
+    """No child SA can be made: the IKE SA is established without one, and the peer gets `notify`."""
 
     def __init__(self, notify: NotifyType, sentence: str) -> None:
         super().__init__(
@@ -45,7 +45,7 @@ def new_spi(random: Random) -> bytes:
 
 
 def _check_spi(spi: bytes) -> None:
-    """Check that a peer's ESP SPI is one: 4 bytes, and none of the reserved numbers; raises ChildError."""
+    """Check that a peer's ESP SPI has 4 bytes and is not a reserved number; raises ChildError."""
     if len(spi) != 4 or int.from_bytes(spi, "big") < FIRST_SPI:
         sentence = f"the proposal for a child SA names no SPI of 4 bytes from {FIRST_SPI} on"
         raise ChildError(NotifyType.NO_PROPOSAL_CHOSEN, sentence)
@@ -79,7 +79,7 @@ def _intersection(one: Selector, other: Selector) -> Selector | None:
 
 
 class AddressPool:
-    """Inner addresses for devices: all SAs of an identity share one, which is freed with the last of them."""
+    """Inner addresses for devices: all SAs of an identity share one address, which is freed with the last SA."""
 
     def __init__(self, network: IPv4Network) -> None:
         """Take the host addresses of `network`, at most MAX_POOL."""
@@ -98,7 +98,7 @@ class AddressPool:
         return IPv4Address(self._first + at)
 
     def give_back(self, identity: str) -> None:
-        """Note that one of the identity's SAs is gone."""
+        """Record that one of the identity's SAs has ended; the last one frees the address."""
         at = self._homes.get(identity)
         if at is None:
             return
@@ -194,7 +194,7 @@ def answer(
 
 
 def wants_address(payloads: Sequence[Payload]) -> bool:
-    """Tell whether an Initiator asks for an inner IPv4 address."""
+    """Return whether an Initiator asks for an inner IPv4 address."""
     requests = [each for each in payloads if isinstance(each, Configuration) and each.cfg_type == CfgType.REQUEST]
     return any(request.value(CfgAttribute.INTERNAL_IP4_ADDRESS) is not None for request in requests)
 

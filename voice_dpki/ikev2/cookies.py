@@ -11,7 +11,7 @@ from voice_dpki.ikev2.crypto import prf
 
 SECRET_BYTES = 32
 SECRET_S = 60.0
-"""How long a secret makes new cookies; it verifies them for as long again."""
+"""Time in seconds for which a secret makes new cookies; it verifies them for the same time after that."""
 
 
 class Cookies:
@@ -29,7 +29,7 @@ class Cookies:
         return bytes((self._number,)) + _mac(self._secrets[0], nonce, host, spi_i)
 
     def holds(self, cookie: bytes, nonce: bytes, host: str, spi_i: bytes, now_s: float) -> bool:
-        """Tell whether `cookie` was made for the request that carries it."""
+        """Return whether `cookie` was made for the request that carries it."""
         self._rotate(now_s)
         age = (self._number - cookie[0]) % 256 if cookie else len(self._secrets)
         if age >= len(self._secrets):

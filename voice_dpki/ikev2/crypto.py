@@ -87,7 +87,7 @@ def prf_plus(key: bytes, seed: bytes, size: int) -> bytes:
 
 
 def nat_detection(spi_i: bytes, spi_r: bytes, address: bytes, port: int) -> bytes:
-    """Return the content of NAT_DETECTION_*_IP (RFC 7296 §2.23): SHA-1, whose collisions do no harm here."""
+    """Return the content of NAT_DETECTION_*_IP (RFC 7296 §2.23), by SHA-1, whose collisions do no harm here."""
     data = spi_i + spi_r + address + port.to_bytes(2, "big")
     return hashlib.sha1(data, usedforsecurity=False).digest()
 
@@ -248,7 +248,7 @@ class AesCbcHmac:
 
 
 def _unpad(content: bytes) -> bytes:
-    """Remove the padding and its length. Both may have any value; the checksum has been verified before."""
+    """Remove the padding and its length. Both may have any value; the checksum was verified before."""
     pad = content[-1] + 1
     if pad > len(content):
         raise ProtectionError

@@ -24,7 +24,7 @@ class Address(NamedTuple):
 class Path(NamedTuple):
     """A datagram's two addresses, and whether it carries the non-ESP marker (RFC 3948 §2.2).
 
-    The shell writes and reads the marker itself, which belongs to the sockets of port 4500.
+    The shell writes and reads the marker, because it is part of the sockets of port 4500.
     """
 
     local: Address
@@ -57,9 +57,9 @@ class Datagram:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A negotiated child SA, with its keys; `address` is the one that CP assigned to the Initiator.
+    """A negotiated child SA, with its keys; `address` is the inner address that CP assigned to the Initiator.
 
-    `spi_i` is the SPI that the Initiator receives with, `spi_r` the Responder's.
+    `spi_i` is the Initiator's inbound SPI, `spi_r` the Responder's.
     """
 
     suite: EspSuite
@@ -73,9 +73,9 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class CertificateToJudge:
-    """The question whether a certificate may be trusted; the exchange waits for the verdict.
+    """A request for the verdict whether a certificate may be trusted; the exchange waits for it.
 
-    The certificate bears `identity`, and AUTH has verified under its key. `integrity_info` is the content of
+    The certificate bears `identity`, and AUTH was verified with its key. `integrity_info` is the content of
     N(INTEGRITY_INFO), `ledger_answer` the answer that the peer stapled; both are unverified.
     """
 
@@ -97,7 +97,7 @@ class Established:
     child: Child | None
     child_error: str | None = None
     initial_contact: bool = False
-    """At a Responder: the peer says that this is its only IKE SA (RFC 7296 §2.4)."""
+    """At a Responder: whether the peer states that this is its only IKE SA (RFC 7296 §2.4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class Trusted:
 
 @dataclass(frozen=True, slots=True)
 class Untrusted:
-    """The certificate is refused, with a stable code, the step and a sentence; the peer is told none of them."""
+    """The certificate is refused, with a stable code, the step and a sentence; the peer gets none of them."""
 
     code: str
     step: str

@@ -1,7 +1,7 @@
-"""Why an exchange fails: one error, with a stable code, the step that failed, a notify for the peer, a sentence.
+"""The failure of an exchange: an error with a stable code, the failed step, a notify for the peer, and a sentence.
 
 Steps are numbered as in the flow of a device at its security gateway (SeGW): 4 is the device's IKE_AUTH, 5.1 to 5.4
-the inquiry, 6 the gateway's check of N(INTEGRITY_INFO), 7 its answer, 8 the device's judgement of the gateway.
+the inquiry, 6 the gateway's check of N(INTEGRITY_INFO), 7 its answer, 8 the device's verdict on the gateway.
 """
 
 from enum import StrEnum
@@ -11,7 +11,7 @@ from voice_dpki.ikev2.registry import NotifyType
 
 
 class Failure(StrEnum):
-    """Stable codes of protocol failures; a verdict that refuses a certificate brings its own code."""
+    """Stable codes of protocol failures; a verdict that refuses a certificate has its own code."""
 
     MALFORMED = "malformed"
     VERSION = "version"
@@ -44,11 +44,11 @@ _NOTIFY: dict[Failure, NotifyType] = {
     Failure.FRAGMENT: NotifyType.INVALID_SYNTAX,
     Failure.CHILD: NotifyType.TS_UNACCEPTABLE,
 }
-"""Notify for the peer; failures that are not listed give AUTHENTICATION_FAILED."""
+"""The notify for the peer by failure; AUTHENTICATION_FAILED for any other."""
 
 
 class IkeError(PeerError):
-    """The peer's message or certificate is refused. `data` goes with the notify (RFC 7296 §3.10.1)."""
+    """The peer's message or certificate is refused. `data` is the notify's data (RFC 7296 §3.10.1)."""
 
     def __init__(
         self, failure: Failure, sentence: str, *, step: str = "", code: str = "", data: bytes = b""

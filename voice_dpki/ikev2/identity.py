@@ -1,4 +1,4 @@
-"""Identities: how IDi and IDr name a certificate (RFC 7296 §3.5), and the check that they do.
+"""Identities: how IDi and IDr name a certificate (RFC 7296 §3.5), and the check of this.
 
 An identity is a DNS name, which the certificate must list as a subject alternative name, or the subject's
 distinguished name, byte for byte. Other types are refused: the ledger's certificate profile reads no such names.

@@ -1,4 +1,4 @@
-"""The Initiator, here a device: IKE_SA_INIT, IKE_AUTH, and its judgement of the Responder (RFC 7296 §1.2).
+"""The Initiator, here a device: IKE_SA_INIT, IKE_AUTH, and the verdict on the Responder (RFC 7296 §1.2).
 
 IKE_SA_INIT  HDR, SAi1, KEi, Ni, N(NAT_DETECTION_*), N(FRAGMENTATION_SUPPORTED), N(SIGNATURE_HASH_ALGORITHMS)
 IKE_AUTH     HDR, SK{IDi, CERT, CERTREQ, AUTH, [N(INTEGRITY_INFO)], CP(CFG_REQUEST), SAi2, TSi, TSr}
@@ -34,7 +34,7 @@ from voice_dpki.ikev2.standing import StandingSa
 from voice_dpki.ikev2.states import Move, State
 
 MAX_ATTEMPTS = 4
-"""IKE_SA_INIT requests in one exchange: the first, one with a cookie, one of another group, and a cookie again."""
+"""Most IKE_SA_INIT requests: the first, one with a cookie, one with another group, and one with a new cookie."""
 
 MAX_COOKIE_BYTES = 64
 """Longest cookie (RFC 7296 §2.6)."""
@@ -103,7 +103,7 @@ class Initiator(StandingSa):
         return min(due, default=None)
 
     def handle_timer(self, now_s: float) -> None:
-        """Do what is due; give up an attempt that was refused in clear, and not answered better since."""
+        """Do what is due; give up an attempt that was refused in clear without a valid answer since."""
         if self._refused_until_s is not None and now_s >= self._refused_until_s:
             self._refused_until_s = None
             if self.state is State.INIT and self._refused is not None:
@@ -163,9 +163,9 @@ class Initiator(StandingSa):
         )
 
     def _doubt(self, error: IkeError, now_s: float) -> None:
-        """Wait whether a better answer comes than this one, which anybody may have sent (RFC 7296 §2.21.1).
+        """Wait for a valid answer, because anyone can have sent this one (RFC 7296 §2.21.1).
 
-        The request is sent again meanwhile. The attempt ends after twice the first pause, with the last error.
+        The request is retransmitted meanwhile. The attempt ends after twice the first pause, with the last error.
         """
         self.dropped += 1
         self._refused = error
@@ -192,14 +192,14 @@ class Initiator(StandingSa):
         self._send_auth(now_s)
 
     def _with_cookie(self, cookie: Notify) -> bool:
-        """Put the cookie into the next request; returns False if the last request had it already."""
+        """Put the cookie into the next request; returns False if the last request already had it."""
         if not 1 <= len(cookie.data) <= MAX_COOKIE_BYTES:
             raise IkeError(Failure.MALFORMED, "a cookie has 1 to 64 bytes (RFC 7296 §2.6)")
         before, self._cookie = self._cookie, (Notify(NotifyType.COOKIE, cookie.data),)
         return before != self._cookie
 
     def _with_group(self, wanted: Notify | None) -> bool:
-        """Use the group that the Responder wants; returns False if it is in use already."""
+        """Use the group that the Responder wants; returns False if a repeated request already uses it."""
         number = int.from_bytes(wanted.data[:2], "big") if wanted else 0
         if number == self._group and self._attempts > 1:
             return False
@@ -208,7 +208,7 @@ class Initiator(StandingSa):
         return True
 
     def _other_group(self, number: int) -> Group:
-        """Return the group that the Responder wants; it must be another one that we offered (RFC 7296 §1.2)."""
+        """Return the group `number`, which must be another group that we offered (RFC 7296 §1.2)."""
         offered = {suite.group for suite in self.settings.ike_suites} - {self._group}
         wanted = next((group for group in offered if group == number), None)
         if wanted is None:
@@ -277,7 +277,7 @@ class Initiator(StandingSa):
         self._ask_judge(claim, now_s)
 
     def _refuse(self, error: IkeError, now_s: float) -> None:
-        """Tell the Responder, for which the SA is established, that we refuse it (RFC 7296 §2.21.2)."""
+        """Send our refusal to the Responder, for which the SA is established (RFC 7296 §2.21.2)."""
         self._events.append(Failed(self.name, error))
         self._move(Move.REFUSED)
         self._ask(ExchangeType.INFORMATIONAL, (Notify(NotifyType.AUTHENTICATION_FAILED),), now_s)

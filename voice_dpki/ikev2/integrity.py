@@ -21,7 +21,7 @@ from voice_dpki.x509.profile import CertificateProfile
 
 VERSION = 1
 DOMAIN = b"voice-dpki/integrity-info/v1\0"
-"""Keeps these signatures apart from everything else that a device's key may sign."""
+"""Domain separation: distinguishes these signatures from all others by a device's key."""
 
 MAX_BYTES = 4096
 """Longest content; 16 measurements and an RSA signature of 8192 bits take about 2600."""
@@ -48,7 +48,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class IntegrityInfo:
-    """A statement of integrity. Making one raises MalformedError for measurements that its form does not allow."""
+    """A statement of integrity; the constructor raises MalformedError for measurements outside the format."""
 
     result: Result
     time_s: int
@@ -91,7 +91,7 @@ class IntegrityInfo:
         return self.unsigned() + len(self.signature).to_bytes(2, "big") + self.signature
 
     def signed_octets(self, sa: SaName, digest: bytes) -> bytes:
-        """Return what the signature covers, for H(CERT) `digest` in the IKE SA `sa`."""
+        """Return the octets that the signature covers; `digest` is H(CERT), `sa` the IKE SA."""
         return DOMAIN + sa.spi_i + sa.spi_r + digest + self.unsigned()
 
     def sign(self, signer: Signer, sa: SaName, digest: bytes) -> bytes:

@@ -155,7 +155,7 @@ _SHORT: dict[int, str] = {
 
 
 def describe(payloads: Sequence[Payload], names: dict[int, str] | None = None) -> tuple[str, ...]:
-    """Name payloads for people as RFC 7296 §1.2 does; `names` holds the names of private notifies."""
+    """Return readable names of payloads as in RFC 7296 §1.2; `names` has the names of private notifies."""
     return tuple(_describe(payload, names or {}) for payload in payloads)
 
 

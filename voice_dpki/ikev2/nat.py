@@ -18,7 +18,7 @@ def nat_notifies(name: SaName, path: Path) -> tuple[Notify, ...]:
 
 
 def behind_nat(name: SaName, message: Message, path: Path) -> bool:
-    """Tell whether a message's addresses were changed on the way; False if it lacks the notifies (§2.23)."""
+    """Return whether a message's addresses were changed on the way; False if it lacks the notifies (§2.23)."""
     sources = [each.data for each in message.all(Notify) if each.type == NotifyType.NAT_DETECTION_SOURCE_IP]
     target = message.notify(NotifyType.NAT_DETECTION_DESTINATION_IP)
     if not sources or target is None:

@@ -1,8 +1,8 @@
 """IKEv2 payloads on the wire (RFC 7296 §3.3 to §3.15, RFC 7383 §2.5).
 
-Every payload begins with the type of the next payload, a critical bit and its length; `message` writes and reads
-those four bytes, so the classes here hold only the rest. Each `parse` takes a whole payload's body and raises
-MalformedError. Numbers are kept as received; the caller refuses or ignores unknown ones.
+Every payload begins with a header of four bytes: the type of the next payload, a critical bit, and the length.
+`message` writes and reads it, so the classes here hold only the rest. Each `parse` takes a payload's whole body and
+raises MalformedError. Numbers are kept as received; the caller refuses or ignores unknown ones.
 """
 
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ class Transform:
 
     @classmethod
     def parse(cls, body: Cursor) -> Self:
-        """Read a transform's substructure, behind its header."""
+        """Read a transform's substructure, without its header."""
         kind, _, number = body.uint(1), body.take(1), body.uint(2)
         key_bits, unknown = None, False
         while body.remaining:
@@ -77,7 +77,7 @@ class Transform:
         return cls(kind, number, key_bits, unknown)
 
     def serialize(self) -> bytes:
-        """Write the transform behind its header."""
+        """Write the transform without its header."""
         attribute = b""
         if self.key_bits is not None:
             attribute = _uint(0x8000 | KEY_LENGTH_ATTRIBUTE, 2) + _uint(self.key_bits, 2)
@@ -95,7 +95,7 @@ class Proposal:
 
     @classmethod
     def parse(cls, body: Cursor) -> Self:
-        """Read a proposal's substructure, behind its header."""
+        """Read a proposal's substructure, without its header."""
         number, protocol, spi_size, count = body.uint(1), body.uint(1), body.uint(1), body.uint(1)
         spi = body.take(spi_size)
         _listed(count, MAX_TRANSFORMS, "proposal")
@@ -111,7 +111,7 @@ class Proposal:
         return cls(number, protocol, spi, tuple(transforms))
 
     def serialize(self) -> bytes:
-        """Write the proposal behind its header."""
+        """Write the proposal without its header."""
         out = [_uint(self.number, 1), _uint(self.protocol, 1), _uint(len(self.spi), 1)]
         out += [_uint(len(self.transforms), 1), self.spi]
         for at, transform in enumerate(self.transforms, 1):
@@ -153,7 +153,7 @@ class SecurityAssociation:
 
 @dataclass(frozen=True, slots=True)
 class KeyExchange:
-    """KE (§3.4): a public value of a group."""
+    """KE (§3.4): a public value in a key exchange group."""
 
     kind: ClassVar[PayloadType] = PayloadType.KE
     group: int
@@ -244,7 +244,7 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class CertificateRequest:
-    """CERTREQ (§3.7): hashes of the trust anchors' keys, here none, because trust comes from the ledger."""
+    """CERTREQ (§3.7): hashes of the trust anchors' keys; ours has none, because trust comes from the ledger."""
 
     kind: ClassVar[PayloadType] = PayloadType.CERTREQ
     encoding: int
@@ -306,7 +306,7 @@ class Notify:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """D (§3.11): the IKE SA itself, without SPIs, or child SAs by the sender's inbound SPIs."""
+    """D (§3.11): deletes the IKE SA, without SPIs, or child SAs, by the sender's inbound SPIs."""
 
     kind: ClassVar[PayloadType] = PayloadType.DELETE
     protocol: int
@@ -362,7 +362,7 @@ class Selector:
 
     @classmethod
     def parse(cls, cursor: Cursor) -> "Selector | None":
-        """Read a selector; None for a type that is not known here, which is skipped."""
+        """Read a selector; returns None for an unknown type, which is skipped."""
         ts_type, protocol, length = cursor.uint(1), cursor.uint(1), cursor.uint(2)
         body = Cursor(cursor.take(length - 4), "IKEv2 TS")
         size = _ADDRESS_BYTES.get(ts_type)
@@ -482,7 +482,7 @@ class EncryptedFragment:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A payload of a type that is not known here: ignored, unless it is critical (RFC 7296 §2.5)."""
+    """A payload of an unknown type: ignored unless it is critical (RFC 7296 §2.5)."""
 
     kind: int
     data: bytes = field(repr=False)

@@ -1,7 +1,7 @@
-"""Which algorithms are offered and chosen, for the IKE SA and its child SA (RFC 7296 §2.7, §3.3).
+"""Offer and choice of algorithms for the IKE SA and its child SA (RFC 7296 §2.7, §3.3).
 
-The algorithms are those that this project and common gateways share: AES-GCM-16, AES-CBC with HMAC-SHA-256-128,
-HMAC-SHA-256 as PRF, P-256 and P-384.
+The algorithms are those that common gateways support, too: AES-GCM-16, AES-CBC with HMAC-SHA-256-128, HMAC-SHA-256
+as PRF, P-256 and P-384.
 """
 
 from collections.abc import Iterable, Sequence
@@ -58,7 +58,7 @@ class IkeSuite:
 
 @dataclass(frozen=True, slots=True)
 class EspSuite:
-    """Algorithms of a child SA, without extended sequence numbers; `group` is for a key exchange of its own."""
+    """Algorithms of a child SA without extended sequence numbers; `group` is for its own key exchange, if any."""
 
     cipher: CipherSuite
     group: Group | None = None
@@ -89,7 +89,7 @@ Suite = TypeVar("Suite", IkeSuite, EspSuite)
 
 
 def offer(suites: Sequence[Suite], protocol: Protocol, spi: bytes = b"") -> SecurityAssociation:
-    """Offer `suites` in one proposal each, so that the peer must choose one of them and cannot mix them."""
+    """Return an offer with one proposal per suite, so that the peer must choose one suite and cannot mix them."""
     proposals = (Proposal(at, protocol, spi, suite.transforms()) for at, suite in enumerate(suites, 1))
     return SecurityAssociation(tuple(proposals))
 
@@ -107,7 +107,7 @@ def choose(offered: SecurityAssociation, suites: Iterable[Suite], protocol: Prot
 
 
 def chosen(answered: SecurityAssociation, suites: Iterable[Suite], protocol: Protocol) -> tuple[Suite, Proposal]:
-    """Return which of the offered `suites` the peer has chosen, and its proposal; raises IkeError with PROPOSAL."""
+    """Return the offered suite that the peer chose, and the peer's proposal; raises IkeError with PROPOSAL."""
     if len(answered.proposals) == 1:
         proposal = answered.proposals[0]
         for suite in suites:
@@ -117,7 +117,7 @@ def chosen(answered: SecurityAssociation, suites: Iterable[Suite], protocol: Pro
 
 
 def _admits(proposal: Proposal, wanted: Sequence[Transform]) -> bool:
-    """Tell whether a proposal allows exactly `wanted`, with a transform for each type that it lists (§3.3.6)."""
+    """Return whether a proposal allows exactly `wanted`; its other types must allow NONE (§3.3.6)."""
     kinds = {transform.type for transform in wanted}
     others = (transform.type for transform in proposal.transforms if transform.type not in kinds)
     optional = all(_may_be_none(proposal, kind) for kind in others)
@@ -125,12 +125,12 @@ def _admits(proposal: Proposal, wanted: Sequence[Transform]) -> bool:
 
 
 def _may_be_none(proposal: Proposal, kind: int) -> bool:
-    """Tell whether a proposal also offers NONE for this type (NONE is 0 for all types that have it)."""
+    """Return whether a proposal also offers NONE for this type (NONE is 0 for all types that have it)."""
     return any(transform.type == kind and transform.id == 0 for transform in proposal.transforms)
 
 
 def _is(proposal: Proposal, wanted: Sequence[Transform]) -> bool:
-    """Tell whether an answer is exactly `wanted`; NONE for a type counts like leaving the type out."""
+    """Return whether an answer is exactly `wanted`; NONE for a type is the same as leaving the type out."""
     given = [transform for transform in proposal.transforms if transform.type not in _OPTIONAL or transform.id]
     wanted_given = [transform for transform in wanted if transform.type not in _OPTIONAL or transform.id]
     return sorted(given, key=_order) == sorted(wanted_given, key=_order)

@@ -18,8 +18,8 @@ from voice_dpki.ikev2.payloads import Encrypted, EncryptedFragment, Payload
 from voice_dpki.ikev2.registry import PayloadType
 
 FRAGMENT_BYTES = 1252
-"""Largest message that is sent whole to a peer that supports fragments: 1280 bytes, which every path carries, less
-the IPv4 and UDP headers (RFC 7383 §2.5.1)."""
+"""Largest message sent whole to a peer that supports fragments: 1280 bytes, which every path carries, minus the
+IPv4 and UDP headers (RFC 7383 §2.5.1)."""
 
 MAX_FRAGMENTS = 128
 """Most fragments of one message; the longest that is accepted has 56 of FRAGMENT_BYTES."""
@@ -70,7 +70,7 @@ class _Parts:
 
 
 class Opener:
-    """Decrypter of one peer's messages; keeps fragments of one message at a time, because the window is 1."""
+    """Decryption of one peer's messages; it keeps fragments of one message at a time, because the window is 1."""
 
     def __init__(self, cipher: Cipher) -> None:
         self._cipher = cipher

@@ -32,7 +32,7 @@ def peer_error(payloads: Sequence[Payload]) -> Notify | None:
 
 
 def refused_by_peer(notify: Notify) -> IkeError:
-    """Return the error that the peer's notify stands for."""
+    """Return the error for the peer's notify."""
     name = name_of(NotifyType, notify.type)
     return IkeError(Failure.PEER_REFUSED, f"the peer answers {name}", code=f"peer-{name.lower().replace('_', '-')}")
 

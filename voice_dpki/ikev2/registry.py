@@ -195,7 +195,7 @@ class TsType(IntEnum):
 
 
 def name_of(kind: type[IntEnum], number: int) -> str:
-    """Return a number's name for people: its constant's name, or the number itself if it has none here."""
+    """Return a readable name of a number: its constant's name, or the number itself if `kind` lacks it."""
     try:
         return kind(number).name
     except ValueError:

@@ -34,12 +34,12 @@ from voice_dpki.ikev2.reading import only
 from voice_dpki.ikev2.registry import Group, NotifyType, Protocol
 
 AGAIN_S, LEAST_AGAIN_S = 5.0, 0.1
-"""Longest and shortest pause before the retry of a rekeying that failed, or had to wait for another exchange."""
+"""Longest and shortest pause, in seconds, before the retry of a rekeying that failed or was postponed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """Longest life of an IKE SA and of a child SA, in seconds; None is unlimited. Rekeying comes before the end."""
+    """Lifetimes of an IKE SA and of a child SA, in seconds; None is unlimited. Rekeying begins before the end."""
 
     ike_s: float | None = None
     child_s: float | None = None
@@ -47,20 +47,20 @@ class Lifetimes:
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """When an SA is to be rekeyed, and when it ends."""
+    """Times at which an SA is to be rekeyed, and at which it ends."""
 
     rekey_at_s: float = inf
     ends_s: float = inf
 
     @classmethod
     def of(cls, seconds: float | None, now_s: float, random: Random) -> "Life":
-        """Begin a life. Rekeying is due after a random 80 to 90 % of it, which spreads the rekeyings (§2.8)."""
+        """Begin a lifetime. Rekeying is due after a random 80 to 90 % of it, which spreads the rekeyings (§2.8)."""
         if seconds is None:
             return cls()
         return cls(now_s + seconds * (0.8 + 0.1 * random.token(1)[0] / 255), now_s + seconds)
 
     def again(self, now_s: float) -> "Life":
-        """Return this life with a retry soon, which leaves time for more: the peer may be busy rekeying (§2.25)."""
+        """Return this life with an early retry, which leaves time for more: the peer may be busy (§2.25)."""
         pause_s = max(min(AGAIN_S, (self.ends_s - now_s) / 4), LEAST_AGAIN_S)
         return Life(now_s + pause_s, self.ends_s)
 
@@ -76,7 +76,7 @@ class NewIke:
 
 @dataclass(frozen=True, slots=True)
 class IkeOffer:
-    """Our request to rekey an IKE SA, with the algorithms that it has now."""
+    """Our request to rekey an IKE SA, with its present algorithms."""
 
     suite: IkeSuite
     spi: bytes
@@ -183,9 +183,9 @@ class NewChild:
 
 @dataclass(frozen=True, slots=True)
 class ChildOffer:
-    """Our request to rekey a child SA with its present cipher, preferably with a key exchange, otherwise without.
+    """Our request to rekey a child SA with its present cipher, preferably with a key exchange.
 
-    The peer may ask once for another group; the offer with that group has `second` set.
+    The peer can ask once for another group; the offer with that group has `second` set.
     """
 
     old: HeldChild
@@ -216,7 +216,7 @@ class ChildOffer:
         )
 
     def other_group(self, payloads: Sequence[Payload]) -> Group | None:
-        """Return the group that the peer's answer asks for instead, None if it asks for none (§1.3)."""
+        """Return the other group that the peer's answer asks for, None if it asks for none (§1.3)."""
         wanted = notify_named(payloads, NotifyType.INVALID_KE_PAYLOAD)
         if wanted is None or self.second:
             return None
@@ -241,7 +241,7 @@ def answer_child(
 ) -> tuple[NewChild, tuple[Payload, ...]]:
     """Answer a peer's request to rekey a child SA; returns the new one and SA, Nr, [KEr], TSi, TSr.
 
-    `suites` name no key exchange; there is one if the peer offers it. Raises IkeError.
+    `suites` are without key exchange; there is one if the peer offers it. Raises IkeError.
     """
     made = next((each.group for each in payloads if isinstance(each, KeyExchange)), None)
     groups = (*sorted(Group, key=lambda group: group != made), None)  # KEi's group first
@@ -263,7 +263,7 @@ def answer_child(
 
 
 def _within(offered: Sequence[Selector], allowed: Sequence[Selector]) -> tuple[Selector, ...]:
-    """Return the parts of the offered selectors that the old child SA's cover: rekeying adds none (§2.9.2)."""
+    """Return the parts of the offered selectors within the old child SA's: rekeying adds no traffic (§2.9.2)."""
     parts = tuple(dict.fromkeys(part for each in allowed for part in narrowed(offered, each)))
     if not parts:
         raise ChildError(

@@ -54,19 +54,19 @@ from voice_dpki.ikev2.standing import StandingSa
 from voice_dpki.ikev2.states import HALF_OPEN, Move, State
 
 HALF_OPEN_S = 30.0
-"""How long a peer may take from IKE_SA_INIT to IKE_AUTH."""
+"""Timeout of a half-open SA in seconds: from IKE_SA_INIT to IKE_AUTH."""
 
 LINGER_S = 10.0
-"""How long a closed SA still repeats its last answer."""
+"""Time in seconds for which a closed SA still retransmits its last answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Limits of a gateway: with `cookie_from` half-open SAs it demands cookies; with `half_open` of them, or with
-    `total` SAs, it takes no new ones. An SA that is being rekeyed counts twice for a moment.
+    """Limits of a gateway: from `cookie_from` half-open SAs on it demands cookies; with `half_open` of them, or
+    with `total` SAs, it accepts no new ones. An SA that is being rekeyed counts twice for a moment.
 
-    A cookie proves an address, so whoever floods with cookies has few of them: each address may have
-    `half_open_per_address`. A NAT with many devices needs no more, since an SA is half open for a few round trips.
+    A cookie proves an address, so an attacker with cookies has few addresses. Each address is limited to
+    `half_open_per_address`, which is enough for a NAT with many devices: an SA is half open for a few round trips.
     """
 
     cookie_from: int = 100
@@ -127,7 +127,7 @@ class ResponderSa(StandingSa):
         return due
 
     def handle_timer(self, now_s: float) -> None:
-        """Do what is due; give up an SA that stays half open."""
+        """Do what is due; give up an SA that has been half open for too long."""
         if self.state is State.AUTH and now_s >= self.half_open_until_s:
             self._fail(IkeError(Failure.TIMEOUT, "the peer did not go on to IKE_AUTH"))
         super().handle_timer(now_s)
@@ -187,7 +187,7 @@ class ResponderSa(StandingSa):
         )
 
     def _negotiate_child(self, now_s: float) -> tuple[tuple[Payload, ...], str | None]:
-        """Return the payloads that answer the child SA's offer, and the reason if there is no child SA."""
+        """Return the payloads that answer the offer of a child SA, and the reason if there is none."""
         address = None
         try:
             if child.wants_address(self._auth_request):
@@ -208,7 +208,7 @@ class ResponderSa(StandingSa):
         return answer.payloads, None
 
     def _refuse(self, error: IkeError) -> None:
-        """Tell the Initiator that it is refused, without the reason, and keep only the answer."""
+        """Send the Initiator a refusal without the reason, and end the SA, which keeps only this answer."""
         self._answer(ExchangeType.IKE_AUTH, (Notify(NotifyType.AUTHENTICATION_FAILED),))
         self._fail(error)
 
@@ -238,19 +238,19 @@ class Responder:
         inner: IPv4Network,
         limits: Limits | None = None,
     ) -> None:
-        """Give devices addresses from `pool`, and let them reach `inner`."""
+        """Devices get addresses from `pool`, and reach the network `inner`."""
         self.party, self.settings, self.random = party, settings, random
         self.pool, self.inner = child.AddressPool(pool), inner
         self.limits = limits or Limits()
         self.dropped = 0
-        """Datagrams that were malformed, for no known SA, or beyond a limit."""
+        """Number of datagrams that were malformed, for no known SA, or beyond a limit."""
         self._cookies = Cookies(random)
         self._sas: dict[SaName, _Kept] = {}
         self._of_identity: dict[str, set[SaName]] = {}
         self._due: list[tuple[float, SaName]] = []
         self._inits: dict[tuple[str, int, bytes], ResponderSa] = {}
         self._half_open_at: Counter[str] = Counter()
-        """Half-open SAs by the peer's address; those of none are left out."""
+        """Number of half-open SAs by the peer's address; addresses without any are left out."""
         self._datagrams: list[Datagram] = []
         self._events: list[Event] = []
 
@@ -267,7 +267,7 @@ class Responder:
         return (kept.sa for kept in list(self._sas.values()) if kept.sa.state is State.ESTABLISHED)
 
     def keys_of(self, name: SaName) -> IkeKeys | None:
-        """Return an SA's keys, for traces of demonstrations."""
+        """Return an SA's keys, for traces in demonstrations."""
         kept = self._sas.get(name)
         return kept.sa.keys if kept else None
 
@@ -300,14 +300,14 @@ class Responder:
             self._collect(kept, now_s)
 
     def delete(self, name: SaName, reason: str, now_s: float) -> None:
-        """Delete an established SA, or the one that has replaced it."""
+        """Delete an established SA, or its latest successor if it was rekeyed."""
         kept = self._sas.get(name)
         if kept is not None and (last := self._sas.get(kept.sa.current.name)) is not None:
             last.sa.delete(reason, now_s)
             self._collect(last, now_s)
 
     def forget_others(self, name: SaName, reason: str, now_s: float) -> int:
-        """Forget the other SAs of an SA's identity: the peer has said that it has none. Returns how many."""
+        """Forget the other SAs of an SA's identity, as the peer states that it has none; return their number."""
         kept = self._sas.get(name)
         if kept is None:
             return 0
@@ -401,7 +401,7 @@ class Responder:
         self._datagrams.append(Datagram(path, data, header.name, True, describe((notify,))))
 
     def _collect(self, kept: _Kept, now_s: float) -> None:
-        """Take an SA's datagrams and events, bring the tables up to date with it, and do so for its offspring."""
+        """Take an SA's datagrams and events, update the tables, and do the same for its offspring."""
         sa = kept.sa
         self._datagrams += sa.take_datagrams()
         self._events += sa.take_events()
@@ -421,7 +421,7 @@ class Responder:
                 self._collect(self._sas.setdefault(each.name, _Kept(each)), now_s)
 
     def _index(self, sa: StandingSa) -> None:
-        """Bring the index of established SAs by identity up to date."""
+        """Update the index of established SAs by identity."""
         names = self._of_identity.setdefault(sa.peer_identity, set())
         if sa.state is State.ESTABLISHED:
             names.add(sa.name)
@@ -431,7 +431,7 @@ class Responder:
             del self._of_identity[sa.peer_identity]
 
     def _schedule(self, kept: _Kept) -> None:
-        """Queue the SA for `handle_timer` at its time; an earlier entry in the queue does no harm."""
+        """Queue the SA for `handle_timer` at the time of its next timer; an earlier entry does no harm."""
         due_s = kept.timer_s()
         if due_s is not None and (kept.scheduled_s is None or due_s < kept.scheduled_s):
             kept.scheduled_s = due_s

@@ -1,4 +1,4 @@
-"""What both ends of an IKE SA have in common: protection, the window, INFORMATIONAL exchanges, deletion.
+"""The common part of both ends of an IKE SA: protection, the window, INFORMATIONAL exchanges, deletion.
 
 `initiator` and `responder` add IKE_SA_INIT and IKE_AUTH. Nothing here reads a clock or a socket: methods take
 `now_s`, and leave datagrams and events for the caller to take.
@@ -55,7 +55,7 @@ from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profi
 from voice_dpki.x509.recorded import CertificateRefused, Use, check_fitness, profile_of
 
 JUDGING_S = 10.0
-"""How long a verdict may take; peers wait longer than that for IKE_AUTH."""
+"""Timeout of a verdict in seconds; peers wait longer than this for IKE_AUTH."""
 
 Then: TypeAlias = Callable[[tuple[Payload, ...], float], None]
 """Callback for the answer to a request; takes its payloads and the time."""
@@ -128,7 +128,7 @@ class IkeSa(ABC):
         self._certificate: CertificateProfile | None = None
         self._stood = False
         self._quiet = False
-        """Whether its end raises no event, because another SA holds its place."""
+        """Whether its end raises no event, because another SA stands for it."""
         self._close_reason = ""
         self._datagrams: list[Datagram] = []
         self._events: list[Event] = []
@@ -154,7 +154,7 @@ class IkeSa(ABC):
         return min((at for at in due if at is not None), default=None)
 
     def handle_timer(self, now_s: float) -> None:
-        """Do what is due: retransmit, probe a silent peer, give up."""
+        """Do what is due: retransmit, probe a silent peer, end the SA on a timeout."""
         repeat = self._requests.repeat(now_s)
         if repeat is None:
             self._fail(IkeError(Failure.TIMEOUT, "the peer does not answer"))
@@ -168,7 +168,7 @@ class IkeSa(ABC):
             self._ask(ExchangeType.INFORMATIONAL, (), now_s)
 
     def receive(self, message: Message, path: Path, now_s: float) -> None:
-        """Take a message; drop one that is not of this SA."""
+        """Take a message; drop one that does not belong to this SA."""
         header = message.header
         named = (header.spi_i, header.spi_r) == self.name
         if not named or header.from_initiator == self.is_initiator or self.state is State.IDLE:
@@ -180,10 +180,10 @@ class IkeSa(ABC):
 
     @abstractmethod
     def judge(self, verdict: Judged, now_s: float) -> None:
-        """Continue with the verdict on the peer's certificate; without effect unless the SA waits for one."""
+        """Continue with the verdict on the peer's certificate; no effect unless the SA waits for one."""
 
     def delete(self, reason: str, now_s: float) -> None:
-        """Delete the SA: tell the peer, and close when it has answered or counts as gone."""
+        """Delete the SA: send a Delete, and close once the peer has answered or timed out."""
         if self.state not in (State.ESTABLISHED, State.REPLACED):
             return
         self._close_reason = reason
@@ -191,7 +191,7 @@ class IkeSa(ABC):
         self._ask(ExchangeType.INFORMATIONAL, (Delete(Protocol.IKE),), now_s)
 
     def forget(self, reason: str) -> None:
-        """Close the SA without a word to the peer, which has lost it (RFC 7296 §2.4)."""
+        """Close the SA without a Delete, because the peer has lost it (RFC 7296 §2.4)."""
         self._close(reason)
 
     def probe(self, now_s: float) -> None:
@@ -246,9 +246,9 @@ class IkeSa(ABC):
         self._send_queued(now_s)
 
     def _open(self, message: Message, path: Path, now_s: float) -> tuple[Payload, ...] | None:
-        """Decrypt a message; None if it was dropped or is incomplete. An authentic but faulty one ends the SA.
+        """Decrypt a message; None if it was dropped or is incomplete. An authentic but malformed one ends the SA.
 
-        What stands before the encrypted payload is authentic, too (RFC 7296 §3.14), and is kept in `_before`.
+        The payloads before the encrypted one are authentic, too (RFC 7296 §3.14), and are kept in `_before`.
         """
         assert self._opener is not None, "without keys an SA is IDLE, INIT or CLOSED, and opens nothing"
         last = message.payloads[-1] if message.payloads else None
@@ -272,7 +272,7 @@ class IkeSa(ABC):
             self._answer(message.header.exchange, (Notify(NotifyType.INVALID_SYNTAX),))
 
     def _refuse_unreadable(self, error: IkeError) -> None:
-        """End the SA unless it was established: that one survives an unknown critical payload (§2.21.3)."""
+        """End the SA unless it was established: then it survives an unknown critical payload (§2.21.3)."""
         if not self._stood:
             self._fail(error)
 
@@ -305,14 +305,14 @@ class IkeSa(ABC):
 
     @abstractmethod
     def _deleted_children(self, spis: tuple[bytes, ...]) -> tuple[Payload, ...]:
-        """Drop the child SAs that the peer deletes, and return Delete for our direction (RFC 7296 §1.4.1)."""
+        """Drop the child SAs that the peer deletes; return the Delete for our inbound SPIs (RFC 7296 §1.4.1)."""
 
     @abstractmethod
     def _deleted_by_peer(self, now_s: float) -> None:
         """Prepare for the SA's end: the peer has deleted it."""
 
     def _handle_response(self, message: Message, payloads: tuple[Payload, ...], now_s: float) -> None:
-        """Take an authentic answer that has no callback: its only possible effect is to complete a deletion."""
+        """Take an authentic answer that has no callback: all that it can do is complete a deletion."""
         if self.state is State.DELETING and not self._queue:
             self._close(self._close_reason)
 
@@ -372,7 +372,7 @@ class IkeSa(ABC):
         self._cipher = keys.cipher(self._random, of_initiator=self.is_initiator)
         self._opener = Opener(keys.cipher(self._random, of_initiator=not self.is_initiator))
 
-    # --- the parts of IKE_AUTH that are the same at both ends -----------------------------------------------------
+    # --- the parts of IKE_AUTH that both ends share ---------------------------------------------------------------
 
     def _own_auth(
         self, identification: Identification, message: bytes, peer_nonce: bytes, *, digital: bool
@@ -389,7 +389,7 @@ class IkeSa(ABC):
         message: bytes,
         own_nonce: bytes,
     ) -> CertificateToJudge:
-        """Read the peer's claimed identity, and verify that it has the certificate's key; raises IkeError."""
+        """Read the peer's claimed identity, and verify that the peer has the certificate's key; raises IkeError."""
         identification = only(payloads, id_kind)
         profile = _read_certificate(payloads)
         identity = check_identity(identification, profile)
@@ -441,7 +441,7 @@ class IkeSa(ABC):
 
 
 def _read_certificate(payloads: Sequence[Payload]) -> CertificateProfile:
-    """Read the sender's own certificate, the first one; a chain behind it is ignored. Raises IkeError."""
+    """Read the sender's own certificate, which is the first; a chain after it is ignored. Raises IkeError."""
     certificates = [payload for payload in payloads if isinstance(payload, Certificate)]
     if not certificates or certificates[0].encoding != CertEncoding.X509_SIGNATURE:
         raise IkeError(Failure.CERTIFICATE, "the message has no X.509 certificate")
@@ -454,5 +454,5 @@ def _read_certificate(payloads: Sequence[Payload]) -> CertificateProfile:
 
 
 def _as_repeated(datagram: Datagram, path: Path) -> Datagram:
-    """Return a datagram to be sent again; an answer goes to where its request came from this time (§2.11)."""
+    """Return a datagram for retransmission over `path`; for an answer that is the request's latest path (§2.11)."""
     return replace(datagram, path=path, repeated=True)

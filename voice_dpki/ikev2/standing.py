@@ -1,8 +1,7 @@
-"""An established IKE SA: its child SAs, their rekeying and its own, from either end (RFC 7296 §2.8, §2.25).
+"""An established IKE SA: its child SAs, and the rekeying of both by either end (RFC 7296 §2.8, §2.25).
 
-Rekeying an IKE SA makes a new object, which takes over the child SAs. The old one is then deleted: by us if we
-rekeyed, otherwise by the peer. If both ends rekey at once, both new SAs exist for a moment, and the nonces decide
-which one stays.
+Rekeying an IKE SA makes a new object, which takes over the child SAs. The end that has rekeyed then deletes the old
+SA. If both ends rekey at once, both new SAs exist for a moment, and the nonces decide which one stays.
 """
 
 from collections.abc import Callable
@@ -23,27 +22,27 @@ from voice_dpki.ikev2.states import Move, State
 from voice_dpki.ikev2.window import Responses
 
 YOUNG_S = 1.0
-"""Age at which the peer may rekey an IKE SA: replaced SAs are kept for a while, and this bounds their number."""
+"""Least age in seconds at which the peer may rekey an IKE SA; this bounds the number of replaced SAs."""
 
 REPLACED_S = 30.0
-"""How long a replaced SA waits until the peer deletes it; then we do."""
+"""Time in seconds for which a replaced SA waits for the peer's deletion; then we delete it."""
 
 MAX_CHILDREN = 4
-"""Most child SAs of one IKE SA: the current one, its successor, and those that wait to be deleted."""
+"""Most child SAs of one IKE SA: the current one, its successor, and those that wait for deletion."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Rival:
-    """The new IKE SA of the peer's rekeying, while we are rekeying the same SA."""
+    """The new IKE SA of the peer's rekeying, while we also rekey the old SA; `lowest` is its lower nonce."""
 
     sa: "StandingSa"
     lowest: bytes
 
 
 class StandingSa(IkeSa):
-    """The part of an IKE SA that acts once it is established.
+    """The part of an IKE SA that is active once it is established.
 
-    A caller that keeps the SA must also keep its `offspring`, as soon as there is any.
+    A caller that keeps the SA must also keep its `offspring` as soon as there are any.
     """
 
     def __init__(
@@ -51,15 +50,15 @@ class StandingSa(IkeSa):
     ) -> None:
         super().__init__(party, settings, random, name, path, is_initiator=is_initiator)
         self.children: dict[bytes, HeldChild] = {}
-        """Child SAs by the SPI with which we receive."""
+        """Child SAs by our inbound SPI."""
         self.offspring: list[StandingSa] = []
-        """SAs made by rekeying this one; closed ones leave with the next rekeying."""
+        """SAs made by rekeying this one; closed ones are removed at the next rekeying."""
         self._successor: StandingSa | None = None
         self._predecessor: StandingSa | None = None
         self._lost: HeldChild | None = None
-        """The last child SA that ended without a successor; the peer may make a new one like it (§1.3.1)."""
+        """The last child SA that ended without a successor; the peer can make a new one like it (§1.3.1)."""
         self._release: Callable[[], None] | None = None
-        """Callback at the SA's end, which gives back the device's inner address; a successor takes it over."""
+        """Callback at the SA's end, which frees the device's inner address; a successor takes the callback over."""
         self._life = Life()
         self._since_s = 0.0
         self._ike_offer: IkeOffer | None = None
@@ -89,7 +88,7 @@ class StandingSa(IkeSa):
         return tuple(min(life.rekey_at_s, life.ends_s) for life in lives)
 
     def handle_timer(self, now_s: float) -> None:
-        """Do what is due; also rekey, and delete SAs that were not rekeyed within their lifetime."""
+        """Do what is due: also rekey, and delete SAs whose lifetime ended before they were rekeyed."""
         super().handle_timer(now_s)
         if self.state not in (State.ESTABLISHED, State.REPLACED):
             return
@@ -105,20 +104,20 @@ class StandingSa(IkeSa):
             self.rekey(now_s)
 
     def delete(self, reason: str, now_s: float) -> None:
-        """Delete the SA, and the new one if the peer is rekeying it at the same time as we are."""
+        """Delete the SA, and also the peer's new SA if both ends are rekeying this one."""
         super().delete(reason, now_s)
         if self._ike_rival is not None:
             self._ike_rival.sa.delete(reason, now_s)
 
     def rekey(self, now_s: float) -> None:
-        """Begin to rekey the IKE SA; the timer retries if another exchange is going on."""
+        """Begin to rekey the IKE SA; during another exchange, leave it to the timer."""
         self._life = self._life.again(now_s)
         if self.state is State.ESTABLISHED and self._is_idle:
             self._ike_offer = IkeOffer.make(self._keys.suite, self._random)
             self._ask(ExchangeType.CREATE_CHILD_SA, self._ike_offer.payloads(), now_s, self._ike_answered)
 
     def rekey_child(self, spi: bytes, now_s: float) -> None:
-        """Begin to rekey the child SA of our inbound `spi`; the timer retries if another exchange is going on."""
+        """Begin to rekey the child SA of our inbound `spi`; during another exchange, leave it to the timer."""
         held = self.children.get(spi)
         if held is None or held.replaced:
             return
@@ -145,7 +144,7 @@ class StandingSa(IkeSa):
         self._answer(ExchangeType.CREATE_CHILD_SA, answer)
 
     def _renewal(self, payloads: tuple[Payload, ...], now_s: float) -> tuple[Payload, ...]:
-        """Do what CREATE_CHILD_SA requests; returns the answer, raises IkeError."""
+        """Execute a CREATE_CHILD_SA request and return the answer; raises IkeError."""
         rekeyed = notify_named(payloads, NotifyType.REKEY_SA)
         if self.state is not State.ESTABLISHED:
             raise _busy()
@@ -279,7 +278,7 @@ class StandingSa(IkeSa):
     # --- replacing one SA by another ------------------------------------------------------------------------------
 
     def _made(self, new: NewIke, *, created: bool, now_s: float) -> "StandingSa":
-        """Make the IKE SA of a rekeying and keep it; it raises no event until it replaces this one."""
+        """Make and keep the new IKE SA of a rekeying; it raises no event until it replaces this one."""
         sa = RekeyedSa(self, new, created=created, now_s=now_s)
         self.offspring = [each for each in self.offspring if each.state is not State.CLOSED] + [sa]
         return sa
@@ -328,12 +327,12 @@ class StandingSa(IkeSa):
         self._events.append(ChildClosed(self.name, self.peer_identity, held.inbound, reason))
 
     def _check_new_child(self, spi: bytes) -> None:
-        """Check that the peer names a new SPI for a new child SA, or a deletion would not tell the two apart."""
+        """Check that the peer names a new SPI for a new child SA; otherwise a Delete would be ambiguous."""
         if self._peers_child(spi) is not None:
             raise IkeError(Failure.PAYLOADS, "the peer names the SPI of a child SA that stands for a new one")
 
     def _check_new_ike(self, spi: bytes) -> None:
-        """Check that the peer names a new SPI for the IKE SA that is to replace this one (RFC 7296 §1.3.2)."""
+        """Check that the peer names a new SPI for the new IKE SA (RFC 7296 §1.3.2)."""
         if spi == (self.name.spi_r if self.is_initiator else self.name.spi_i):
             raise IkeError(Failure.PAYLOADS, "the peer names its old SPI for the new IKE SA")
 
@@ -370,6 +369,6 @@ def _busy() -> ChildError:
 
 
 def _retire(held: HeldChild, now_s: float) -> None:
-    """Mark a child SA as replaced, and let it wait until the peer deletes it."""
+    """Mark a child SA as replaced; it then waits REPLACED_S for the peer's deletion."""
     held.replaced = True
     held.life = Life(ends_s=now_s + REPLACED_S)

@@ -7,9 +7,9 @@ from voice_dpki.errors import LocalError
 
 
 class State(StrEnum):
-    """State of an IKE SA. A Responder's SA begins at AUTH, half open: IKE_SA_INIT has been answered.
+    """State of an IKE SA. A Responder's SA begins half open, in AUTH, with IKE_SA_INIT already answered.
 
-    An SA that was rekeyed is REPLACED until it is deleted; the one that replaces it begins ESTABLISHED.
+    An SA that was rekeyed is REPLACED until it is deleted; its successor begins in ESTABLISHED.
     """
 
     IDLE = "idle"
@@ -40,7 +40,7 @@ TRANSITIONS: Mapping[tuple[State, Move], State] = {
     (State.INIT, Move.KEYED): State.AUTH,
     (State.AUTH, Move.AUTHENTICATED): State.JUDGING,
     (State.JUDGING, Move.TRUSTED): State.ESTABLISHED,
-    # The Initiator tells the peer of its refusal and waits for the answer. The Responder refuses in its answer.
+    # The Initiator sends its refusal and waits for the answer. The Responder refuses in its answer.
     (State.JUDGING, Move.REFUSED): State.DELETING,
     (State.ESTABLISHED, Move.REPLACE): State.REPLACED,
     (State.ESTABLISHED, Move.DELETE): State.DELETING,
@@ -59,7 +59,7 @@ HALF_OPEN = frozenset({State.AUTH, State.JUDGING})
 
 
 def moved(state: State, move: Move) -> State:
-    """Return the state after `move`; raises LocalError where the table has none."""
+    """Return the state after `move`; raises LocalError if the table has none."""
     try:
         return TRANSITIONS[state, move]
     except KeyError:

@@ -8,10 +8,10 @@ from voice_dpki.ikev2.events import Datagram
 
 @dataclass(frozen=True, slots=True)
 class Retransmission:
-    """Schedule of a request, which is sent `tries` times in all.
+    """Retransmission schedule of a request, which is sent `tries` times in all.
 
-    The first pause is `first_s`, and each one after it `factor` times the one before. A pause follows the last
-    transmission, too; without an answer by its end, the peer counts as gone.
+    The first pause is `first_s` seconds, and each later one `factor` times the previous. A pause follows the last
+    transmission, too; if no answer arrives by its end, the peer counts as gone.
     """
 
     first_s: float = 1.0
@@ -19,7 +19,7 @@ class Retransmission:
     tries: int = 5
 
     def pause_s(self, sent: int) -> float:
-        """Return how long to wait for the answer once the request was sent `sent` times."""
+        """Return the seconds to wait for the answer after transmission number `sent`, from 1."""
         return self.first_s * self.factor ** (sent - 1)
 
 
@@ -32,7 +32,7 @@ class _InFlight:
 
 
 class Requests:
-    """Our own requests: one at a time."""
+    """Our own requests, one at a time."""
 
     def __init__(self, retransmission: Retransmission) -> None:
         self._retransmission = retransmission
@@ -41,7 +41,7 @@ class Requests:
 
     @property
     def due_s(self) -> float | None:
-        """When to retransmit or give up; None if no request waits for its answer."""
+        """Time at which to retransmit or give up; None if no request waits for its answer."""
         return self._in_flight.due_s if self._in_flight else None
 
     @property
@@ -51,17 +51,17 @@ class Requests:
 
     @property
     def exchange(self) -> str | None:
-        """Name of that request's exchange, which its answer must have, too (RFC 7296 §3.1); None without one."""
+        """Name of that request's exchange, which its answer must also have (RFC 7296 §3.1); None without one."""
         return self._in_flight.datagrams[0].exchange if self._in_flight else None
 
     def sent(self, datagrams: tuple[Datagram, ...], now_s: float) -> None:
-        """Note that the request with `next_id` was sent."""
+        """Record that the request with `next_id` was sent."""
         due_s = now_s + self._retransmission.pause_s(1)
         self._in_flight = _InFlight(self.next_id, datagrams, 1, due_s)
         self.next_id += 1
 
     def answered(self) -> None:
-        """Note that the answer came."""
+        """Record that the answer arrived."""
         self._in_flight = None
 
     def repeat(self, now_s: float) -> tuple[Datagram, ...] | None:
@@ -78,7 +78,7 @@ class Requests:
 
 
 class Responses:
-    """The peer's requests: the next message ID expected, and the last answer, kept for a retransmitted request."""
+    """The peer's requests: the next expected message ID, and the last answer, kept for a retransmitted request."""
 
     def __init__(self, expected: int = 0) -> None:
         self.expected = expected
@@ -86,15 +86,15 @@ class Responses:
         self._answer: tuple[Datagram, ...] = ()
 
     def answered(self, head: bytes, datagrams: tuple[Datagram, ...]) -> None:
-        """Note the answer to the expected request; `head` is the request's datagram, or its first fragment's."""
+        """Record the answer to the expected request; `head` is the request's datagram, or its first fragment's."""
         self._head, self._answer = _digest(head), datagrams
         self.expected += 1
 
     def repeated(self, message_id: int, octets: bytes) -> tuple[Datagram, ...]:
-        """Return the last answer if `octets` retransmit its request, nothing otherwise.
+        """Return the last answer if `octets` are a retransmission of its request, otherwise ().
 
-        Only the first fragment of a fragmented request brings the answer (RFC 7383 §2.6.1). Comparing the bytes
-        needs no decryption, and gives the answer only to the peer, or to somebody who replays its datagram.
+        Only the first fragment of a fragmented request triggers the answer (RFC 7383 §2.6.1). The comparison of
+        bytes needs no decryption, and returns the answer only to the peer, or to a replay of its datagram.
         """
         known = message_id == self.expected - 1 and _digest(octets) == self._head
         return self._answer if known else ()
