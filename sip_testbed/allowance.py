@@ -1,4 +1,4 @@
-"""How often one side of a call may have it changed: each can cost a signature, and a place among replays."""
+"""Rate limit on one side's changes of a call: each can cost a signature and an entry in the replay cache."""
 
 import math
 from typing import Final
@@ -7,14 +7,14 @@ from sip_testbed.media_policy import SERVER_ERROR, Refusal
 from voice_dpki.bucket import Bucket
 
 MAX_CHANGES: Final = 8
-"""Changes that one side of a call may ask for at once."""
+"""Changes that one side of a call may request in a burst."""
 
 CHANGE_S: Final = 5.0
-"""Seconds after which it may ask for one more: fewer than 50 in the time that the replay cache keeps a message."""
+"""Seconds for each further change: fewer than 50 in the time that the replay cache keeps a message."""
 
 
 class TooOftenError(Refusal):
-    """A side has asked for changes too often; `headers` say when it may ask again (RFC 3261 §21.5.1)."""
+    """A side has requested changes too often; `headers` say when it can retry (RFC 3261 §21.5.1)."""
 
     status = SERVER_ERROR
 
@@ -24,7 +24,7 @@ class TooOftenError(Refusal):
 
 
 class Allowance:
-    """The changes that are left to one side of a call."""
+    """The change quota of one side of a call."""
 
     def __init__(self) -> None:
         self._bucket = Bucket(MAX_CHANGES, 1 / CHANGE_S)

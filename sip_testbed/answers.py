@@ -1,8 +1,8 @@
-"""The answers to one placed call: those of telephones that are heard before they are picked up, and the final one.
+"""The answers to one placed call: early ones, whose media are heard before the call is answered, and the final one.
 
-A proxy may let several telephones ring (RFC 3261 §16.7). Each answers our offer for itself, so its keys are its
-own: one crypto session bundle for each. The first whose answer holds is heard until one is picked up. From then on
-the packets of all others are a stranger's.
+A proxy can let several telephones ring (RFC 3261 §16.7). Each answers our offer with keys of its own: one crypto
+session bundle for each. The telephone of the first valid answer is heard until one is picked up. From then on only
+the media of the one that was picked up are accepted.
 """
 
 import asyncio
@@ -32,12 +32,12 @@ ANSWER_TIMEOUT_S = 60.0
 """A call that is not answered within this time is cancelled."""
 
 UNANSWERED = "nobody answered in time, so we cancelled the call"
-"""Why such a call is not established, also if an answer crosses the CANCEL: that one is ended at once."""
+"""Why such a call is not established. If an answer crosses the CANCEL, the call is ended at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """An answer that holds: what it describes, what is agreed by it, and the keys; None in clear."""
+    """A valid answer: its section in use, what was agreed, and the keys, None in clear."""
 
     described: SessionDescription
     agreed: Agreed
@@ -82,7 +82,7 @@ class Answers:
             self._listening = asyncio.get_running_loop().create_task(self._listen())
 
     async def _listen(self) -> None:
-        """Hear the first telephone whose answer holds. Nothing of another one is played, and nothing sent to it."""
+        """Start the media of the first valid early answer. Other telephones are not played, and get no media."""
         while self._taken is None and self._early:
             answer = self._early.pop(0)
             try:
@@ -98,7 +98,7 @@ class Answers:
     async def final(self, tag: str, host: str, sdp: bytes) -> Taken:
         """Take the final answer, by the telephone of this `tag`; raises one of FAILED.
 
-        If that is the one that is heard, its media go on.
+        If that telephone is already heard, its media go on.
         """
         await self.close()
         before = self._taken
@@ -147,7 +147,7 @@ async def agree(
 
 
 async def final_answer(call: Call) -> FinalAnswer:
-    """Wait for the answer; cancel the call if that takes too long or if we are stopped."""
+    """Wait for the answer; cancel the call after ANSWER_TIMEOUT_S, or if this task is cancelled."""
     try:
         return await asyncio.wait_for(call.answered(), ANSWER_TIMEOUT_S)
     except TimeoutError:

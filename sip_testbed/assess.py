@@ -24,7 +24,7 @@ MIN_CORRELATION = 0.99
 """Least correlation of heard with said speech in a good call."""
 
 MAX_LOSS = 0.01
-"""Largest part of lost or late packets in a good call: a loaded machine drops some even on loopback."""
+"""Largest share of lost or late packets in a good call: a loaded machine drops some even on loopback."""
 
 ENDS = (("caller", "callee"), ("callee", "caller"))
 """Speaker and listener of each direction."""
@@ -45,7 +45,7 @@ def seen(evidence: Evidence) -> Outcome:
     """Return how the call ended, for comparison with the expected outcome, including the telephones' remarks."""
     outcome = _seen(evidence)
     remarked = [r for role in ("caller", "callee") for r in evidence.result(role).get("remarks") or ()]
-    sentences = dict.fromkeys(_sentence(remark) for remark in remarked)  # both ends may tell the same
+    sentences = dict.fromkeys(_sentence(remark) for remark in remarked)  # both ends can have the same remark
     return replace(outcome, sentence=" ".join([outcome.sentence, *sentences]))
 
 
@@ -70,11 +70,11 @@ _WHOSE_KEY: Final = {
     Standing.RENEWED: "The callee's key follows the one of earlier calls, which has signed for it.",
     Standing.CHANGED: "The callee's key is not the one of earlier calls.",
 }
-"""What the key of the other side is worth, which docs/trust.md explains."""
+"""Sentence for each standing of the callee's key; docs/trust.md explains what it is worth."""
 
 
 def connected(evidence: Evidence) -> Connected | None:
-    """Return what the caller's telephone was told of who answered, None if nothing."""
+    """Return the verdict on the number that answered, and its signer; None if the caller got no verdict."""
     verstat = _text(evidence.result("caller").get("verstat"))
     if verstat is None:
         return None
@@ -143,7 +143,7 @@ def directions(evidence: Evidence) -> dict[str, Direction]:
 def _direction(evidence: Evidence, speaker: str, listener: str) -> Direction:
     media = evidence.result(listener).get("media") or {}
     said, heard = evidence.recordings.get(f"{speaker}.said"), evidence.recordings.get(f"{listener}.heard")
-    parts = 1 if evidence.transfer else len(evidence.changes) + 1  # nothing is said any more after the hold
+    parts = 1 if evidence.transfer else len(evidence.changes) + 1  # after the hold nothing more is said
     streams_s = (evidence.result(speaker).get("media") or {}).get("said_s", ())
     likeness = likeness_of(said, heard, parts, streams_s) if said and heard else None
     return Direction(
@@ -222,7 +222,7 @@ def _changed(evidence: Evidence) -> Check:
 
 def _bound(evidence: Evidence) -> Check:
     found = [note.data["sdp"] for note in evidence.notes("verify-b") if note.ok and "sdp" in note.data]
-    # Of a transfer, the first call is the one to the callee.
+    # With a transfer, the first verdict is that on the call to the callee.
     told = str(found[0 if evidence.transfer else -1]) if found else "no verdict"
     attack = evidence.scenario.attack
     due = "not-signed" if attack is not None and attack.rewrites_sdp else "verified"
@@ -270,7 +270,7 @@ def _silent_call(evidence: Evidence) -> Iterable[Check]:
 
 
 def _refused_by_caller(evidence: Evidence) -> Iterable[Check]:
-    """Yield the checks of a call whose answer the caller refused: speech may come, and nobody may hear it."""
+    """Yield the checks of a call whose answer the caller refused: speech may arrive, but must not be played."""
     sent = sum(packet.actor == "caller" for packet in evidence.rtp())
     yield Check("The caller said nothing", sent == 0, f"{sent} RTP packets")
     heard = evidence.result("caller").get("media") is not None
@@ -349,7 +349,7 @@ def _callee(evidence: Evidence) -> TrustLink:
 
 
 def _known_by(caller: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return how the caller's telephone knows the callee's key, and nothing if it pins none or began no media."""
+    """Return how the caller's telephone knows the callee's key; empty if it pins none or began no media."""
     key = _text(caller.get("peer_key"))
     return () if key is None else (f"the caller's telephone knows this key: {Standing(key).about}",)
 

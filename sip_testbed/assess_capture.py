@@ -1,13 +1,13 @@
 """Assessment of a call's capture: does any RTP or RTCP in it go in clear?
 
-The octets are those of the file, whatever the programs say of themselves. Each datagram must look like SRTP or
+The check reads the octets of the file and relies on no program's own report. Each datagram must look like SRTP or
 SRTCP where these differ from RTP and RTCP (RFC 3711 §3.1, §3.4; RFC 7714 §8, §9):
 
-- RTCP in clear is read as a whole compound packet (RFC 3550 §6.1), which ciphertext cannot be by chance. SRTCP has
-  the flag E and an index, which goes up with each packet of a source.
-- SRTP is longer than RTP by its tag. G.711 has 8 octets a millisecond, so its packets tell by their length alone.
+- RTCP in clear parses as a whole compound packet (RFC 3550 §6.1); ciphertext does not by chance. SRTCP has the flag
+  E and an index, which rises with each packet of a source.
+- SRTP is longer than RTP by its tag. G.711 has 8 octets a millisecond, so the length of its packets shows the tag.
 - Other codecs fill packets of any length. Each is compared with the same packet in call.decrypted.pcap: it must be
-  longer by the tag, and have another payload.
+  longer by the tag, and its payload must differ.
 """
 
 import struct
@@ -28,7 +28,7 @@ NAME: Final = "No RTP or RTCP in call.pcap went in clear"
 _TAG_BYTES: Final = {SrtpProfile.AES_CM_128_HMAC_SHA1_80: 10, SrtpProfile.AEAD_AES_128_GCM: 16}
 _INDEX_BYTES: Final = 4
 _E: Final = 1 << 31
-"""The flag of SRTCP that says that a packet is encrypted."""
+"""The SRTCP flag of an encrypted packet."""
 _G711: Final = (0, 8)
 """Static payload types of PCMU and PCMA (RFC 3551 §6)."""
 _G711_STEP_BYTES: Final = 80
@@ -51,8 +51,8 @@ class Exposed:
 def checks(evidence: Evidence, wire: bytes, decrypted: bytes) -> Iterator[Check]:
     """Yield the check of a call that was to be encrypted; nothing for a call in clear.
 
-    `wire` is the file with the packets as sent and `decrypted` that with the same in clear. In a call that is not
-    refused there must be some. Raises MalformedError for files that cannot be read.
+    `wire` is the capture of the packets as sent, and `decrypted` that of the same packets in clear. A call that is
+    not refused must have some. Raises MalformedError for files that cannot be read.
     """
     if evidence.srtp is None:
         return
@@ -74,7 +74,7 @@ def _media(capture: bytes) -> list[Datagram]:
 
 
 def exposed(sent: Sequence[Datagram], clear: Sequence[Datagram], profile: SrtpProfile) -> Iterable[Exposed]:
-    """Yield the datagrams that were sent in clear; `clear` are the same ones before they were encrypted."""
+    """Yield the datagrams that were sent in clear; `clear` has the same ones before encryption."""
     highest: Counter[tuple[object, bytes]] = Counter()
     for datagram, before in zip_longest(sent, clear):
         if datagram is None:

@@ -1,6 +1,6 @@
-"""Assessment of a call that was transferred: the new call, heard both ways, under keys of its own.
+"""Assessment of a transferred call: the new call must be heard both ways, under keys of its own.
 
-The caller passes the callee on to the third one; see `sip_testbed.assess` for everything else.
+The caller transfers the callee to a third telephone; see `sip_testbed.assess` for everything else.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,11 +16,11 @@ from sip_testbed.transfer import ATTENDED, TRANSFER
 from voice_dpki.stage.report import Check
 
 _PURPOSES: Final[Mapping[str, Purpose]] = {TRANSFER: "call", ATTENDED: "transferred"}
-"""What the new call is to the third one, who has spoken to the caller before where there was a consultation."""
+"""Purpose of the new call at the third telephone, by kind of transfer; a consultation was a call before it."""
 
 
 def third_is(transfer: str) -> Purpose:
-    """Return what the new call is to the third one, by the kind of the transfer."""
+    """Return the purpose of the new call at the third telephone, by the kind of transfer."""
     return _PURPOSES[transfer]
 
 

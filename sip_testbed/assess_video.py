@@ -1,4 +1,4 @@
-"""Assessment of a call's video: what each side saw of the other's pictures, and how near to the speech."""
+"""Assessment of a call's video: the pictures that each side saw, and their offset from the speech."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -9,10 +9,10 @@ from sip_testbed.report import VideoDirection
 from voice_dpki.stage.report import Check
 
 MIN_SHOWN: Final = 0.9
-"""Least part of the pictures that must be shown: one that a loaded machine drops takes its successors along."""
+"""Least share of the pictures that must be shown: one that a loaded machine drops costs its successors, too."""
 
 MAX_APART_MS: Final = 60.0
-"""Most between picture and speech in the mean for the two to belong together (EBU R 37: 40 before, 60 after)."""
+"""Largest mean offset between picture and speech (EBU R 37: 40 ms before, 60 ms after)."""
 
 
 def directions(evidence: Evidence) -> dict[str, VideoDirection]:

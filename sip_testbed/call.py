@@ -100,7 +100,7 @@ def _add_scenarios(what: argparse._ArgumentGroup) -> None:
 
 
 def _add_protection(how: argparse._ArgumentGroup) -> None:
-    """Describe what the media are, and under which keys."""
+    """Describe the arguments for codec, SRTP profile and key agreement."""
     how.add_argument("--codec", choices=CODECS, default="pcmu", help="speech codec (default: pcmu)")
     how.add_argument("--srtp", choices=SRTP_PROFILES, default=SRTP_PROFILES[0], help="protection of the media")
     how.add_argument(
@@ -114,7 +114,7 @@ def _add_protection(how: argparse._ArgumentGroup) -> None:
 
 
 def _add_events(how: argparse._ArgumentGroup) -> None:
-    """Describe what happens before and during the speech, and beside it."""
+    """Describe the arguments for changes, early media, video, digits and comfort noise."""
     how.add_argument(
         "--change",
         choices=CHANGES,
@@ -148,7 +148,7 @@ def _add_events(how: argparse._ArgumentGroup) -> None:
 
 
 def _add_course(how: argparse._ArgumentGroup) -> None:
-    """Describe how long and how often they speak, and over which ledger."""
+    """Describe the arguments for length of speech, number of calls, and ledger."""
     how.add_argument(
         "--say-seconds",
         type=number(above=0, most=3600, unit="seconds"),

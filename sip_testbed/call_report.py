@@ -26,7 +26,7 @@ _GIVEN_UP: Final = {
 
 
 class CallReport:
-    """Writes about the calls of one telephone."""
+    """Writes the trace notes, logs, recordings and results of one telephone's calls."""
 
     def __init__(self, setup: TelephoneSetup, tracer: Tracer) -> None:
         self._setup = setup
@@ -34,14 +34,14 @@ class CallReport:
         self._unkept: LocalError | None = None
 
     def refused(self, result: Result, error: VoiceDpkiError) -> None:
-        """Record that we refuse a call, or end it, because of an error, which is one of FAILED."""
+        """Record that we refuse or end a call because of an error, which is one of FAILED."""
         step = step_of(error)
         result.refused_by, result.reason = step, str(error)
         self._tracer.note(f"refused: {error}", step=step, ok=False)
         log.log(severity_of(error), "call refused", extra={"fields": {"step": step, "reason": str(error)}})
 
     def agreed(self, result: Result, keying: KeyAgreement[Any] | None, keys: SrtpKeys | None) -> None:
-        """Record what was agreed on: the codec, the keys, and how the other side's own key is known."""
+        """Record the agreed codec and SRTP profile, and how the other side's own key is known."""
         result.codec = self._setup.codec.name
         result.srtp = str(keys.profile) if keys else None
         if keying is None:
@@ -67,7 +67,7 @@ class CallReport:
     def keep(self, media: MediaSession, result: Result) -> None:
         """Write the recordings, and put the media statistics into the result and the trace.
 
-        A recording that cannot be written is logged, and told among the result's remarks.
+        A recording that cannot be written is logged, and becomes one of the result's remarks.
         """
         result.media = counted = media.statistics()
         keep_digits(media.keypad, result, self._tracer)

@@ -11,7 +11,7 @@ from voice_dpki.stage.pcap import Connection, Endpoint, datagram, endpoint, pcap
 
 
 def write(folder: Path, events: Sequence[Event]) -> tuple[bytes, bytes]:
-    """Write both captures into a folder, and return what is in the files; raises LocalError, and OSError."""
+    """Write both captures into a folder, and return their content; raises LocalError, and OSError."""
     made = {"call.pcap": wire_capture(events), "call.decrypted.pcap": clear_capture(events)}
     for name, data in made.items():
         write_file(folder / name, data)
@@ -20,7 +20,7 @@ def write(folder: Path, events: Sequence[Event]) -> tuple[bytes, bytes]:
 
 
 def wire_capture(events: Iterable[Event]) -> bytes:
-    """Return a pcap file of the packets as sent; `events` are in the order of their time."""
+    """Return a pcap file of the packets as sent; `events` are ordered by time."""
     return pcap(_packets(events, clear=False))
 
 

@@ -12,16 +12,16 @@ from voice_dpki.wire.media_peer import HOLD_ADDRESSES
 from voice_dpki.wire.sip.user_agent import Call, IncomingCall
 
 SILENCE = "media silence"
-"""The step, in results and reports, that ends a call on which no media arrived."""
+"""Name, in results and reports, of the step that ends a call on which no media arrived."""
 
 DEFAULT_SILENCE_S = 2.0
 """Longest time from the ACK to the first authentic packet; the other side's first SRTCP report is sent at once."""
 
 HELD = "the answer puts the call on hold at once: no media either way"
-"""Why a call that was answered so is not established: nothing could be said, and silence was not looked for."""
+"""Why a call with such an answer is not established: no speech was sent, and silence was not watched for."""
 
 HANG_UP_TIMEOUT_S = 10.0
-"""How long the other side may take after our speech to end its speech or the call."""
+"""Timeout after our speech for the other side to end its speech or the call."""
 
 SILENCE_REASON = ("Reason", 'RELEASE_CAUSE;cause=2;text="RTP/RTCP time-out"')
 """Header field of the BYE (RFC 3326; cause and text of 3GPP TS 24.229 §7.2A.18.11)."""
@@ -66,7 +66,7 @@ class Ending:
 
     @property
     def early(self) -> str:
-        """When a call was ended, if that was too early: the end of a clause about it."""
+        """The end of a clause that says before what the call was ended; empty if it was not ended too early."""
         early = [] if self.spoken else ["before the speech was over"]
         early += ["before any media had come"] if self.unheard else []
         return f" {' and '.join(early)}" if early else ""
@@ -82,8 +82,8 @@ async def converse(
 ) -> Ending:
     """Speak and listen until both have spoken, the other side hangs up, or no media arrives within `silence_s`.
 
-    The speech is over only once `meanwhile` is, too. Call it once the ACK has been sent or received. It ends
-    neither the call nor the media.
+    The speech counts as over only when `meanwhile` is, too. Call this once the ACK has been sent or received. It
+    ends neither the call nor the media.
     """
     ended = asyncio.ensure_future(call.ended.wait())
     speaking = asyncio.ensure_future(_speak(media, speech, flow, meanwhile))
@@ -121,7 +121,7 @@ async def _listen(
     ended: "asyncio.Task[Literal[True]]",
     silent: "asyncio.Task[None]",
 ) -> None:
-    """Wait as callee until the caller hangs up, and as caller until the callee has spoken."""
+    """As callee, wait until the caller hangs up; as caller, until the callee has spoken."""
     if isinstance(call, IncomingCall):
         waited = (ended, silent)
         await asyncio.wait(waited, timeout=HANG_UP_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""What a telephone keys its calls with: the sections [keys] and [keys.standard] of its configuration."""
+"""A telephone's credentials for keying its calls: the sections [keys] and [keys.standard] of its configuration."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -45,17 +45,17 @@ class KeysConfig(Config, frozen=True, kw_only=True):
     """The least strength of offers to us, "modern" by default; those from the domains in `standard` are DH-SIGN."""
     standard: StandardKeysConfig | None = None
     certificate_url: str | None = None
-    """Where our certificate is, with "{digest}" for H(CERT): messages of the standard's modes then name it by this
-    URL, and other telephones ask their ledger node for it."""
+    """URL of our certificate, with "{digest}" for H(CERT). Messages of the standard modes then name it by
+    this URL, and other telephones ask their ledger node for it."""
     ledger_url: str
     genesis: str
     trust_file: str | None = None
     ledger_tls: ClientTls | None = None
     max_age_s: PositiveSeconds = DEFAULT_MAX_AGE_S
     pins: str | None = None
-    """The file with the keys of those who were called; without it, the ledger's word for a key is enough."""
+    """File with the pinned keys of called parties; without it, a key that the ledger proves is enough."""
     changed_key: Literal["refuse", "tell"] = "refuse"
-    """What happens to a call with another key than the pinned one, which has not signed for it."""
+    """What happens to a call whose key is not the pinned one and was not signed for by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,9 @@ class Credentials:
     pins: PinStore | None = None
     tells_changed_keys: bool = False
     mode: str = "dh-sign"
-    """That of our offers: "dh-sign", "pke" or "rsa-r"."""
+    """The mode of our offers: "dh-sign", "pke" or "rsa-r"."""
     decrypter: Decrypter | None = None
-    """Our key as it opens what others encrypted to it; the modes "pke" and "rsa-r" need it."""
+    """Decrypts with our key what others encrypted to it; the modes "pke" and "rsa-r" need it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,13 @@ class ModernCredentials:
     """The credentials and settings for keying calls by the modern mode."""
 
     own: Credentials
-    """With a certificate on P-256, a ModernParty."""
+    """Credentials with a certificate on P-256; `party` is a ModernParty."""
     strength: Strength = Strength.MODERN
-    """That of our offers."""
+    """The strength of our offers."""
     least: Strength = Strength.MODERN
-    """The least of offers to us."""
+    """The least strength of offers to us."""
     standard: Credentials | None = None
-    """With another certificate, for calls with the standard domains."""
+    """Credentials with another certificate, for calls with the standard domains."""
     standard_domains: frozenset[str] = frozenset()
     """The domains whose telephones know no modern mode."""
 

@@ -8,11 +8,11 @@ from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.sdp import RtpMap, SessionDescription, same_encoding
 
 STEP = "digits"
-"""The step of the note about digits that came."""
+"""Step of the trace note about received digits."""
 
 
 def further_maps(keypad: Keypad, codec: Codec) -> list[RtpMap]:
-    """Return the payload types of events and comfort noise in our next description, where it is to have them."""
+    """Return the payload types of events and comfort noise that our next description is to have."""
     maps = [] if keypad.ours is None else [RtpMap(keypad.ours, encoding_of(codec), ALL_EVENTS)]
     if keypad.our_noise is not None and codec.clock_rate == comfort_noise.CLOCK_RATE:
         maps.append(RtpMap(keypad.our_noise, comfort_noise.ENCODING))
@@ -35,14 +35,14 @@ def take_answered(keypad: Keypad, described: SessionDescription, codec: Codec) -
 
 
 def keep_digits(keypad: Keypad, result: Result, tracer: Tracer) -> None:
-    """Put the digits that came into the result and the trace, which are the user's own; no log has them."""
+    """Put the received digits into the result and the trace, which are the user's own, and never into a log."""
     result.digits = keypad.received
     if result.digits:
         tracer.note(f"digits received: {result.digits}", step=STEP, ok=True)
 
 
 def _noise_of(described: SessionDescription, codec: Codec) -> int | None:
-    """Return the payload type of comfort noise in the clock of a codec; None if there is none."""
+    """Return the payload type of comfort noise at the clock rate of a codec; None if there is none."""
     if codec.clock_rate != comfort_noise.CLOCK_RATE:
         return None
     found = (each for each in described.audio.rtpmaps if same_encoding(each.encoding, comfort_noise.ENCODING))
@@ -50,7 +50,7 @@ def _noise_of(described: SessionDescription, codec: Codec) -> int | None:
 
 
 def _events_of(described: SessionDescription, codec: Codec) -> tuple[int | None, str]:
-    """Return the payload type of the events beside a codec and the list of them; None and "" if there are none."""
+    """Return the payload type of telephone events beside a codec, and their list; None and "" if there are none."""
     for rtpmap in described.audio.rtpmaps:
         if same_encoding(rtpmap.encoding, encoding_of(codec)):
             return rtpmap.payload_type, rtpmap.fmtp

@@ -11,7 +11,7 @@ from voice_dpki.wire.sip.user_agent import IncomingCall
 from voice_dpki.wire.tasks import first_of
 
 BRIDGE_S = 40.0
-"""Most silence between early media and speech, so that the stream goes on: the ACK may take 32 s."""
+"""Longest silence sent between early media and speech, so that the stream goes on: the ACK can take 32 s."""
 
 
 @asynccontextmanager
@@ -20,8 +20,8 @@ async def early_media(
 ) -> AsyncIterator[float]:
     """Say the first `early_s` seconds of `speech` before the call is answered, and silence while the context lasts.
 
-    The media have started, with the keys of `answer`, which goes out in a reliable 183. A caller that does not know
-    those hears nothing before the answer. Gives how much was said, in seconds.
+    The media have started with the keys of `answer`, which is sent in a reliable 183. A caller that does not
+    support those hears nothing before the answer. Yields the length of the early speech in seconds.
 
     Raises UnacknowledgedError if the caller does not acknowledge the 183, or gives up.
     """
@@ -42,7 +42,7 @@ async def early_media(
 
 
 async def _tell_who_answers(call: IncomingCall) -> None:
-    """Send an UPDATE, in which our domain tells the caller's whose number answers (RFC 9970)."""
+    """Send an UPDATE, in which our domain tells the caller's domain the number that answers (RFC 9970)."""
     if "UPDATE" in call.peer_methods:
         with suppress(LocalError):
             await call.update()

@@ -19,7 +19,7 @@ from voice_dpki.mikey.steps import PeerClaim
 from voice_dpki.shell.trace import Tracer
 
 MAX_MET: Final = 64
-"""Most parties whose certificates are kept for offers to them; the longest known give way."""
+"""Most parties whose certificates are kept for offers to them; the oldest entry is dropped first."""
 
 
 class PkeKeying(CertifiedKeying):
@@ -46,7 +46,7 @@ class PkeKeying(CertifiedKeying):
     def offer(self, responder_uri: str, lines: int = 1) -> PkeOffer:
         """Return the offer of a call, with its I_MESSAGE, for `lines` m-lines.
 
-        Raises MikeyError for a party that was not met.
+        Raises MikeyError if `meet` has not found the certificate of this party.
         """
         began_s = time.perf_counter()
         found = self._met.get(responder_uri)
@@ -60,7 +60,7 @@ class PkeKeying(CertifiedKeying):
         return offer
 
     async def confirm(self, offer: PkeOffer, key_mgmt: Sequence[str]) -> SrtpKeys:
-        """Verify the answer to an offer; raises MikeyError. The key of the answer is that of the certificate."""
+        """Verify the answer to an offer; raises MikeyError. The peer's key is that of its certificate."""
         began_s = time.perf_counter() - self.ms / 1000
         keys = offer.confirm(mikey_message(key_mgmt))
         recipient, found = self._offered_to[offer.csb_id]
@@ -77,7 +77,7 @@ class PkeKeying(CertifiedKeying):
 
 
 class ReverseKeying(CertifiedKeying):
-    """Keying by RSA-R: whoever answers encrypts the keys to our certificate."""
+    """Keying by RSA-R: the Responder encrypts the keys to our certificate."""
 
     name = "RSA-R"
 
@@ -104,7 +104,7 @@ class ReverseKeying(CertifiedKeying):
         return await self._confirm(offer, key_mgmt)
 
     def _initiated(self, prepared: Prepared[SrtpKeys], found: Resolution) -> None:
-        """Keep the bundle, unless the Responder forbids to cache its envelope key."""
+        """Keep the bundle, unless the Responder forbids caching of its envelope key."""
         assert isinstance(prepared, PreparedReverse)
         bundle = prepared.release_bundle(found.recorded, self._clock.now_s())
         self.updating.initiated(bundle, self._initiator)

@@ -23,7 +23,7 @@ class Evidence:
     changes: Sequence[str] = ()
     """The changes by re-INVITE that the caller was to make."""
     early_s: float = 0.0
-    """How many seconds of media the callee was to play before it answered."""
+    """Seconds of media that the callee was to play before its answer."""
 
     @property
     def transfer(self) -> str | None:

@@ -1,8 +1,8 @@
 """One call through the gateway: MIKEY on the side of the domain, SDES or DTLS-SRTP on the side of the telephone.
 
-The keys of either side are agreed before that side's media flow. If they cannot be agreed on one side, both end:
-media in clear are neither sent nor taken. Both sides are told that encryption ends here, by the header field of
-`notice`; the domain's by the certificate, too, which names the gateway, and the telephone by a line of its SDP.
+The keys of each side are agreed before that side's media flow. If one side cannot agree on keys, both sides end:
+media in clear are neither sent nor accepted. Both sides are told that encryption ends here: by the header field of
+`notice`, the domain also by the certificate, which names the gateway, and the telephone by a line of its SDP.
 """
 
 import asyncio
@@ -79,7 +79,7 @@ class Inside:
 
 
 class Bridge:
-    """The calls of all telephones; `max_calls` at a time."""
+    """The calls of all telephones, at most `max_calls` at a time."""
 
     def __init__(self, setup: GatewaySetup, tracer: Tracer, random: Random) -> None:
         self._setup = setup
@@ -90,12 +90,12 @@ class Bridge:
         self._counts = Counts()
 
     async def to_telephone(self, inside: Inside, phones: Phones, call: IncomingCall) -> None:
-        """Pass a call of the domain on to the telephone."""
+        """Pass a call from the domain on to the telephone."""
         incoming = _Inwards(self._setup, inside, phones, call, self._random)
         await self._carry(Way.IN, inside.telephone, call, incoming.place)
 
     async def to_domain(self, inside: Inside, call: IncomingCall, source: Hop) -> None:
-        """Pass a call of the telephone on to the domain; it came over `source`."""
+        """Pass a call from the telephone, received over `source`, on to the domain."""
         outgoing = _Outwards(self._setup, inside, call, source, self._random)
         await self._carry(Way.OUT, inside.telephone, call, outgoing.place)
 
@@ -182,7 +182,7 @@ class _Placed:
     """A call that was answered and keyed on both sides."""
 
     call: Call
-    """The one that we placed."""
+    """The call that we placed."""
     keys: SrtpKeys
     outside: str
     """How the telephone's side is keyed."""
@@ -192,12 +192,12 @@ class _Placed:
 
 
 class _Passing:
-    """What both ways share: a call that came in is placed on the other side."""
+    """Base of both directions: an incoming call is placed on the other side."""
 
     def __init__(
         self, setup: GatewaySetup, inside: Inside, call: IncomingCall, random: Random, party: Party
     ) -> None:
-        """`party` is who the domain's side is."""
+        """`party` is the role of the domain's side in the call."""
         self._setup = setup
         self._inside = inside
         self._call = call
@@ -224,7 +224,7 @@ class _Passing:
     async def _answer_of(self, placed: Call) -> SessionDescription:
         """Wait for the answer to the call that we placed, and pass ringing on.
 
-        Cancels it if the caller gives up, or does not acknowledge that it rings. Raises NotAnswered, and
+        Cancels that call if the caller gives up, or does not acknowledge our ringing. Raises NotAnswered, and
         MalformedError for an answer that is no SDP.
         """
         answered = asyncio.ensure_future(placed.answered())
@@ -258,7 +258,7 @@ class _Passing:
         to_outside: Sequence[RtpMap],
         of_outside: Sequence[RtpMap],
     ) -> tuple[Translation, Translation]:
-        """Return both directions, by the descriptions that we sent to each side and that each sent to us."""
+        """Return both directions, from the payload types in our descriptions to each side and in theirs to us."""
         rate = clock_rate(to_inside[0])
         ssrc = int.from_bytes(self._random.token(4), "big") or 1
         outwards = Translation(ssrc, payload_types(to_inside, of_outside), rate, self._random)
@@ -276,12 +276,12 @@ class _Inwards(_Passing):
         self._phones = phones
 
     async def place(self, side: Side, inner: MediaLeg) -> _Placed:
-        """Key the caller's side, call the telephone, and answer the caller once that is keyed, too."""
+        """Key the caller's side, call the telephone, and answer the caller once that side is keyed, too."""
         call = self._call
         if call.request.uri.scheme == "sips":
             raise GatewayRefusal("a sips: call promises what a gateway cannot keep", 416)
         try:
-            self._binding()  # before keys are agreed for nothing
+            self._binding()  # fails before keys are agreed
             offer = Offer.read(call.sdp, SECURE_PROTOCOLS)
             lines = len(keyed_with(offer.whole, offer.taken))
             answer = await self._keying.accept(offer.audio.audio_key_mgmt, caller_of(call), lines)
@@ -333,7 +333,7 @@ class _Outwards(_Passing):
         self._source = source
 
     async def place(self, side: Side, inner: MediaLeg) -> _Placed:
-        """Call the other side with a MIKEY offer, and answer the telephone once that is keyed."""
+        """Call the domain's side with a MIKEY offer, and answer the telephone once that side is keyed."""
         call = self._call
         keying = self._keying
         try:
@@ -381,7 +381,7 @@ class _Outwards(_Passing):
             raise GatewayRefusal(str(error)) from None
 
     def _target(self) -> str:
-        """Return whom to call: who is dialled at the gateway is meant at the telephone's domain.
+        """Return the URI to call; a user dialled at the gateway is called at the telephone's domain.
 
         Raises GatewayRefusal for a URI of another kind, and MalformedError for one that cannot be called.
         """

@@ -1,9 +1,9 @@
 """Re-INVITEs within a call through the gateway: refreshes and new keys are answered, holds and codecs passed on.
 
-What both sides must do alike, a hold or another codec, is offered to the other side first, and then answered as
-that answers it. New keys are the affair of the side that offers them. One change at a time: what crosses it gets
-491, and its sender tries again (RFC 3261 §14.1). A refusal changes nothing. An answer of the other side that cannot
-be taken ends the call, as its media would be lost.
+A change that concerns both sides, a hold or another codec, is first offered to the other side, and then answered as
+that side answers. New keys concern only the side that offers them. Changes are made one at a time: one that crosses
+another gets 491, and its sender retries (RFC 3261 §14.1). A refusal changes nothing. An unacceptable answer of the
+other side ends the call, as its media would be lost.
 """
 
 import asyncio
@@ -37,14 +37,14 @@ NOT_ACCEPTABLE: Final = 488
 PENDING: Final = 491
 
 MAX_HOLD_S: Final = 3600.0
-"""A side of a call on hold may send nothing for so long; some telephones then send no reports either."""
+"""Longest silence of a side while the call is on hold; some telephones then send no reports either."""
 
 REFUSED: Final = (MalformedError, MikeyError, Refusal)
-"""What is wrong with an offer or an answer."""
+"""Errors of an unacceptable offer or answer."""
 
 
 class _RefusedError(Exception):
-    """A change that is refused for no fault of its own, with the status."""
+    """A change that is refused though its offer is acceptable, with the status."""
 
     def __init__(self, why: Unchanged, status: int) -> None:
         super().__init__(f"{why}: {status}")
@@ -54,7 +54,7 @@ class _RefusedError(Exception):
 
 @dataclass
 class CallEnd:
-    """One side of a call: its dialog, its media, how it gets keys, and what both have said last."""
+    """One side of a call: its dialog, its media, how it gets keys, and the last descriptions on it."""
 
     leg: Leg
     media: MediaLeg
@@ -68,15 +68,15 @@ class CallEnd:
         self.payload_types = PayloadTypes(self.described)
 
     def offer(self) -> bytes:
-        """Return our description as a further offer, and keep it as what is then said."""
+        """Return our description as a further offer, and keep the form that holds once it is answered."""
         offer, ours = reoffered(self.described.ours)
         self.described = replace(self.described, ours=ours)
         return offer.serialize()
 
     def take(self, taken: Negotiated) -> None:
-        """Take new descriptions and keys, and send media where the other side's has them; raises MalformedError.
+        """Take new descriptions and keys, and send media to the addresses described; raises MalformedError.
 
-        With DTLS the handshake, or ICE, has found where that is.
+        With DTLS, the handshake or ICE has found the address already.
         """
         before, now = self.described.agreed, taken.described.agreed
         places = now.audio_address, now.audio_control_address
@@ -92,7 +92,7 @@ class CallEnd:
 
 
 class Changes:
-    """The changes of one call, whose two ends are given; `name` is the gateway's. They wait for `begin`."""
+    """The changes of one call between two ends, from `begin` on; `name` is the gateway's."""
 
     def __init__(self, name: str, random: Random, *ends: CallEnd) -> None:
         self._name = name
@@ -104,7 +104,7 @@ class Changes:
             self._keep_up(end, other)
 
     def begin(self, relay: Relay) -> None:
-        """Take changes from now on: media are relayed."""
+        """Accept changes from now on: `relay` passes the media on."""
         self._relay = relay
 
     @property
@@ -140,7 +140,7 @@ class Changes:
         end.leg.on_refresh(refresh)
 
     async def _take_repeated(self, end: CallEnd, answer: bytes) -> None:
-        """Take an answer to what was agreed, and end the call if it says something else, but for keys of SDES."""
+        """Take the answer to a repeated description; end the call if it changes anything but keys of SDES."""
         now = end.described
         try:
             taken = await end.keys.confirm(now, now.ours, now.repeated(answer))
@@ -175,9 +175,9 @@ class Changes:
             self._is_changing = False
 
     async def _change(self, end: CallEnd, other: CallEnd, change: Reinvite) -> None:
-        """Answer an offer of one side, and before it offer the other what concerns it; raises one of REFUSED.
+        """Answer an offer of one side; first offer the other side what concerns it.
 
-        Raises _RefusedError if the other side refuses.
+        Raises one of REFUSED, and _RefusedError if the other side refuses.
         """
         now, before = end.described, other.described
         whole, at = now.offered(change.sdp)
@@ -210,17 +210,17 @@ class Changes:
             raise MalformedError("a codec of another clock rate takes new keys, for another SSRC (RFC 7160 §4.1)")
 
     def _settled(self, end: CallEnd, other: CallEnd, taken: Negotiated, payloads: Sequence[RtpMap]) -> Negotiated:
-        """Return what holds for an end with our answer to its offer: `payloads`, and the other's direction."""
+        """Return what our answer to an end's offer settles: `payloads`, and a direction that fits the other."""
         described = taken.described
         direction = described.agreed.audio_direction.answered_by(other.described.agreed.audio_direction)
         ours = end.described.next(with_payloads(described.ours, payloads), direction)
         return replace(taken, described=replace(described, ours=ours))
 
     def _take(self, end: CallEnd, other: CallEnd, taken: Negotiated) -> None:
-        """Take what our answer settles, which is about to be sent.
+        """Take what our answer settles, just before it is sent.
 
-        The end gets its new stream once it has the answer, and another codec's packets not before: telephones bind
-        a codec to the stream that it was agreed with.
+        The end gets its new stream, and packets of another codec, only once it has the answer: telephones bind a
+        codec to the stream with which it was agreed.
         """
         end.take(taken)
         if taken.keys is not None:
@@ -232,7 +232,8 @@ class Changes:
     ) -> list[RtpMap]:
         """Offer a side a change, and return those of `payloads` that it takes up.
 
-        Raises _RefusedError; one of REFUSED, and then the call is over; and LocalError if it was already.
+        Raises _RefusedError if it refuses, one of REFUSED if its answer is unacceptable, which ends the call, and
+        LocalError if the call was over already.
         """
         before = other.described
         told = with_payloads(before.ours, other.payload_types.number(payloads)) if recodes else before.ours
@@ -259,7 +260,7 @@ class Changes:
             except REFUSED as error:
                 await self._end(other, error)
                 raise
-            except asyncio.CancelledError:  # the time is over for a change that this side has made
+            except asyncio.CancelledError:  # the change timed out after this side had accepted it
                 other.leg.hang_up()
                 raise
         finally:
@@ -269,7 +270,7 @@ class Changes:
         return common
 
     def _turn(self, end: CallEnd, keys: NewKeys | None, payloads: Sequence[RtpMap] | None) -> None:
-        """Send an end what it has agreed: under new keys, and with another SSRC for these or for another clock."""
+        """Switch what an end is sent to what it agreed: new keys, and another SSRC for these or another clock."""
         if self._relay is None:
             return
         now = self._relay.sent_to(end.media)
@@ -278,14 +279,14 @@ class Changes:
             self._relay.expect_source(end.media)
             end.media.switch(keys.protection if keys.sends else None)
         if clock != now.clock_rate or (keys is not None and keys.sends):
-            ssrc = (keys.ssrc if keys else None) or (now.ssrc + 1) % 2**32 or 1  # none that was under these keys
+            ssrc = (keys.ssrc if keys else None) or (now.ssrc + 1) % 2**32 or 1  # not one used under these keys
             made = Translation(ssrc, passed(self._facing(end).described, end.described), clock, self._random)
             self._relay.send_other(end.media, made)
         else:
             self._retype(end, self._facing(end))
 
     def _retype(self, *ends: CallEnd) -> None:
-        """Pass on the payload types that the ends have described, and for a while those from before."""
+        """Relay with the payload types that the ends have described, and for a while with the earlier ones."""
         now_s = asyncio.get_running_loop().time()
         for end in ends:
             types = passed(self._facing(end).described, end.described)
@@ -302,7 +303,7 @@ class Changes:
     async def _undo(
         self, end: CallEnd, other: CallEnd, direction: Direction, payloads: Sequence[RtpMap], *, recodes: bool
     ) -> None:
-        """Take the other side back to where it was, after this one has given its change up."""
+        """Restore the other side's earlier state after this side has given up its change."""
         try:
             await self._offer(other, direction, payloads, recodes=recodes)
             self._retype(end, other)
@@ -311,7 +312,7 @@ class Changes:
             raise
         except (LocalError, _RefusedError, *REFUSED) as error:
             log.info("a change was not undone", extra={"fields": {"reason": str(error)}})
-            if recodes:  # both would speak what the other cannot hear
+            if recodes:  # each side would send a codec that the other does not have
                 await self._end(other, error)
 
     def _tell(self, keys: NewKeys | None, payloads: Sequence[RtpMap], *, recodes: bool) -> None:
@@ -329,9 +330,9 @@ def _refuse(
 
 
 def await_changes(*legs: Leg) -> None:
-    """Have what either side wants changed before `Changes` are made tried again: its media are not keyed yet.
+    """Refuse changes of either side with 491 until `Changes` takes over: the media are not keyed yet.
 
-    Otherwise it would get 488, which tells it that such a change is never taken.
+    Otherwise they would get 488, which says that such a change is never accepted.
     """
 
     async def refuse(change: Reinvite) -> None:

@@ -1,7 +1,7 @@
-"""Which codecs a change within a call through the gateway leaves, and under which payload types. No I/O.
+"""The codecs and payload types that a change within a call through the gateway leaves. No I/O.
 
-Payloads are not changed on their way, so both sides have the same codecs. Their payload types may differ, and a
-side keeps those that it has had in the call (`PayloadTypes`).
+Payloads are not transcoded, so both sides have the same codecs. Their payload types can differ, and a side keeps
+those that it has had in the call (`PayloadTypes`).
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from voice_dpki.sip.sdp import Media, RtpMap, SessionDescription, same_encoding
 
 _EVENTS: Final = "telephone-event/"
 _DYNAMIC: Final = range(96, 128)
-"""Payload types that descriptions give a meaning (RFC 3551 §3)."""
+"""Dynamic payload types, to which descriptions assign codecs (RFC 3551 §3)."""
 _OF_PAYLOADS: Final = ("a=rtpmap:", "a=fmtp:")
 
 
@@ -27,10 +27,10 @@ def in_use(end: Described, other: Described) -> list[RtpMap]:
 
 
 def wanted(used: Sequence[RtpMap], offered: Sequence[RtpMap]) -> tuple[list[RtpMap], bool]:
-    """Return what an offer leaves of the codecs in use, and whether that changes the call.
+    """Return the codecs that a call has after an offer, and whether that changes the call.
 
-    An offer that has a codec in use changes nothing by others beside it. Without one, the call goes over to what it
-    has. Raises MalformedError if that is no speech.
+    If the offer has a speech codec in use, further ones beside it change nothing. Otherwise the call changes to the
+    offered codecs. Raises MalformedError if none of these is speech.
     """
     kept = [each for each in offered if _has(used, each)]
     if any(map(_is_speech, kept)):
@@ -46,10 +46,10 @@ def speech_rate(payloads: Sequence[RtpMap]) -> int:
 
 
 class PayloadTypes:
-    """What the payload types of one side of a call stand for in the side's descriptions, and in ours to it.
+    """The codecs assigned to payload types by one side of a call in its descriptions, and by us in ours to it.
 
-    That holds for the whole call, even if a description was refused (RFC 3264 §8.3.2). A side that does not keep to
-    what we alone have described is refused only where we would have to break it, too.
+    Assignments hold for the whole call, even if a description was refused (RFC 3264 §8.3.2). A side that breaks one
+    that only we have described is refused only where our answer would have to break it, too.
     """
 
     def __init__(self, described: Described) -> None:
@@ -57,7 +57,7 @@ class PayloadTypes:
         self._theirs = {each.payload_type: each for each in described.agreed.audio.rtpmaps}
 
     def take(self, described: SessionDescription, answered: Sequence[RtpMap] = ()) -> None:
-        """Note a further description of the side, and what of it our answer may have.
+        """Note the side's further description, and the payloads that our answer can have.
 
         Raises MalformedError if a payload type stood for another codec.
         """
@@ -72,7 +72,7 @@ class PayloadTypes:
         return [self._numbered(each) for each in payloads]
 
     def _numbered(self, payload: RtpMap) -> RtpMap:
-        known = self._ours | self._theirs | self._ours  # ours come first, and count
+        known = self._ours | self._theirs | self._ours  # ours come first, and override theirs
         before = [number for number, each in known.items() if same_encoding(each.encoding, payload.encoding)]
         free = [each for each in [payload.payload_type, *_DYNAMIC] if each not in known]
         if not before and not free:
@@ -89,14 +89,14 @@ def _note(known: dict[int, RtpMap], payloads: Sequence[RtpMap]) -> None:
 
 
 def with_payloads(described: SessionDescription, payloads: Sequence[RtpMap]) -> SessionDescription:
-    """Return a description of ours whose section in use has these codecs alone."""
+    """Return a description of ours whose section in use has only these codecs."""
     at = section_in_use(described)
     media = (*described.media[:at], _with(described.media[at], payloads), *described.media[at + 1 :])
     return replace(described, media=media)
 
 
 def passed(of: Described, to: Described) -> dict[int, int]:
-    """Return which payload type leaves to the side of `to` for each that arrives from that of `of`."""
+    """Return the payload type sent to the side of `to` for each that arrives from the side of `of`."""
     return payload_types(of.ours.audio.rtpmaps, to.agreed.audio.rtpmaps)
 
 

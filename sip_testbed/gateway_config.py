@@ -125,15 +125,15 @@ class GatewayConfig(Config, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class GatewayTelephone:
-    """One telephone: its account at the domain, and how it is dealt with outside."""
+    """One telephone: its account at the domain, and its secret and keying at the gateway."""
 
     number: Tn
     account: Account
     secret: Secret
-    """What the telephone proves at the gateway."""
+    """The secret with which the telephone authenticates at the gateway."""
     media: Literal["sdes", "dtls"]
     unprotected_sip: bool
-    """Whether calls may go over SIP without TLS; whoever is on the path can then be in the middle of the media."""
+    """Whether calls may use SIP without TLS; an attacker on the path can then intercept the media."""
     credentials: KeysCredentials
 
 
@@ -150,7 +150,7 @@ class GatewaySetup:
 
     @property
     def name(self) -> str:
-        """The host that the gateway's certificate names, for the telephones to be told."""
+        """The gateway's host, which its certificate names and telephones are told."""
         return self.config.name
 
 
@@ -210,7 +210,7 @@ def _check_named(path: Path, config: GatewayConfig) -> None:
 
 
 def _outside_tls(path: Path, section: OutsideTls | None) -> Tls | None:
-    """Return TLS for the telephones: they show no certificate, and none is called over a connection of ours."""
+    """Return TLS for the telephones: they show no certificate, and we open no connection to them."""
     if section is None:
         return None
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

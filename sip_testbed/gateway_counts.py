@@ -10,7 +10,7 @@ class Way(StrEnum):
     """Which side called."""
 
     IN = "in"
-    """The domain's."""
+    """The domain."""
     OUT = "out"
     """The telephone."""
 
@@ -21,7 +21,7 @@ class End(StrEnum):
     GOOD = "hung-up"
     NOT_ANSWERED = "not-answered"
     REFUSED = "refused"
-    """By us: keys or media of one side were not acceptable."""
+    """We refused it: keys or media of one side were not acceptable."""
     BUSY = "full"
     SILENT = "silent"
 
@@ -30,16 +30,16 @@ class Unchanged(StrEnum):
     """Why a change within a call is refused, or does not come about."""
 
     UNACCEPTABLE = "unacceptable"
-    """By us, as offers of calls are."""
+    """We refused its offer, by the same rules as offers of calls."""
     DECLINED = "declined"
-    """By the other side."""
+    """The other side refused it."""
     PENDING = "pending"
     """Another one is under way, or the media of the telephone's side are not keyed yet."""
     TOO_OFTEN = "too-often"
     TIMED_OUT = "timed-out"
     """It was not done in time."""
     GIVEN_UP = "given-up"
-    """By its own side, which has cancelled it, has ended the call or does not acknowledge our answer."""
+    """Its own side cancelled it, ended the call or did not acknowledge our answer."""
 
 
 CALLS = counters("gateway_calls", "Calls through the gateway, by who called and how they ended.", way=Way, end=End)

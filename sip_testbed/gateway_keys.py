@@ -1,7 +1,7 @@
-"""New keys in the middle of a call through the gateway: of MIKEY towards the domain, of SDES towards a telephone.
+"""New keys within a call through the gateway: by MIKEY towards the domain, by SDES towards a telephone.
 
-Each side's keys are its own affair: the other side hears nothing of new ones. A DTLS association keeps its keys for
-as long as the call lasts; another one would have another fingerprint, or another ICE, and is refused.
+New keys concern one side only: the other side is not told. A DTLS association keeps its keys for the whole call;
+another one would have another fingerprint, or other ICE credentials, and is refused.
 """
 
 from collections.abc import Callable
@@ -30,16 +30,16 @@ class NewKeys:
     protection: Protection
     suite: str
     sends: bool = True
-    """Whether we send under them; if not, only what the side sends is under new ones."""
+    """Whether we send under them; if not, only the packets that we receive are under new keys."""
     ssrc: int | None = None
-    """The SSRC that what we send must have; None for any that was not used under them."""
+    """The SSRC that our packets must have; None for any that was not used under these keys."""
     keep: Callable[[], None] = lambda: None
     """Keeps what further keys need of these, once the answer with them is sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Negotiated:
-    """What an offer or an answer of one side leaves agreed, and the keys that are new in it."""
+    """What is agreed after an offer or an answer of one side, and its new keys; None if it has none."""
 
     described: Described
     keys: NewKeys | None
@@ -56,16 +56,16 @@ class SideKeys(Protocol):
     """Whether each key of ours is for one SSRC."""
 
     async def accept(self, described: Described, whole: SessionDescription, at: int) -> Negotiated:
-        """Take up the keys of an offer, whose section at index `at` is the one in use; `ours` then fits it.
+        """Take up the keys of an offer, whose section at index `at` is the one in use.
 
-        `described` is what holds until now.
+        `described` is what held before; in the result, `ours` fits the offer.
         """
         ...
 
     async def proposer(self) -> Proposer | None:
-        """Return what gives each try of our next offer new keys of its own, for a stream of another clock.
+        """Return a function that gives each try of our next offer new keys, for a stream of another clock rate.
 
-        None where keys are bound to no SSRC, and stay.
+        Returns None where keys are not bound to an SSRC, and so stay.
         """
         ...
 
@@ -76,12 +76,12 @@ class SideKeys(Protocol):
         ...
 
     def forget(self) -> None:
-        """Forget what was proposed, once it is confirmed or refused."""
+        """Forget the proposed keys, once they are confirmed or refused."""
         ...
 
 
 class SdesKeys:
-    """Keys in the session description: any description in a call may bring another one (RFC 4568 §7.1.4)."""
+    """Keys in the session description: any description in a call may bring a new key (RFC 4568 §7.1.4)."""
 
     bound_to_ssrc = False
 
@@ -89,9 +89,9 @@ class SdesKeys:
         self._random = random
 
     async def accept(self, described: Described, whole: SessionDescription, at: int) -> Negotiated:
-        """Keep the call's key if the offer has it, under its new number (§5.1.2), else take up its first.
+        """Keep the call's key if the offer has it, under its new tag (§5.1.2); else take its first supported one.
 
-        With a new key of the telephone's goes a new one of ours.
+        A new key of the telephone is answered with a new one of ours.
         """
         audio, own = whole.narrowed(at), described.crypto
         kept = _found(audio, own.theirs)
@@ -104,12 +104,12 @@ class SdesKeys:
         return Negotiated(Described(told, whole, only(audio, theirs)), NewKeys(protection, ours.suite))
 
     async def proposer(self) -> None:
-        """Leave our key: it is bound to no SSRC."""
+        """Return None: our key stays, as it is not bound to an SSRC."""
 
     async def confirm(
         self, described: Described, ours: SessionDescription, answer: SessionDescription
     ) -> Negotiated:
-        """Take the answer's key, which may be another one. Ours goes on, and what is sent under it."""
+        """Take the answer's key, which may be a new one. Our key and our stream go on."""
         before = described.crypto
         own = Crypto.parse(ours.audio.attributes(CRYPTO)[0])
         _, theirs = check_crypto_answer([own], answer.audio.attributes(CRYPTO))
@@ -129,11 +129,11 @@ class DtlsKeys:
     bound_to_ssrc = False
 
     async def accept(self, described: Described, whole: SessionDescription, at: int) -> Negotiated:
-        """Keep the association; a side that leaves the choice open keeps its side of the handshake."""
+        """Keep the association; a side that offers actpass keeps its DTLS role."""
         return Negotiated(Described(described.ours, whole, settled(whole.narrowed(at), described.agreed)), None)
 
     async def proposer(self) -> None:
-        """Leave the keys: they are bound to no SSRC."""
+        """Return None: the keys stay, as they are not bound to an SSRC."""
 
     async def confirm(
         self, described: Described, ours: SessionDescription, answer: SessionDescription
@@ -156,7 +156,7 @@ class MikeyKeys:
         self._proposed: Any = None
 
     async def accept(self, described: Described, whole: SessionDescription, at: int) -> Negotiated:
-        """Answer another offer of keys than the last, or an update of the call's bundle."""
+        """Answer an offer of new keys, or an update of the call's bundle; a repeated offer changes no keys."""
         audio = whole.narrowed(at)
         values = audio.audio_key_mgmt
         if values == described.agreed.audio_key_mgmt:
@@ -170,7 +170,7 @@ class MikeyKeys:
         return Negotiated(Described(ours, whole, audio), replace(keys, keep=keep))
 
     async def proposer(self) -> Proposer:
-        """Have a message of its own for each try: the other side would take the same one for a replay."""
+        """Return a function that makes a message for each try: the same one would pass for a replay."""
         await self._keying.meet(self._peer_uri)
         return self._propose
 
@@ -182,7 +182,7 @@ class MikeyKeys:
     async def confirm(
         self, described: Described, ours: SessionDescription, answer: SessionDescription
     ) -> Negotiated:
-        """Verify the answer to new keys; else it repeats that of before."""
+        """Verify the answer to new keys; without new keys it must repeat the earlier key management."""
         at = section_in_use(ours)
         taken = Described(ours, answer, answer.narrowed(at))
         values = taken.agreed.audio_key_mgmt
@@ -205,7 +205,7 @@ def _mikey(keys: SrtpKeys) -> NewKeys:
 
 
 def _found(audio: SessionDescription, key: Crypto) -> Crypto | None:
-    """Return a key as a description has it, under whichever number."""
+    """Return a key as a description has it, under any tag; None if it does not have it."""
     read = (each for each in cryptos(audio) if isinstance(each, Crypto))
     return next((each for each in read if replace(each, tag=key.tag) == key), None)
 

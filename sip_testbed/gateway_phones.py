@@ -69,7 +69,7 @@ class OnFlow:
 
 
 OnCall = Callable[[GatewayTelephone, IncomingCall, Hop], Awaitable[None]]
-"""Handles a call of a telephone that has proved itself; the hop is how it came."""
+"""Handles a call of an authenticated telephone; the hop is the source of its INVITE."""
 
 
 class Phones:
@@ -103,7 +103,7 @@ class Phones:
 
     @property
     def tls_address(self) -> str:
-        """Where they register over TLS."""
+        """Where telephones register over TLS."""
         return self._exchange.tls_address
 
     async def start(self) -> None:
@@ -127,7 +127,7 @@ class Phones:
     def ring(
         self, telephone: GatewayTelephone, binding: Binding, caller: Account, sdp: bytes, headers: Headers
     ) -> Call:
-        """Call a telephone in the name of `caller` on the flow of `binding`, and on no other that came since.
+        """Call a telephone in the name of `caller` on the flow of `binding`, and on no later one.
 
         Raises MalformedError for a Contact that cannot be called.
         """
@@ -205,7 +205,7 @@ class Phones:
         raise RequestRefusal(481)
 
     def _caller(self, request: Request) -> GatewayTelephone:
-        """Return the telephone that calls, which must prove itself (RFC 3261 §22.2); raises RequestRefusal."""
+        """Return the calling telephone, which must authenticate itself (RFC 3261 §22.2); raises RequestRefusal."""
         values = request.headers.getlist("Authorization")
         try:
             username = self._authenticator.authenticate(values, "INVITE", self._now_s())
@@ -235,7 +235,7 @@ class Phones:
             await call.bye()
 
     def _in_dialog(self, leg: Leg, event: RequestReceived) -> Headers | None:
-        """Process a request within a call: BYE ends it, and INVITE may refresh it."""
+        """Process a request within a call: BYE ends it, and INVITE can change it."""
         dialog, method = leg.dialog_with(event.envelope.from_tag), event.request.method
         if dialog is None or (dialog is not leg.dialog and method not in IN_EARLY_DIALOGS):
             raise RequestRefusal(481)

@@ -1,7 +1,7 @@
-"""What both sides of one leg of a gateway's call have said, and which further descriptions fit it. No I/O.
+"""The last descriptions of both sides of one leg of a gateway's call, and checks of further ones. No I/O.
 
 A session timer (RFC 4028) has one side repeat its description. A hold (RFC 3264 §8.4) changes its direction, or its
-address. What else may change, keys and codecs, is in `gateway_keys` and `gateway_codecs`.
+address. Changes of keys and codecs are in `gateway_keys` and `gateway_codecs`.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ _DIRECTIONS = frozenset(f"a={direction}" for direction in Direction)
 
 
 class CryptoPair(NamedTuple):
-    """The key that we send under, and the one that the other side does."""
+    """The key under which we send, and the one under which the other side sends."""
 
     ours: Crypto
     theirs: Crypto
@@ -26,14 +26,14 @@ class CryptoPair(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What both sides of one leg have said last, and what of it holds now that the call is up."""
+    """The last descriptions of both sides of one leg, and what was agreed by them."""
 
     ours: SessionDescription
-    """Our description, with nothing but what was agreed: it answers, too."""
+    """Our description, reduced to what was agreed, so that it can serve as an answer, too."""
     theirs: SessionDescription
-    """The other side's, as it came."""
+    """The other side's description, as received."""
     agreed: SessionDescription
-    """The other side's one section, with the key and the side of the handshake that were agreed alone."""
+    """The other side's section in use, with only the agreed key and DTLS role."""
 
     @property
     def is_held(self) -> bool:
@@ -42,9 +42,9 @@ class Described:
         return address in HOLD_ADDRESSES or self.agreed.audio_direction != Direction.SENDRECV
 
     def is_repeated_by(self, offer: bytes) -> bool:
-        """Tell whether an offer says what the other side has said before, but for the number of the version.
+        """Tell whether an offer repeats the other side's last description, apart from its o= line.
 
-        An empty one, which asks for our offer, changes nothing either. Raises MalformedError.
+        An empty offer, which asks for ours, changes nothing either. Raises MalformedError.
         """
         return not offer or _compared(SessionDescription.parse(offer)) == _compared(self.theirs)
 
@@ -59,9 +59,9 @@ class Described:
         return CryptoPair(ours[0], theirs[0])
 
     def repeated(self, answer: bytes) -> SessionDescription:
-        """Read an answer to `ours` that says nothing new; raises MalformedError for other addresses or directions.
+        """Read an answer to `ours` that changes nothing; raises MalformedError for other addresses or directions.
 
-        Keys are left to `gateway_keys`.
+        `gateway_keys` checks the keys.
         """
         read = SessionDescription.parse(answer)
         check_answer(self.ours, read)
@@ -117,7 +117,7 @@ def _compared(described: SessionDescription) -> SessionDescription:
 
 
 def _directed(described: SessionDescription, direction: Direction) -> SessionDescription:
-    """Return a description of ours with a direction, in words also where it is the default: aiortc needs it."""
+    """Return a description of ours with a direction, explicit even where it is the default: aiortc needs it."""
     bare = described.map_lines(lambda line: None if line in _DIRECTIONS else line)
     lines = (f"a={direction}",)
     return replace(
@@ -126,22 +126,22 @@ def _directed(described: SessionDescription, direction: Direction) -> SessionDes
 
 
 def settled(audio: SessionDescription, before: SessionDescription) -> SessionDescription:
-    """Return a section whose side leaves the handshake's choice open with the side that it has."""
+    """Return a section; if it offers actpass, with the DTLS role that its side has had."""
     if audio.audio.protocol not in DTLS_PROTOCOLS or DtlsDescription.read(audio).setup is not Setup.ACTPASS:
         return audio
     return with_setup(audio, DtlsDescription.read(before).setup)
 
 
 def with_setup(described: SessionDescription, setup: Setup) -> SessionDescription:
-    """Return a description with another side of the DTLS handshake."""
+    """Return a description with another DTLS role."""
     return described.map_lines(lambda line: f"a=setup:{setup}" if line.startswith("a=setup:") else line)
 
 
 def reoffered(ours: SessionDescription) -> tuple[SessionDescription, SessionDescription]:
-    """Return a further offer of `ours`, and what holds of it once it is answered; each has a version of its own.
+    """Return a further offer of `ours`, and the form that holds once it is answered; with DTLS they differ.
 
-    An offer leaves the side of the DTLS handshake open, though the association goes on (RFC 8842 §5.5). Linphone
-    answers another with neither side nor fingerprint.
+    An offer leaves the DTLS role open, though the association goes on (RFC 8842 §5.5). Linphone answers any other
+    offer without role and fingerprint.
     """
     own = ours.narrowed(section_in_use(ours)).audio.attributes("setup")
     if not own:
@@ -168,7 +168,7 @@ def _is(value: str, crypto: Crypto) -> bool:
 
 
 def numbered(described: SessionDescription, tag: int | None) -> SessionDescription:
-    """Return a description with its one key of SDES, if it has one, under another number."""
+    """Return a description with its one key of SDES, if it has one, under another tag."""
     prefix = f"a={CRYPTO}:"
 
     def number(line: str) -> str:
@@ -200,7 +200,7 @@ def _what_counts(described: SessionDescription) -> tuple[object, ...]:
 
 
 def cryptos(described: SessionDescription) -> tuple[Crypto | str, ...]:
-    """Return the keys of SDES; those that are not supported, as text."""
+    """Return the keys of SDES; unsupported ones as text."""
     found: list[Crypto | str] = []
     for value in described.audio.attributes(CRYPTO)[: MAX_CRYPTOS + 1]:
         try:

@@ -45,7 +45,7 @@ class Offer:
     """That section alone."""
     payloads: tuple[RtpMap, ...]
     remotes: tuple[tuple[str, int], tuple[str, int]]
-    """Where RTP and RTCP go, by the offer."""
+    """Addresses to which RTP and RTCP go, from the offer."""
 
     @classmethod
     def read(cls, sdp: bytes, protocols: Sequence[str]) -> "Offer":
@@ -60,22 +60,22 @@ class Offer:
 def notice(name: str, media: str, hop: Hop) -> tuple[str, str]:
     """Return the header field that tells either side where encryption ends (RFC 3261 §20.9).
 
-    `media` is how the telephone's own side is keyed, and `hop` how its SIP goes: without TLS somebody else may have
-    keyed it. The purpose is this project's; others ignore it.
+    `media` is how the telephone's side is keyed, and `hop` how its SIP is carried: without TLS an attacker may have
+    keyed it. The purpose value is this project's own; others ignore it.
     """
     unprotected = "" if is_protected(hop) else ";sip=unprotected"
     return "Call-Info", f"<sip:{name}>;purpose=media-gateway;outside={media};inside=mikey{unprotected}"
 
 
 def is_protected(hop: Hop) -> bool:
-    """Tell whether nobody on the path can read or change the SDP of a hop."""
+    """Tell whether TLS keeps others on the path from reading or changing the SDP of a hop."""
     return hop.transport == "tls"
 
 
 def check_flow(telephone: GatewayTelephone, hop: Hop) -> None:
-    """Raise GatewayRefusal if what keys the media would go over a hop on which others read or change it.
+    """Raise GatewayRefusal if the telephone needs SIP over TLS and the hop has none.
 
-    Keys of SDES must not be read (RFC 4568 §7), nor DTLS's fingerprints be changed (RFC 5763 §5, RFC 8122 §7).
+    Others must not read keys of SDES (RFC 4568 §7), nor change DTLS fingerprints (RFC 5763 §5, RFC 8122 §7).
     """
     if not is_protected(hop) and not telephone.unprotected_sip:
         what = "keys" if telephone.media == "sdes" else "fingerprints"
@@ -129,7 +129,7 @@ def reasons(sentence: str, name: str) -> list[tuple[str, str]]:
 
 
 def clock_rate(payload: RtpMap) -> int:
-    """Return the ticks of a payload type's timestamps in a second; raises MalformedError."""
+    """Return the clock rate of a payload type in Hz; raises MalformedError."""
     rate = payload.encoding.split("/")[1:2]
     if not rate or not rate[0].isascii() or not rate[0].isdigit() or not 0 < int(rate[0][:7]) <= 192_000:
         raise MalformedError("an encoding has no clock rate (RFC 8866 §6.6)")
@@ -137,7 +137,7 @@ def clock_rate(payload: RtpMap) -> int:
 
 
 def reason_of(answer: FinalAnswer) -> list[tuple[str, str]]:
-    """Return why the other side refused, for the side that called; without subscribers' numbers."""
+    """Return the other side's refusal as a Reason header field for the caller, without subscribers' numbers."""
     said = remarks.reasons_of(answer.headers).strip(" ()").replace('"', "'")
     return [("Reason", reason_value("SIP", answer.status, said))] if said else []
 
@@ -150,7 +150,7 @@ def caller_of(call: IncomingCall) -> str:
 
 
 def account_of(call: IncomingCall) -> Account:
-    """Return the caller as the telephone is told; the name, which telephones show, says where encryption ends."""
+    """Return the caller as shown to the telephone; the display name says where encryption ends."""
     uri = caller_of(call)
     return Account(uri, "", "", display_name="encrypted to the gateway only")
 

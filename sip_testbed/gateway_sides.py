@@ -39,12 +39,12 @@ class Side(Protocol):
 
     @property
     def protocols(self) -> Sequence[str]:
-        """The protocols of SDP that fit."""
+        """The SDP protocols that the side accepts."""
         ...
 
     @property
     def leg(self) -> MediaLeg:
-        """The sockets and protection."""
+        """The sockets and protection of the media."""
         ...
 
     @property
@@ -57,11 +57,11 @@ class Side(Protocol):
         ...
 
     def confirm(self, answer: SessionDescription) -> None:
-        """Check the answer to our offer, and take what it keys."""
+        """Check the answer to our offer, and take its keys or fingerprints."""
         ...
 
     def take(self, offer: SessionDescription) -> None:
-        """Check an offer's one section, and take what it keys."""
+        """Check an offer's one section, and take its keys or fingerprints."""
         ...
 
     def answer(
@@ -71,7 +71,7 @@ class Side(Protocol):
         ...
 
     def settled(self, ours: SessionDescription, theirs: SessionDescription, audio: SessionDescription) -> Described:
-        """Return both descriptions with what was agreed alone, for the call's refreshes.
+        """Return both descriptions, reduced to what was agreed, for the call's refreshes.
 
         `audio` is the one section of `theirs` that is in use.
         """
@@ -95,7 +95,7 @@ class SdesSide:
         self._offered: list[Crypto] = []
         self._offer: SessionDescription | None = None
         self._agreed: tuple[Crypto, Crypto, SessionDescription] | None = None
-        """Ours, the telephone's, and its description."""
+        """Our key, the telephone's, and its description."""
 
     def offer(self, payloads: Sequence[RtpMap], direction: Direction) -> SessionDescription:
         """Offer each suite under a key of its own."""
@@ -125,7 +125,7 @@ class SdesSide:
         return answer_to(offer, taken, self._described(payloads, direction, [self._agreed[0]]))
 
     def settled(self, ours: SessionDescription, theirs: SessionDescription, audio: SessionDescription) -> Described:
-        """Leave the agreed key on either side: an answer has one crypto attribute (RFC 4568 §5.1.2)."""
+        """Keep only the agreed key of each side: an answer has one crypto attribute (RFC 4568 §5.1.2)."""
         assert self._agreed is not None
         own, other, _ = self._agreed
         return Described(renewed(ours, only(ours, own)), theirs, only(audio, other))
@@ -164,12 +164,12 @@ class DtlsSide:
         self._client = False
 
     def offer(self, payloads: Sequence[RtpMap], direction: Direction) -> SessionDescription:
-        """Offer to be either side of the handshake (RFC 5763 §5)."""
+        """Offer to take either DTLS role (RFC 5763 §5)."""
         self._offer = self._described(payloads, direction, Setup.ACTPASS, mid="0")
         return self._offer
 
     def confirm(self, answer: SessionDescription) -> None:
-        """Check the answer's fingerprints and its side of the handshake."""
+        """Check the answer's fingerprints and its DTLS role."""
         assert self._offer is not None
         check_answer(self._offer, answer)
         peer = self._read(answer)
@@ -178,7 +178,7 @@ class DtlsSide:
         self._client = peer.setup is Setup.PASSIVE
 
     def take(self, offer: SessionDescription) -> None:
-        """Take up an offer; where the offerer leaves us the choice, it begins the handshake."""
+        """Take up an offer; if it leaves the DTLS role open, the offerer begins the handshake."""
         self._client = self._read(offer).setup is Setup.PASSIVE
 
     def answer(
@@ -195,7 +195,7 @@ class DtlsSide:
         return replace(made, media=media)
 
     def settled(self, ours: SessionDescription, theirs: SessionDescription, audio: SessionDescription) -> Described:
-        """Leave the side of the handshake that each has: an answer does not offer the choice (RFC 5763 §5)."""
+        """Fix the DTLS role of each side: an answer does not leave it open (RFC 5763 §5)."""
         own, other = (Setup.ACTIVE, Setup.PASSIVE) if self._client else (Setup.PASSIVE, Setup.ACTIVE)
         return Described(renewed(ours, with_setup(ours, own)), theirs, with_setup(audio, other))
 
@@ -234,7 +234,7 @@ class DtlsSide:
 
 
 def _check_protocol(described: SessionDescription, protocols: Sequence[str]) -> None:
-    """Raise MalformedError for media of another protocol; media in clear are such, too."""
+    """Raise MalformedError for media of another protocol, such as media in clear."""
     protocol = described.audio.protocol
     if protocol not in protocols:
         raise MalformedError(f"the media are {protocol[:32]}, and {' or '.join(protocols)} is wanted")

@@ -1,4 +1,4 @@
-"""What a telephone finds out of the other side's certificate: the ledger's word, and the key of earlier calls."""
+"""A telephone's checks of the other side's certificate, against the ledger and against the key of earlier calls."""
 
 import logging
 import time
@@ -27,25 +27,25 @@ from voice_dpki.x509.recorded import CertStatus
 log = logging.getLogger(__name__)
 
 MAX_CERTIFICATES: Final = 16
-"""Most certificates of a number that are looked at for one to encrypt to."""
+"""Most certificates of a number that are tried to find one to encrypt to."""
 
 _PARTIES: dict[str, Party] = {"Initiator": "caller", "Responder": "callee"}
-"""Who the other side is, by its role in MIKEY, where nobody said that a call began."""
+"""The party that the other side is, by its role in MIKEY, if `begin_call` was not called."""
 
 
 class Inquiry:
-    """A telephone's own ledger node, and its pins. Call `aclose` at the end."""
+    """Inquiries at a telephone's own ledger node, and its pins. Call `aclose` at the end."""
 
     def __init__(self, credentials: Credentials, tracer: Tracer, clock: Clock) -> None:
         self.peer_key: PeerKey | None = None
         """How we know the key of the last agreement's other side; None where keys are not pinned."""
         self.elements: tuple[str, ...] = ()
-        """The network elements, such as gateways, in the last agreement's certificate: they have the keys."""
+        """The network elements, such as gateways, in the last agreement's certificate: they hold the media keys."""
         self._own = credentials.party
         self._peer: PeerClaim | None = None
         self._party: Party | None = None
         self._to_pin: tuple[PeerClaim, PeerKey] | None = None
-        """Whose key the last agreement showed, until `keep_key` pins it."""
+        """The claim and the key of the last agreement, until `keep_key` pins it."""
         self._began_with: bytes | None = None
         """The other side's key in this call's first agreement."""
         self._tracer = tracer
@@ -59,9 +59,9 @@ class Inquiry:
         await self._ledger.aclose()
 
     async def prepare(self) -> None:
-        """Make a first inquiry, to spare the first call the wait.
+        """Make a first inquiry, so that the first call need not wait for the connection.
 
-        It is about our own certificate, which reveals early what would make calls fail.
+        The inquiry is about our own certificate, so the log shows early what would make calls fail.
         """
         try:
             own = await self._ledger.resolve(digest_of(self._own.certificate), with_certificate=False)
@@ -72,11 +72,11 @@ class Inquiry:
             log.info("our own certificate", extra={"fields": fields})
 
     async def resolve(self, role: str, uri: str, digest: CertDigest, *, with_certificate: bool) -> Resolution:
-        """Return what our own ledger node proves of a certificate that the `role` in MIKEY has.
+        """Return what our own ledger node proves of the certificate of the `role` in MIKEY.
 
-        Raises MikeyError, also without an answer. An identity without a number is refused, too: telephones here are
-        identified by numbers alone. Whether the number is allotted to the operator that recorded the certificate is
-        checked by whoever judges it.
+        Raises MikeyError, also if the node does not answer. An identity without a number is refused, too: here
+        telephones are identified by numbers alone. Not checked here: whether the number is allotted to the operator
+        that recorded the certificate.
         """
         began_s = time.perf_counter()
         if number_in_uri(uri) is None:
@@ -89,12 +89,12 @@ class Inquiry:
         return resolution
 
     async def recipient(self, uri: str) -> tuple[Recipient, Resolution]:
-        """Return the party `uri` with its newest certificate that keys can be encrypted to, and the ledger's word.
+        """Return the party `uri` with its newest certificate that keys can be encrypted to, and its resolution.
 
         With pins, it is the newest whose key is the pinned one or follows it, and within a call the newest with the
-        key that the call began with. Raises MikeyError, also without an answer, and for another key
-        (`Pinning.check_recipient`). A number has other certificates, too, which sign
-        calls or key media otherwise.
+        key that the call began with. A number has other certificates, too, which sign calls or key media otherwise.
+
+        Raises MikeyError, also if the node does not answer, and for another key (`Pinning.check_recipient`).
         """
         began_s, number = time.perf_counter(), number_in_uri(uri)
         if number is None:
@@ -110,9 +110,9 @@ class Inquiry:
         return recipient, found
 
     async def _candidates(self, uri: str, number: Tn) -> Sequence[Resolution]:
-        """Return the valid certificates of a number in the order in which they are looked at.
+        """Return the valid certificates of a number in the order in which they are tried.
 
-        Within a call they are those alone with the key that the call began with.
+        Within a call, only those with the key that the call began with.
         """
         listed = await self._ledger.listed(number_keys(number))
         newest = sorted(filter(_is_valid, listed), key=_recorded_at, reverse=True)
@@ -134,24 +134,24 @@ class Inquiry:
         self._tracer.note(text, step="MIKEY ledger", ok=found.status is CertStatus.VALID, ms=ms_since(began_s))
 
     def of_call(self) -> "Inquiry":
-        """Return the same for another call at the same time, with a memory of its own. Only the first is closed."""
+        """Return an inquiry for another concurrent call, with state of its own. Only the original is closed."""
         other = copy(self)
         other.peer_key, other.elements = None, ()
         other._peer = other._party = other._began_with = other._to_pin = None
         return other
 
     def begin_call(self, party: Party) -> None:
-        """Begin a call with a `party`: whose key the first agreement shows must have all others of this call."""
+        """Begin a call with a `party`: all agreements of the call must show the key of the first one."""
         self._party, self._began_with, self._peer, self.peer_key = party, None, None, None
         self._to_pin = None
 
     async def compare(self, claim: PeerClaim, found: Resolution) -> None:
-        """Compare the other side's key with that of earlier calls, and tell `peer_key`.
+        """Compare the other side's key with that of earlier calls, and set `peer_key`.
 
-        It is not pinned before `keep_key`: a telephone of a forked call may agree on keys and never answer.
+        Only `keep_key` pins it: a telephone of a forked call may agree on keys and never answer.
 
         Raises MikeyError for another key (`Pinning.check`), and for another one than earlier in this call; the
-        agreement then is to be forgotten.
+        caller must then forget the agreement.
         """
         self._to_pin = None
         party, key_id = self._party or _PARTIES[claim.role], key_id_of(claim.certificate.public_key_der)

@@ -1,7 +1,7 @@
 """MIKEY's error messages in SIP: in the session description of a 488, beside its Reason and Warning.
 
 RFC 3830 §5.1.2 wants errors reported, and RFC 3261 §21.4.26 lets a 488 describe what its sender can do; a port of
-zero stands for no media. Nothing follows from an error message but a clause in the report: it is not signed.
+zero stands for no media. An error message only adds a clause to the report, as it is not signed.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from voice_dpki.sip.sdp import RtpMap, SessionDescription, audio_description
 def refusal_body(
     offer: bytes, error: VoiceDpkiError, keying: KeyAgreement[Any] | None, setup: TelephoneSetup, random: Random
 ) -> bytes:
-    """Return the body of the 488 to an `offer` whose key management `error` refused: it has the error message.
+    """Return the body of the 488 to an `offer` that was refused because of `error`: it has MIKEY's error message.
 
     It is empty for a refusal that is not MIKEY's, and where the offer has no message that could be answered.
     """
