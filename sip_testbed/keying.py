@@ -34,7 +34,7 @@ from voice_dpki.mikey.update import UpdateOffer
 from voice_dpki.shell.trace import Tracer, ms_since
 
 PAIR_AFTER_S: Final = 1.0
-"""Delay before the next key pair is made after one was used, by which time the call should be set up."""
+"""Delay from the use of a key pair to the making of the next one; the call should be set up by then."""
 
 _T = TypeVar("_T")
 _O = TypeVar("_O")
@@ -42,7 +42,7 @@ _O = TypeVar("_O")
 
 AnyOffer: TypeAlias = Offer | PkeOffer | ReverseOffer | ModernOffer | SharedOffer
 KeyOffer: TypeAlias = AnyOffer | UpdateOffer
-"""What may be offered within a call."""
+"""Offers that can be made within a call."""
 
 _NAMES: Final[dict[int, str]] = {
     DataType.DH_INIT: "DH-SIGN",
@@ -52,7 +52,7 @@ _NAMES: Final[dict[int, str]] = {
 
 
 class KeyAgreement(Protocol[_O]):
-    """What a telephone needs of each way of keying: `CertifiedKeying`, `ModernKeying` or `SharedKeying`."""
+    """Interface of each way of keying: `CertifiedKeying`, `ModernKeying` or `SharedKeying`."""
 
     profile: SrtpProfile
     ms: float
@@ -73,28 +73,28 @@ class KeyAgreement(Protocol[_O]):
         ...
 
     async def meet(self, responder_uri: str) -> None:
-        """Find out what an offer to the Responder needs; raises MikeyError if it cannot be found out."""
+        """Look up what an offer to the Responder needs; raises MikeyError if that fails."""
         ...
 
     def begin_call(self, party: Party) -> None:
-        """Begin a call with a `party`: whose key the first agreement shows must have all others of this call."""
+        """Begin a call with a `party`: all agreements of the call must show the key of the first one."""
         ...
 
     def of_call(self, party: Party) -> Self:
-        """Return the keying of a call with a `party` that begins beside others. It is not to be closed."""
+        """Return the keying of a concurrent call with a `party`. Only the original is closed."""
         ...
 
     def offer(self, responder_uri: str, lines: int = 1) -> _O:
         """Return the offer of a call, with its I_MESSAGE, for `lines` m-lines.
 
-        Raises MikeyError without what `meet` finds out.
+        Raises MikeyError if `meet` has not looked up what the offer needs.
         """
         ...
 
     async def accept(self, key_mgmt: Sequence[str], initiator_uri: str, lines: int = 1) -> KeyingAnswer:
         """Verify an offer that may key up to `lines` m-lines, and answer it; raises MikeyError.
 
-        `updating` gets the bundle of the answer once that is sent: a call or change that is refused leaves none.
+        Pass the answer's bundle to `updating` only once the answer is sent: a refused call or change leaves none.
         """
         ...
 
@@ -107,7 +107,7 @@ class KeyAgreement(Protocol[_O]):
         ...
 
     async def keep_key(self) -> Sequence[str]:
-        """Pin the other side's key, if that is due: the call is answered, by whoever agreed on keys last.
+        """Pin the key of the last agreement, if that is due: its owner has answered the call.
 
         Returns clauses for the report.
         """
@@ -119,7 +119,7 @@ class KeyAgreement(Protocol[_O]):
 
 
 async def offer_to(keying: KeyAgreement[_O] | None, responder_uri: str, lines: int = 1) -> _O | None:
-    """Return the offer of a call for `lines` m-lines, and before it find out what it needs; raises MikeyError.
+    """Look up what the offer of a call for `lines` m-lines needs, and return it; raises MikeyError.
 
     Returns None for media in clear.
     """
@@ -153,7 +153,7 @@ async def confirm_again(
 
 
 class _Pairs:
-    """Diffie-Hellman pairs that are made in advance, each for one exchange of whichever call."""
+    """Diffie-Hellman key pairs that are made in advance, each for one exchange of any call."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -172,15 +172,15 @@ class _Pairs:
         self._making, self._pair = None, dh.new_pair(self._random)
 
     def close(self) -> None:
-        """Make none any more."""
+        """Cancel the making of the next pair."""
         if self._making is not None:
             self._making.cancel()
 
 
 class CertifiedKeying:
-    """One user agent's side of all its key agreements by the modes that a standard has. Call `close` at the end.
+    """One user agent's side of all its key agreements by the standard modes. Call `close` at the end.
 
-    Offers by DH-SIGN are answered whatever our own offers are: nobody can read such calls later.
+    Offers by DH-SIGN are answered whatever the mode of our own offers: such calls have forward secrecy.
     """
 
     name: ClassVar[str]
@@ -194,7 +194,7 @@ class CertifiedKeying:
         random: Random,
         domains: Collection[str] | None = None,
     ) -> None:
-        """`domains`, in lower case, are those whose parties keys are agreed with; None for all."""
+        """Keys are agreed only with parties of `domains`, in lower case; None for all."""
         self.profile = credentials.profile
         self.ms = 0.0
         """Time that the last agreement took on this side in milliseconds, including the ledger's answer."""
@@ -210,9 +210,9 @@ class CertifiedKeying:
         self._pairs = _Pairs(random)
 
     async def prepare(self) -> None:
-        """Make a Diffie-Hellman pair and a first inquiry at the ledger, to spare the first call the wait.
+        """Make a Diffie-Hellman pair and a first inquiry at the ledger, so that the first call need not wait.
 
-        The inquiry is about our own certificate, which reveals early what would make calls fail.
+        The inquiry is about our own certificate, so the log shows early what would make calls fail.
         """
         self._pairs.make()
         await self._inquiry.prepare()
@@ -233,19 +233,19 @@ class CertifiedKeying:
         await self._inquiry.aclose()
 
     def begin_call(self, party: Party) -> None:
-        """Begin a call with a `party`, which then keeps its key (`Inquiry.begin_call`)."""
+        """Begin a call with a `party`, which must keep its key (`Inquiry.begin_call`)."""
         self._inquiry.begin_call(party)
         self.updating.forget()
 
     def of_call(self, party: Party) -> Self:
-        """Return the keying of a call beside others; see `KeyAgreement`."""
+        """Return the keying of a concurrent call; see `KeyAgreement`."""
         other = copy(self)
         other._inquiry, other.updating = self._inquiry.of_call(), self.updating.of_call()
         other.begin_call(party)
         return other
 
     async def meet(self, responder_uri: str) -> None:
-        """Find nothing out: an offer needs no more than the Responder's URI."""
+        """Do nothing: an offer needs only the Responder's URI."""
 
     async def accept(self, key_mgmt: Sequence[str], initiator_uri: str, lines: int = 1) -> KeyingAnswer:
         """Verify an offer that may key up to `lines` m-lines, and answer it; raises MikeyError."""
@@ -268,7 +268,7 @@ class CertifiedKeying:
         return answer
 
     async def _confirm(self, offer: Offer | ReverseOffer, key_mgmt: Sequence[str]) -> SrtpKeys:
-        """Verify an answer that is signed, and ask the ledger about its sender; raises MikeyError."""
+        """Verify a signed answer, and ask the ledger about its sender; raises MikeyError."""
         began_s = time.perf_counter() - self.ms / 1000
         claim = offer.receive(mikey_message(key_mgmt), now_s=self._clock.now_s())
         prepared, found = await self._vouched(offer.prepare, claim)
@@ -279,7 +279,7 @@ class CertifiedKeying:
         return keys
 
     def _initiated(self, prepared: Prepared[SrtpKeys], found: Resolution) -> None:
-        """Keep what an answered offer of ours leaves for updates: in most modes nothing."""
+        """Keep what updates need of our answered offer: in most modes nothing."""
         self.updating.forget()
 
     def _answer_too(self, responder: CertifiedResponder) -> None:
@@ -316,7 +316,7 @@ class CertifiedKeying:
     async def _vouched(
         self, prepare: Callable[[PeerClaim], Prepared[_T]], claim: AnyClaim
     ) -> tuple[Prepared[_T], Resolution]:
-        """Do what the certificate is needed for, and return that and what the ledger says; raises MikeyError."""
+        """Return the result of `prepare` for a claim, and the resolution of its certificate; raises MikeyError."""
         self._check_domain(claim)
         if isinstance(claim, PeerClaim):
             return await self._resolve_during(partial(prepare, claim), claim)
@@ -324,9 +324,9 @@ class CertifiedKeying:
         return prepare(claim.present(found.recorded, self._clock.now_s())), found
 
     def _check_domain(self, claim: AnyClaim) -> None:
-        """Check the host of the ID, which is signed and which the ledger is asked about.
+        """Check the host of the ID, which is signed and for which the ledger vouches.
 
-        That of the URI in SIP is neither: From is what the caller writes.
+        The host of the URI in SIP is neither: the caller writes From.
         """
         if self._domains is not None and host_in_uri(claim.uri) not in self._domains:
             raise MikeyError(

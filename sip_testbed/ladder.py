@@ -33,7 +33,7 @@ ACTORS: Mapping[str, str] = {
 
 
 def build(events: Sequence[Event], media: Mapping[str, str] | None = None) -> Ladder:
-    """Build the ladder of one call from its events, which are in the order of time.
+    """Build the ladder of one call from its events, which are ordered by time.
 
     Registrations (they are in the capture) and inquiries at the ledger before the call are left out. `media` adds
     figures to the media row of a sending actor, for instance {"caller": "lost 0, MOS 4.4"}.
@@ -55,7 +55,7 @@ def build(events: Sequence[Event], media: Mapping[str, str] | None = None) -> La
 
 
 def _owners(events: Sequence[Event]) -> dict[str, str]:
-    """Map each address to the actor that listens at it or sends from it, and each host with one actor to that."""
+    """Map each address to the actor that listens at it or sends from it, and each host with one actor to it."""
     owners = listeners(events)
     owners |= {event.src: event.actor for event in events if isinstance(event, SipEvent | RtpEvent)}
     hosts: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""How much of what one side of a call said was heard by the other, over all the changes of the call."""
+"""Likeness of the speech that one side of a call heard to that which the other said, over all changes."""
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
@@ -8,27 +8,27 @@ from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import read_wav
 
 CHANGE_S = 0.4
-"""How long after the beginning of a part of the speech its change is made for certain."""
+"""Time from the beginning of a part of the speech by which its change is made for certain."""
 
 SETTLE_S = 0.15
-"""How long before and after other streams have begun, packets of both may be heard."""
+"""Time before and after the beginning of another stream in which packets of both can be heard."""
 
 MIN_PIECE_S = 0.3
 """Shortest piece that is compared."""
 
 QUIET = 0.1
-"""A part of the speech below this part of the whole one's level is a pause, in which nothing can be compared."""
+"""A piece of the speech below this fraction of the whole one's level is a pause, which cannot be compared."""
 
 MAX_SHIFT_S = 1.0
-"""How far a part of what was heard may be before or behind its place in what was said."""
+"""Largest offset of a part in the heard speech from its place in the said one."""
 
 
 def likeness_of(said: bytes, heard: bytes, parts: int = 1, streams_s: Sequence[float] = ()) -> float | None:
     """Return the correlation of heard with said speech, both WAV files; None if only silence was said.
 
-    Of a call with changes it is the lowest of its `parts`, which begin with the changes. Each part is aligned by
-    itself, as codecs delay speech by different times; and so are the pieces of a part in which other streams have
-    begun, as they do later than planned on a busy machine. `streams_s` are the lengths of what was said in each.
+    For a call with changes it is the lowest of its `parts`, which begin with the changes. Each part is aligned by
+    itself, as codecs delay speech by different times. So are the pieces of a part between the beginnings of
+    streams, which are late on a busy machine. `streams_s` are the lengths of the speech in each stream.
     """
     spoken, other = read_wav(said), read_wav(heard)
     if parts == 1:

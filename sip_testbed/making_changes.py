@@ -17,9 +17,9 @@ async def make_changes(
     within_s: float,
     further: Mapping[str, Callable[[], Awaitable[None]]] | None = None,
 ) -> None:
-    """Make the changes of these names, evenly spread over `within_s` seconds; leave out what is refused.
+    """Make the changes of these names, evenly spread over `within_s` seconds; skip those that are refused.
 
-    `further` are acts beside those of the session itself.
+    `further` has changes by name that are not the session's own.
     """
     acts = {"hold": session.hold, "resume": session.resume, "rekey": session.rekey, **(further or {})}
     for name in names:

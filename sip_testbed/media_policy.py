@@ -1,4 +1,4 @@
-"""What a telephone takes of the other side's media: protocol, key management and codec."""
+"""What a telephone accepts of the other side's media: protocol, key management and codec."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -20,10 +20,10 @@ NOT_ACCEPTABLE = 488
 """Status for an offer whose media or keys are refused (RFC 3261 §21.4.26, RFC 4567 §4.1.2)."""
 
 LOCAL = "local"
-"""The step of a failure of our own."""
+"""Step name of a failure of our own."""
 
 SERVER_ERROR = 500
-"""Status for an offer that we cannot answer by a failure of our own (RFC 3261 §21.5.1)."""
+"""Status for an offer that we cannot answer because of a failure of our own (RFC 3261 §21.5.1)."""
 
 
 class Refusal(PeerError):
@@ -39,8 +39,8 @@ class Refusal(PeerError):
 
 
 FAILED = (Refusal, MikeyError, MalformedError, LocalError)
-"""What ends the keying of a call or of a change: the other side did wrong, or we have failed ourselves, for example
-because a token is out of reach. In either case the other side gets its answer."""
+"""Errors that end the keying of a call or of a change: the other side did wrong, or we failed ourselves, for
+example because a token cannot be reached. In either case the other side gets its answer."""
 
 
 def protocols(*, keyed: bool) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ def codec_of(described: SessionDescription, preferred: Codec) -> Codec:
 
 
 def severity_of(error: VoiceDpkiError) -> int:
-    """Return the level at which the log tells of an error, which is one of FAILED."""
+    """Return the log level of an error, which is one of FAILED."""
     return logging.ERROR if isinstance(error, LocalError) else logging.INFO
 
 
@@ -101,7 +101,7 @@ def status_of(error: VoiceDpkiError) -> int:
 
 
 def reasons_for(error: VoiceDpkiError) -> list[tuple[str, str]]:
-    """Return the header fields of our refusal; one of our own failures is told in the log alone."""
+    """Return the header fields of our refusal; the reason for a failure of our own is only logged."""
     if isinstance(error, PeerError):
         return [*reasons(str(error), status_of(error)), *(error.headers if isinstance(error, Refusal) else ())]
     return reasons("this telephone has failed", SERVER_ERROR)

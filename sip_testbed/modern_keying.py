@@ -39,9 +39,9 @@ AnyModernOffer: TypeAlias = ModernOffer | Offer
 class ModernKeying:
     """One user agent's side of all its key agreements; see `sip_testbed.keying.Keying`.
 
-    The mode is a matter of configuration: it is never tried whether a peer knows another. Peers of the standard
-    domains are offered DH-SIGN and may offer it; from everybody else it is refused as too weak. What counts is the
-    domain in the ID of the message, for which the ledger must vouch.
+    Configuration decides the mode, and no other is tried. Peers of the standard domains are offered DH-SIGN and may
+    offer it; from all others it is refused as too weak. The domain in the ID of the message decides, for which the
+    ledger must vouch.
     """
 
     def __init__(self, credentials: ModernCredentials, tracer: Tracer, clock: Clock, random: Random) -> None:
@@ -64,13 +64,13 @@ class ModernKeying:
         domains = credentials.standard_domains
         self._standard = None if standard is None else Keying(standard, tracer, clock, random, domains)
         self._latest: Inquiry | Keying | None = None
-        """What the last agreement went by; None before the first one of a call."""
+        """The inquiry or keying of the last agreement; None before the first one of a call."""
         self._has_begun = False
         self.updating = Updating(tracer, clock, random)
-        """None ever: neither the modern mode nor DH-SIGN has updates here."""
+        """Always empty: neither the modern mode nor DH-SIGN has updates here."""
 
     async def prepare(self) -> None:
-        """Make a first inquiry at the ledger, to spare the first call the wait."""
+        """Make a first inquiry at the ledger, so that the first call need not wait."""
         await self._inquiry.prepare()
         if self._standard is not None:
             await self._standard.prepare()
@@ -82,17 +82,17 @@ class ModernKeying:
             await self._standard.close()
 
     async def meet(self, responder_uri: str) -> None:
-        """Find nothing out."""
+        """Do nothing: an offer needs only the Responder's URI."""
 
     def begin_call(self, party: Party) -> None:
-        """Begin a call with a `party`, which then keeps its key (`Inquiry.begin_call`)."""
+        """Begin a call with a `party`, which must keep its key (`Inquiry.begin_call`)."""
         self._latest, self._has_begun = None, True
         self._inquiry.begin_call(party)
         if self._standard is not None:
             self._standard.begin_call(party)
 
     def of_call(self, party: Party) -> Self:
-        """Return the keying of a call beside others; see `KeyAgreement`."""
+        """Return the keying of a concurrent call; see `KeyAgreement`."""
         other = copy(self)
         other._inquiry, other.updating = self._inquiry.of_call(), self.updating.of_call()
         other.peer_key, other.elements = None, ()
@@ -205,7 +205,7 @@ class ModernKeying:
         self.peer_key, self.elements = self._inquiry.peer_key, self._inquiry.elements
 
     def _go_by(self, latest: Inquiry | Keying) -> None:
-        """Take note of what an agreement went by; raises MikeyError if the call began by the other."""
+        """Note the inquiry or keying of an agreement; raises MikeyError if the call began with the other one."""
         if self._has_begun and self._latest not in (None, latest):
             raise MikeyError(Failure.PIN, "the call began in another mode, with another key of the other side")
         self._latest = latest

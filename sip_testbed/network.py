@@ -45,7 +45,7 @@ MODULES: Mapping[str, tuple[str, str]] = {
 """Module and subcommand of each actor's program; an operator's letter, as in "proxy-a", is not part of the key."""
 
 TELLING = frozenset({"authn", "verify", "proxy", "caller", "callee", "third"})
-"""Whose messages and decisions a HEP collector is told of."""
+"""Actors whose messages and decisions go to a HEP collector."""
 
 
 class Testbed(Network):
@@ -53,8 +53,8 @@ class Testbed(Network):
 
     `folder` gets the provisioned files (a temporary folder by default), `logs` each program's log. Without
     `protected` there are only proxies: no signing, no verification and no ledger. Raises LocalError if the `ledger`
-    needs CometBFT and that is not installed. `hep` is a collector to be told of the call. Use it
-    as a context manager, or make sure to call `stop`.
+    needs CometBFT and that is not installed. `hep` is a collector of the call's messages and decisions. Use the
+    testbed as a context manager, or make sure to call `stop`.
     """
 
     __test__ = False  # pytest: not a test class
@@ -115,7 +115,7 @@ class Testbed(Network):
         return self.start_program(actor, module, (command,), sections)
 
     def traced(self, actor: str) -> Mapping[str, object]:
-        """Return where else the actor's trace goes: to the collector, if there is one."""
+        """Return the settings that send the actor's trace to the HEP collector, too; empty if there is none."""
         if self._hep is None or actor.partition("-")[0] not in TELLING:
             return {}
         return {"hep": {"host": self._hep.host, "port": self._hep.port, "agent": self._hep.agent}}

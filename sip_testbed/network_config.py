@@ -27,15 +27,15 @@ MODERN, HYBRID, DH_SIGN, PKE, RSA_R = "modern", "hybrid", "dh-sign", "pke", "rsa
 """The modes of MIKEY with certificates, in configurations and on the command line."""
 
 STANDARD = (DH_SIGN, PKE, RSA_R)
-"""Those that a standard has, with RSA."""
+"""The modes of the standards, with RSA certificates."""
 
 X5U = "https://certificates.a.example/{digest}.der"
 """Operator A's URL of its certificates; verifiers take the digest from it and ask the ledger."""
 X5U_OF_ANSWERS = "https://certificates.b.example/{digest}.der"
-"""Operator B's."""
+"""Operator B's URL of its certificates."""
 
 URL_OF_TELEPHONES = "https://certificates.example/{digest}.der"
-"""Where telephones say that their certificates are; nobody fetches them there."""
+"""URL by which telephones name their certificates; nobody fetches anything there."""
 
 
 def service_configs(site: Site, *, protected: bool = True) -> dict[str, Sections]:
@@ -121,7 +121,7 @@ def user_agent_config(
 ) -> Sections:
     """Return the configuration of the caller (with a `target`), the callee, or the third one.
 
-    Without `srtp` media are in clear. If the call `transfers`, the caller passes the callee on to the third one.
+    Without `srtp` media are in clear. If the call `transfers`, the caller transfers the callee to the third one.
     The caller dials the digits of `dtmf`; both send their pauses as `comfort_noise`, or as speech.
 
     `mikey` is a mode of MIKEY: one with certificates, or one under a key that both telephones share. `telephone`
@@ -152,7 +152,7 @@ def _operator(role: str) -> Operator:
 
 
 def _keyed(site: Site, role: str, mikey: str, telephone: Credential | None, target: str | None) -> Sections:
-    """Return the section of what keys are agreed with: certificates, or a key that both telephones share."""
+    """Return the section with the credentials for keying: certificates, or a key that both telephones share."""
     if mikey in (MODERN, HYBRID, *STANDARD):
         return {"keys": _keys(site, role, mikey, telephone or _telephone(site, role, mikey))}
     peers = {target or aor(CALLER, OPERATORS[0]), aor(THIRD, OPERATORS[0]), aor(CALLEES[0], OPERATORS[1])}
@@ -284,6 +284,6 @@ def _proxy_b(site: Site) -> Sections:
 
 
 def _service(site: Site, role: str, letter: str) -> Sections:
-    """Return where an operator's proxy asks its server that signs, or its server that verifies."""
+    """Return the URL and the token file for an operator's proxy to ask its signing or its verification server."""
     actor = {"sign": "authn", "verify": "verify"}[role]
     return {"url": f"http://{site.addresses[f'{actor}-{letter}']}", "token_file": f"{role}-{letter}.token"}

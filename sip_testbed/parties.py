@@ -1,4 +1,4 @@
-"""Who the other side of a call is, and where."""
+"""The other side of a call: its URI and its host."""
 
 from voice_dpki.sip.message import parse_address
 from voice_dpki.wire.sip.user_agent import IncomingCall, Leg

@@ -99,8 +99,8 @@ class ChangeKeyMgmt(NoAttack):
 class ChangeSdp(NoAttack):
     """Puts the attacker's address for the media into offer and answer, and leaves everything else unchanged.
 
-    Changed in one of them alone, it would gain the first packets and no more: under SRTP media go to where the
-    other side's packets come from.
+    A change in only one of them would gain no more than the first packets: under SRTP, media go to the address from
+    which the other side's packets come.
     """
 
     def __init__(self, address: str) -> None:

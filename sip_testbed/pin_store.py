@@ -1,7 +1,7 @@
-"""The pins of one telephone on its disk: the key that each party had whom it called (trust on first use).
+"""The pins of one telephone on its disk: the key of each party that it called (trust on first use).
 
-This is a shell: a small SQLite file that its owner alone may read, since it tells whom the telephone has called. It
-needs no open connection between calls, so another program may change it meanwhile (`sip-testbed pins`).
+The pins are in a small SQLite file that only its owner may read, since it tells whom the telephone has called. No
+connection to it stays open between calls, so another program can change it meanwhile (`sip-testbed pins`).
 """
 
 import sqlite3
@@ -16,10 +16,10 @@ from voice_dpki.names import CertDigest, Tn
 from voice_dpki.shell.files import write_new
 
 MAX_PINS: Final = 10_000
-"""Parties that one file holds, about 3 MB; whoever is called beyond them is called as if for the first time."""
+"""Most parties in one file, about 3 MB; every call to a further party counts as the first one."""
 
 BUSY_S: Final = 2.0
-"""How long to wait for another program that is writing the file."""
+"""Timeout for another program that is writing the file."""
 
 _APPLICATION: Final = 0x76647069  # "vdpi", so that no other program's database is taken for pins
 _VERSION: Final = 1
@@ -43,7 +43,7 @@ class Pin:
     key_id: bytes
     """SHA-256 of its SubjectPublicKeyInfo."""
     organization: str
-    """Who recorded it."""
+    """The organisation that recorded it."""
     since_s: int
     """When the key was first believed, in seconds since the Unix epoch."""
 
@@ -90,9 +90,9 @@ class PinStore:
         return [self._pin(row) for row in rows]
 
     def keep(self, pin: Pin, before: Pin | None = None) -> None:
-        """Write the pin of a party that has none, or one with the same key or with that of `before`.
+        """Write the pin of a party that has none, or has one with the same key or with that of `before`.
 
-        Raises PinMovedError where it has another key, and PinsFullError for one party too many.
+        Raises PinMovedError if its pin has another key, and PinsFullError if the file is full.
         """
         with self._database() as database:
             database.execute("BEGIN IMMEDIATE")
@@ -108,7 +108,7 @@ class PinStore:
             database.execute("COMMIT")
 
     def forget(self, number: Tn) -> bool:
-        """Remove the pin of a party, whose next key is then believed as at first; return whether there was one."""
+        """Remove the pin of a party, whose next key is then believed on first use; return whether there was one."""
         with self._database() as database:
             return database.execute("DELETE FROM pins WHERE number = ?", (number,)).rowcount == 1
 

@@ -1,11 +1,11 @@
-"""Whose key is it? A telephone compares the other side's key with the one that the same party had before.
+"""Key pinning: a telephone compares the other side's key with the one that the same party had before.
 
 The ledger says that the operator which holds a number recorded a certificate for it. That operator could record a
-second one, for a key of its own, and answer in the subscriber's place. So the telephone pins the key of everybody
-whom it calls, and another key counts only as the pinned one's successor: the ledger records a renewal only with a
-signature of the old key. Anything else is refused, or told if the configuration says so.
+second one, for a key of its own, and answer in the subscriber's place. So the telephone pins the key of each party
+that it calls, and accepts another key only as the pinned one's successor: the ledger records a renewal only with a
+signature by the old key. Any other key is refused, or only reported if the configuration says so.
 
-docs/trust.md tells what this is good for, and what not.
+docs/trust.md explains what this protects against, and what not.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from voice_dpki.x509.recorded import CertStatus
 log = logging.getLogger(__name__)
 
 MAX_LINKS: Final = 16
-"""Renewals in a row between two calls to the same party; each costs an inquiry."""
+"""Most renewals in a row between two calls to the same party; each costs an inquiry."""
 
 MAX_FOLLOWED: Final = 16
 """Most certificates of a party whose renewals are followed to find one to encrypt to."""
@@ -52,7 +52,7 @@ class Standing(StrEnum):
     RENEWED = "renewed"
     """The key of earlier calls has signed, on the ledger, for the certificate of this one."""
     CHANGED = "changed"
-    """It is another one, and the configuration has such calls told and not refused."""
+    """It is another one, and the configuration has such calls reported and not refused."""
 
     @property
     def about(self) -> str:
@@ -75,14 +75,14 @@ class PeerKey:
     standing: Standing
     remarks: tuple[str, ...] = ()
     pin: Pin | None = None
-    """What it was compared with."""
+    """The pin with which it was compared."""
 
 
 class Pinning:
     """The pins of a telephone, and what its ledger node proves of renewals."""
 
     def __init__(self, store: PinStore, ledger: LedgerClient, *, tells: bool = False) -> None:
-        """`tells`: a changed key is told in the report and the log, and the call goes on."""
+        """With `tells`, a changed key is only reported and logged, and the call goes on."""
         self._store = store
         self._ledger = ledger
         self._tells = tells
@@ -90,7 +90,7 @@ class Pinning:
     async def check(self, claim: PeerClaim, found: Resolution, party: Party) -> PeerKey:
         """Compare a party's key with its pin; `found` is what the ledger says of the certificate of its claim.
 
-        Raises MikeyError for another key that does not follow the pinned one, unless such calls are told.
+        Raises MikeyError for another key that does not follow the pinned one, unless such calls are only reported.
         """
         pin = self._pin_of(_number(claim.role, claim.uri))
         if pin is None:
@@ -112,7 +112,7 @@ class Pinning:
     async def known_first(self, uri: str, listed: Sequence[Resolution]) -> list[Resolution]:
         """Return the certificates of a party, those first whose key is the pinned one or follows it.
 
-        Otherwise they stay in their order. At most MAX_FOLLOWED renewed ones are followed back. Raises MikeyError,
+        Apart from that their order stays. At most MAX_FOLLOWED renewed ones are followed back. Raises MikeyError,
         and InquiryError.
         """
         pin = self._pin_of(_number("Responder", uri))
@@ -124,10 +124,10 @@ class Pinning:
         return sorted(listed, key=lambda each: each.digest not in known)
 
     async def check_recipient(self, recipient: Recipient, found: Resolution) -> None:
-        """Check the key of a party that keys are to be encrypted to: whoever has it can read them at once.
+        """Check the key of a party before keys are encrypted to it: its holder can read them at once.
 
         `found` is what the ledger says of its certificate. Raises MikeyError for a key that is not the pinned one
-        and does not follow it, unless such calls are told, and InquiryError.
+        and does not follow it, unless such calls are only reported, and InquiryError.
         """
         pin = None if self._tells else self._pin_of(_number("Responder", recipient.uri))
         if pin is None or key_id_of(recipient.certificate.public_key_der) == pin.key_id:
@@ -138,8 +138,8 @@ class Pinning:
     async def keep(self, claim: PeerClaim, key: PeerKey, now_s: float, party: Party) -> Sequence[str]:
         """Pin the key of a party that has answered, if we called it, or if the key follows the pin.
 
-        Whoever merely calls us is not pinned, so that strangers cannot fill the file. A pin that another call has
-        written since the key was compared stays. Returns remarks for the report.
+        A party that only calls us is not pinned, so that strangers cannot fill the file. A pin that another call
+        has written since the comparison stays. Returns remarks for the report.
         """
         if key.standing is not Standing.RENEWED and not (party == "callee" and key.standing is Standing.FIRST):
             return ()

@@ -66,7 +66,7 @@ CHANGES: Mapping[str, tuple[str, ...]] = {
 
 CALL_TIMEOUT_S = 60.0
 AFTERWARDS_TIMEOUT_S = 15.0
-"""How long the callee may take after the caller has ended to write its recording and result."""
+"""Timeout, from the end of the caller, for the callee to write its recording and result."""
 
 REFUSED_SAY_S = 1.0
 """Length of speech for calls that are expected to be refused."""
@@ -83,7 +83,7 @@ class CallOptions:
     changes: tuple[str, ...] = ()
     """What the caller changes in the middle of its speech, of CHANGES."""
     early_s: float = 0.0
-    """How much of its speech the callee plays before it answers, in seconds."""
+    """Seconds of its speech that the callee plays before it answers."""
     video: bool = False
     """Whether both send pictures beside their speech."""
     dtmf: str = ""
@@ -203,14 +203,14 @@ class _Placement:
         return callee
 
     def _third(self) -> Running:
-        """Start the telephone to which the caller passes the callee on."""
+        """Start the telephone to which the caller transfers the callee."""
         telephone = self._testbed.third_telephone(self._options.mikey) if self._srtp else None
         third = self._testbed.launch("third", self._telephone("third", number=THIRD, telephone=telephone))
         third.wait_ready()
         return third
 
     def _transferred(self, callee: Running, third: Running) -> None:
-        """Wait until the call that the transfer has made is over, as both its ends tell; if it was made."""
+        """Wait until both ends of the call that the transfer made report its end, if it was made."""
         callee.trace.poll()
         transfer = self._transfer
         if transfer is not None and any(_made(event, transfer) for event in callee.trace.events):
@@ -349,7 +349,7 @@ def _ends(event: Event) -> bool:
 
 
 def _made(event: Event, change: str) -> bool:
-    """Return whether a telephone tells at the end of its call that a change was made."""
+    """Return whether an event is a result that lists a change as made."""
     changes = event.data["changes"] if isinstance(event, ResultEvent) else None
     return isinstance(changes, list) and change in changes
 

@@ -59,7 +59,7 @@ ADDRESSES = AddressPlan(
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One of the operators, as the genesis knows it."""
+    """An operator, as in the genesis."""
 
     letter: str
     organization: str
@@ -97,7 +97,7 @@ class LedgerKind(StrEnum):
 
 CALLER = Tn("493023125001")
 THIRD = Tn("493023125002")
-"""To whom the caller passes the callee on, where a call is transferred: another subscriber of Operator A's."""
+"""The subscriber to whom the caller transfers the callee: another one of Operator A's."""
 CALLEE = Tn("442079460123")
 CALLEE_OVER_TRANSIT = Tn("442079460223")
 """Operator A reaches the numbers 44207946 02xx over a transit network, on which a scenario's attacker is."""
@@ -166,7 +166,7 @@ class Site(SiteFolder):
         return self.certify(name, generate_es256(), operator.organization, f"sti.{operator.domain}", numbers=listed)
 
     def second_telephone(self, *, standard: bool = False) -> Credential:
-        """Make a certificate for a number of the callee's and a key that Operator B has, without recording it."""
+        """Make a certificate for a number of the callee's with a key of Operator B's, without recording it."""
         make = self.standard_telephone if standard else self.telephone
         return make(OPERATORS[1], (CALLEE_IMPERSONATED,), "second-telephone")
 
@@ -193,7 +193,7 @@ class Site(SiteFolder):
     def standard_telephone(
         self, operator: Operator, numbers: Iterable[Tn], file: str = "standard-telephone"
     ) -> Credential:
-        """Make one for DH-SIGN: RSA, because the standard has no other signature (RFC 3830 §6.5)."""
+        """Make one for the standard modes: on RSA, because the standard has no other signature (RFC 3830 §6.5)."""
         return self._certified(operator, numbers, file, generate_rsa())
 
     def _certified(self, operator: Operator, numbers: Iterable[Tn], file: str, signer: LocalSigner) -> Credential:

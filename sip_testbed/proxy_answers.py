@@ -1,7 +1,7 @@
-"""Who answers a call: the callee's domain signs the answer, and the caller's domain verifies it (RFC 9970).
+"""Signed answers: the callee's domain signs the answer to a call, and the caller's domain verifies it (RFC 9970).
 
-An answer that is not signed, or not well, is an answer all the same: the callee has taken the call. So the caller's
-telephone is told, by the verstat of P-Asserted-Identity in the 2xx, whose number has answered, and decides.
+An answer without a valid signature answers the call all the same. So the caller's telephone gets the verdict on the
+number that answered, as the verstat of P-Asserted-Identity in the 2xx, and decides.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from voice_dpki.wire.sip.asked import date_value
 from voice_dpki.wire.sip.invite import date_of
 
 MAX_ANSWERS: Final = 4
-"""Answers of one call that are signed or verified: it may fork behind this proxy."""
+"""Most answers of one call that are signed or verified; the call can fork behind this proxy."""
 
 ANSWER_SECONDS = histograms(
     "sip_stir_answer_seconds",
@@ -42,10 +42,10 @@ Change = Callable[[Message], None]
 
 
 class EachOnce:
-    """Changes the answers of one call. A retransmission is changed as the answer was, and nobody is asked again."""
+    """Changes the answers of one call. A retransmission is changed like the answer, without another inquiry."""
 
     def __init__(self, find: Callable[[Response], Awaitable[Change]], otherwise: Change) -> None:
-        """`find` asks what is to be changed; `otherwise` is what counts until then, and beyond the limit."""
+        """`find` asks for the change of an answer; `otherwise` applies until then, and beyond MAX_ANSWERS."""
         self._find = find
         self._otherwise = otherwise
         self._found: dict[str, asyncio.Future[Change]] = {}
@@ -62,7 +62,7 @@ class EachOnce:
 
 
 class EachUpdate:
-    """Changes the UPDATEs of one call by who is called, each by itself, as far as the limit of answers allows."""
+    """Changes the UPDATEs from the called side of one call, by at most MAX_ANSWERS inquiries."""
 
     def __init__(self, find: Callable[[Message], Awaitable[Change]], otherwise: Change) -> None:
         """`find` and `otherwise` are as for `EachOnce`."""
@@ -92,7 +92,7 @@ class AnswerSigner:
         return EachOnce(lambda _: self._signed(call), remove_identities)
 
     def updates_of(self, call: CallFacts) -> EachUpdate:
-        """Return what signs the UPDATEs that the called side sends, as the answers."""
+        """Return what signs the UPDATEs that the called side sends, like the answers."""
         return EachUpdate(lambda _: self._signed(call), remove_identities)
 
     async def _signed(self, call: CallFacts) -> Change:
@@ -127,7 +127,7 @@ class AnswerVerifier:
         return EachOnce(partial(self._find, call), self._telling(call, Verstat.NONE))
 
     def updates_of(self, call: CallFacts) -> EachUpdate:
-        """Return what verifies the UPDATEs that the called side sends, as the answers."""
+        """Return what verifies the UPDATEs that the called side sends, like the answers."""
         return EachUpdate(partial(self._find, call), self._telling(call, Verstat.NONE))
 
     async def _find(self, call: CallFacts, message: Message) -> Change:
@@ -168,7 +168,7 @@ def _unchanged(_message: Message) -> None:
 
 
 def remove_identities(message: Message) -> None:
-    """Remove what a telephone itself has put into its answer or UPDATE: its domain signs."""
+    """Remove an Identity that a telephone has put into its answer or UPDATE: its domain signs."""
     message.headers.remove("Identity")
 
 

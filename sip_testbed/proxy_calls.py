@@ -81,7 +81,7 @@ class CallVerifier:
         self._clock = clock
 
     async def verify(self, request: Request, called: Tn) -> str:
-        """Return the verstat for the callee; raises RequestRefusal if the policy refuses it.
+        """Return the verstat for the callee; raises RequestRefusal if the policy refuses the call.
 
         `called` is the number of the local user that the call goes to.
         """

@@ -147,10 +147,10 @@ class ProxyConfig(Config, frozen=True, kw_only=True):
     allow_md5: bool = False
     require_registration: bool = True
     ring_all: bool = False
-    """Whether all telephones of a user ring at once (RFC 3261 §16.7), not the newest alone."""
+    """Whether all telephones of a user ring at once (RFC 3261 §16.7), not only the newest."""
     udp_max_bytes: Annotated[int, msgspec.Meta(ge=548, le=65_507)] = UDP_MAX_BYTES
     secret_file: str | None = None
-    """Keys Record-Route; without it a fresh one is made at each start, and calls do not outlive it."""
+    """File with the key of Record-Route; without it each start makes a new key, and earlier calls cannot go on."""
     registration: RegistrationConfig = RegistrationConfig()
     routes: tuple[Route, ...] = ()
     tls: PeerTls | None = None

@@ -47,11 +47,11 @@ class Forward:
     back: Hop | None = None
     otherwise: Callable[[bool], "Forward"] | None = None
     others: tuple[tuple[Request, Target], ...] = ()
-    """Further telephones that ring at the same time, each with its request; `otherwise` does not count then."""
+    """Further telephones that ring at the same time, each with its request; `otherwise` is not used then."""
     answered: Callable[[Response], Awaitable[None]] | None = None
     """Changes each 2xx to an INVITE before it goes back, whichever hop it comes from."""
     updated: Callable[[Request], Awaitable[None]] | None = None
-    """With `answered`: changes each UPDATE by who is called before it goes on."""
+    """With `answered`: changes each UPDATE from the called side before it goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class ProxyElement:
         self._answered: dict[TransactionKey, Callable[[Response], Awaitable[None]]] = {}
         """What changes the 2xx to each open INVITE."""
         self._updated: dict[TransactionKey, Callable[[Request], Awaitable[None]]] = {}
-        """What changes the UPDATEs of its called side."""
+        """What changes the UPDATEs from the called side of each open INVITE."""
         self._endpoint = Endpoint(
             listen.host,
             listen.port,
@@ -167,7 +167,7 @@ class ProxyElement:
             self.run(self._settle(found))
 
     async def _pass_answer(self, answer: Answer, change: Callable[[Response], Awaitable[None]]) -> None:
-        """Let the 2xx be changed and pass it on, also if that fails: the call stands."""
+        """Change the 2xx and pass it on, also if the change fails: the call is answered."""
         work_on(answer.response.headers.get("Call-ID") or "")
         try:
             async with asyncio.timeout(DECIDE_S):
@@ -178,7 +178,7 @@ class ProxyElement:
         self._endpoint.flush()
 
     async def _pass_update(self, update: Update) -> None:
-        """Let an UPDATE be changed and pass it on, also if that fails: it then tells nothing of its sender."""
+        """Change an UPDATE and pass it on, also if the change fails: it then tells nothing of its sender."""
         work_on(update.request.headers.get("Call-ID") or "")
         change = self._updated.get(update.invite)
         try:

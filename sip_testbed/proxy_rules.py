@@ -21,7 +21,7 @@ from voice_dpki.stir.verdict import Verdict, Verstat, overall
 from voice_dpki.wire.sip.invite import date_of, key_mgmt_of, number_of
 
 MAX_DATE_SKEW_S: Final = 60
-"""How old a caller's own Date may be (RFC 8224 §4.1)."""
+"""Largest difference between a caller's own Date and our clock (RFC 8224 §4.1)."""
 MAX_IDENTITIES_ASKED: Final = 4
 """Most Identity header fields of one call that the service verifies, one after the other."""
 
@@ -50,8 +50,8 @@ def number_at(uri: URI, domain: str) -> URI:
 def remove_challenges(response: Response, realm: str) -> None:
     """Remove challenges for `realm` from a response that another element sent, and those that cannot be read.
 
-    The realm is this domain's, and only its own proxy asks its users for their passwords' digests. A telephone may
-    read `realm` where this proxy reads none, so only what is read goes through.
+    The realm is this domain's, and only its own proxy may challenge its users. A telephone may find `realm` in a
+    challenge that this proxy cannot read, so only those that it can read are passed on.
     """
     for name in ("WWW-Authenticate", "Proxy-Authenticate"):
         kept = [value for value in response.headers.getlist(name) if _is_for_another(value, realm)]
@@ -66,7 +66,7 @@ def _is_for_another(challenge: str, realm: str) -> bool:
 
 
 def assert_identity(message: Request | Response, party: Tn, domain: str, verstat: str | None = None) -> None:
-    """Assert the number of its sender, the caller or who answers (RFC 3325 §9.1), and how far it was validated."""
+    """Assert the number of the sender, the caller or answering party (RFC 3325 §9.1), and the verdict on it."""
     parameter = f";verstat={verstat}" if verstat else ""
     message.headers.set("P-Asserted-Identity", f"<sip:+{party}{parameter}@{domain};user=phone>")
 
