@@ -181,9 +181,9 @@ class ProxyService:
     def _answered(
         self, party: AnswerSigner | AnswerVerifier | None, request: Request, caller: Tn | None
     ) -> dict[str, Any]:
-        """Return what is done with the answers to a call and the UPDATEs before them, by the fields of Forward.
+        """Return the fields of Forward that change the answers to a call and the UPDATEs before them.
 
-        That is nothing for an unsigned call, whose domain knows no STIR.
+        Empty for an unsigned call, whose domain knows no STIR.
         """
         if party is None or caller is None or not request.headers.getlist("Identity"):
             return {}
@@ -220,7 +220,7 @@ class ProxyService:
         if callee is None:
             raise RequestRefusal(404, "Not Found: this domain serves no such number")
         remove_assertions(request)
-        self._deliver(request, callee)  # refuses before anybody is asked
+        self._deliver(request, callee)  # refuses before a service is asked
         caller = number_of(caller_uri(request))
         if self._verifier is not None:
             verstat = await self._verifier.verify(request, callee)
@@ -286,7 +286,7 @@ class ProxyService:
         return self._is_local(uri) and (uri.scheme != "tel" or number_of(uri) in self._users)
 
     def _resolve(self, uri: URI) -> Hop | None:
-        """Return where a request inside a dialog goes if its target is not a numeric address, or None."""
+        """Return the hop of a request inside a dialog if its target is not a numeric address; None without one."""
         user = self._own_user(uri)
         if user is None:
             return self._routes.find(uri, number_of(uri))

@@ -130,9 +130,9 @@ class StirService:
         await self._client.aclose()
 
     async def warm_up(self) -> None:
-        """Open a first connection, so that no call waits for the extra costs of a first request.
+        """Open a first connection, so that no call waits for its set-up.
 
-        The service may start later than the proxy, so this retries. Any answer will do: it may lack a /healthz.
+        The service may start later than the proxy, so this retries. Any answer is enough: /healthz may be absent.
         """
         for _ in range(WARM_UP_TRIES):
             try:
@@ -159,7 +159,7 @@ class StirService:
     async def sign_answer(self, call: CallFacts) -> str:
         """Return the Identity value for the answer to a call (RFC 9970); raises ServiceError.
 
-        `call.time_s` is the answer's. Only the form of 3GPP names a type of PASSporT.
+        `call.time_s` is the time of the answer. The request has 3GPP's form, which alone names a type of PASSporT.
         """
         request = {
             "callId": call.call_id,
@@ -175,7 +175,7 @@ class StirService:
         return await self.verify(call, identity, answer=True)
 
     async def verify(self, call: CallFacts, identity: str | None, **own: object) -> Verdict:
-        """Return the verdict on one Identity value, or without one on a PASSporT that is found out of band.
+        """Return the verdict on one Identity value, or for None on a PASSporT that is found out of band.
 
         `own` are further members of the request. Raises ServiceError if there is no verdict.
         """

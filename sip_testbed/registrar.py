@@ -31,7 +31,7 @@ class Registrar:
     def register(self, arrival: Arrival, now_s: float, on_authenticated: Callable[[Arrival], None]) -> Headers:
         """Apply a REGISTER and return the header fields of its 200; raises RequestRefusal or MalformedError.
 
-        `on_authenticated` is called once the credentials are accepted, whatever becomes of the request.
+        `on_authenticated` is called once the credentials are accepted, even if the request is refused later.
         """
         user = self._user(arrival, now_s, on_authenticated)
         envelope = arrival.envelope
@@ -50,7 +50,7 @@ class Registrar:
         return (*contacts, *_outbound(arrival, bindings))
 
     def _user(self, arrival: Arrival, now_s: float, on_authenticated: Callable[[Arrival], None]) -> Tn:
-        """Return the number whose user is registering: the authenticated one, and none else."""
+        """Return the number of the user that registers: the authenticated one; raises RequestRefusal."""
         aor = parse_address(required_header(arrival.request, "To")).uri
         values = arrival.request.headers.getlist("Authorization")
         try:

@@ -72,16 +72,16 @@ class VideoDirection:
     shown: int
     missed: int
     asked: int
-    """How often a whole picture was asked for after a loss."""
+    """Number of requests for a whole picture after a loss."""
     sync_ms: float | None
     sync_worst_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """What the caller was told of who answered (RFC 9970): the verdict on that number, and who signed.
+    """The verdict that the caller got on the number that answered (RFC 9970), and who signed the answer.
 
-    `signer` is None if nobody signed the answer well.
+    `signer` is None if the answer has no valid signature.
     """
 
     verstat: str
@@ -135,7 +135,7 @@ class Report:
     ledger: str | None
     directions: Mapping[str, Direction]
     video: Mapping[str, VideoDirection] = field(default_factory=dict)
-    """Empty in a call of speech alone."""
+    """Empty in a call without video."""
     connected: Connected | None = None
     checks: tuple[Check, ...] = ()
     trust: tuple[TrustLink, ...] = ()

@@ -1,4 +1,4 @@
-"""How a call went, as one telephone tells it at its end."""
+"""The result of a call, as one telephone reports it at its end."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -12,12 +12,12 @@ from voice_dpki.media.video import VideoStatistics
 from voice_dpki.shell.files import make_folder, write_whole
 
 Purpose = Literal["call", "transferred", "consultation"]
-"""What a call is: one like any other, one that a transfer has made, or one before a transfer."""
+"""The purpose of a call: an ordinary one, one that a transfer made, or the consultation before a transfer."""
 
 
 @dataclass(slots=True)
 class Result:
-    """How a call went, as seen by one side; result.json has these members."""
+    """The result of a call, as seen by one side; result.json has these members."""
 
     role: str
     purpose: Purpose = "call"
@@ -44,7 +44,7 @@ class Result:
     digits: str = ""
     """The digits that the other side dialled while the call was up."""
     early_s: float = 0.0
-    """How many seconds of media the callee has said, or the caller heard, before the call was answered."""
+    """Seconds of media that the callee said, or the caller heard, before the call was answered."""
     early_verstat: str | None = None
     """Its own domain's verdict about the number of the other side, as far as it was told before the answer."""
     codec: str | None = None
@@ -56,14 +56,14 @@ class Result:
 
 
 def keep_recording(path: Path, pcm: Pcm) -> None:
-    """Write a recording; raises LocalError, and leaves the file of before then."""
+    """Write a recording; raises LocalError, and then leaves an earlier file as it was."""
     make_folder(path.parent)
     write_whole(path, write_wav(pcm))
 
 
 def keep_result(path: Path, result: Result) -> None:
-    """Write how a call went, by the members of Result; raises LocalError, and leaves the file of before then.
+    """Write a result as JSON; raises LocalError, and then leaves an earlier file as it was.
 
-    A reader finds it whole or not at all.
+    A reader never sees a part of the file.
     """
     write_whole(path, (json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n").encode())

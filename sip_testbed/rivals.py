@@ -1,7 +1,7 @@
-"""Other certificates for the parties of a call: two valid ones for one URI are shown to both ends.
+"""Other certificates for the parties of a call: both ends report a second valid one for a URI.
 
-Whoever holds the key of the other certificate can answer, or call, in that party's place. It may be a second
-telephone. It may be the operator, too, and the first call to a party can be compared with nothing else.
+The holder of the other certificate's key can answer, or call, in that party's place. It may be a second telephone,
+or the operator. The first call to a party has no earlier key to compare with.
 """
 
 import logging
@@ -28,8 +28,8 @@ async def rivals_of(
 ) -> tuple[str, ...]:
     """Return clauses for the call's report about other valid certificates for its parties, of which `peer` is one.
 
-    A certificate for the same key is no other one, nor one for another kind of key. One that renews the certificate
-    in use, or is renewed by it, is none either: the older key has signed for the newer one. If the ledger cannot be
+    A certificate for the same key, or for another kind of key, does not count. Nor does one that renews the
+    certificate in use or is renewed by it: the older key has signed for the newer one. If the ledger cannot be
     asked, a clause says so.
     """
     told: list[str] = []
@@ -43,7 +43,7 @@ async def rivals_of(
 
 
 def _rivals(listed: Sequence[UriCertificate], used: CertificateProfile) -> list[UriCertificate]:
-    """Return those certificates that could stand in for the one that is `used`, without a renewal between."""
+    """Return the certificates that could stand in for the `used` one and are not linked to it by a renewal."""
     linked = {each.found.digest for each in listed if _links(each) & {used.digest}}
     linked.update(*(_links(each) for each in listed if each.found.digest == used.digest))
     return [
@@ -62,8 +62,7 @@ def _links(each: UriCertificate) -> set[CertDigest]:
 def _could_key(each: UriCertificate, used: CertificateProfile) -> bool:
     """Return whether a certificate names the party, and has another key of the same kind, which may sign.
 
-    A mode of MIKEY signs with one kind of key, and no telephone changes the mode because the other side would like
-    another.
+    A mode of MIKEY signs with one kind of key, and no telephone changes its mode at the request of the other side.
     """
     profile = each.profile
     if profile is None or not each.is_named or profile.public_key_der == used.public_key_der:

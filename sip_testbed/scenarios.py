@@ -1,9 +1,9 @@
 """Scenarios: the good call, and attacks on it, by somebody between the operators, a thief or the callee's operator.
 
-No victim has a switch for any of this. An element on the path (`sip_testbed.path`) makes the attacks, with keys
-that a thief might hold and with certificates that are really recorded, or really revoked, on the ledger. One attack
-is made by the callee's own operator, and nobody is on the path: it has a second certificate recorded for the
-callee, and a telephone of its own answers.
+No program of a victim has a setting for an attack. An element on the path (`sip_testbed.path`) makes the attacks,
+with keys that a thief might hold and with certificates that are really recorded, or really revoked, on the ledger.
+One attack is made by the callee's own operator, with nobody on the path: the operator records a second certificate
+for the callee, and answers with a telephone of its own.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ class Attack:
     """An attack: what is done, with which key and claims."""
 
     mode: str | None
-    """A mode of `sip-testbed path`, which is then on the way; None for the callee's operator, with `Key.SECOND`."""
+    """A mode of `sip-testbed path`; None for an attack by the callee's operator, with `Key.SECOND`."""
     does: str
     goal: str
     """The attacker's gain if the check that refuses the attack were missing."""

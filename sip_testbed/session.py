@@ -55,7 +55,7 @@ from voice_dpki.wire.tasks import first_of
 log = logging.getLogger(__name__)
 
 REFRESH = "refresh"
-"""A change that is none: it shows that the other side is still there."""
+"""Name of a re-INVITE that changes nothing, and shows that the other side is still there."""
 
 
 class ChangeRefusedError(PeerError):
@@ -76,7 +76,7 @@ class Agreed:
 
 
 class Session:
-    """One call's session, seen from one end; `peer_uri` is the other side's, for which keys must be."""
+    """One call's session, seen from one end; `peer_uri` is the other side's, with which keys are agreed."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Session:
         self._id = int.from_bytes(random.token(4), "big")
         self._version = 0
         self._last: SessionDescription | None = None
-        """What we described last."""
+        """Our last description."""
         self._holding = False
         """Whether we have put the other side on hold."""
         self._is_held = False
@@ -109,7 +109,7 @@ class Session:
         self._leg: Leg | None = None
         self._begun = asyncio.Event()
         self._allowance = Allowance()
-        """The new keys that the other side may still ask for."""
+        """The quota of new keys that the other side may request."""
         self.video = Video(setup, None, media)
         """The video of the call: none unless the telephone sets another."""
 
@@ -141,13 +141,13 @@ class Session:
         )
 
     def await_changes(self, leg: Leg) -> None:
-        """Have the other side's re-INVITEs processed, which wait until `begin`."""
+        """Process the other side's re-INVITEs, which wait until `begin`."""
         self._leg = leg
         leg.on_reinvite(self._reinvited)
         leg.on_refresh(self._refresh)
 
     def end(self) -> None:
-        """Forget what new keys of the call, which is over, would be made from."""
+        """Forget the bundle from which new keys would be made: the call is over."""
         if self._keying is not None:
             self._keying.updating.forget()
 
@@ -163,7 +163,7 @@ class Session:
         await self._offer("hold", None, holding=True)
 
     async def resume(self) -> None:
-        """Go on after a hold of ours."""
+        """End a hold of ours."""
         await self._offer("resume", None, holding=False)
 
     async def rekey(self) -> None:
@@ -182,7 +182,7 @@ class Session:
             log.warning("session not refreshed", extra={"fields": {"reason": str(error)}})
 
     async def recode(self, codec: Codec) -> None:
-        """Go over to another codec, under new keys: another clock belongs to another SSRC (RFC 7160 §4.1)."""
+        """Change to another codec, under new keys: another clock belongs to another SSRC (RFC 7160 §4.1)."""
         await self._renew_keys(ascii_lower(codec.name), codec)
 
     async def _renew_keys(self, name: str, codec: Codec | None) -> None:
@@ -207,7 +207,7 @@ class Session:
     async def _offer(
         self, name: str, codec: Codec | None, *, holding: bool, keys: Callable[[], KeyOffer] | None = None
     ) -> None:
-        """Offer a change, and new keys by `keys`, anew for each try: a message that was seen before is a replay."""
+        """Offer a change, with new keys by `keys` for each try: a message that was seen before is a replay."""
         leg, offered = self._leg, self._now
         offer: KeyOffer | None = None
         assert leg is not None
@@ -381,7 +381,7 @@ class Session:
         )
 
     def _allow(self) -> None:
-        """Speak unless one side has the other on hold; there is no music to play, but digits go to whom we hold."""
+        """Speak unless one side has the other on hold; digits go to a side that we hold, too."""
         self.video.allow_sending(not (self._holding or self._is_held), digits=not self._is_held)
 
     def _tell(self, name: str) -> None:
@@ -391,7 +391,7 @@ class Session:
 
 
 def _name(before: Agreed, after: Agreed, rekeyed: bool, was_held: bool, is_held: bool) -> str:
-    """Return what a change of the other side was, by the names of ours."""
+    """Return the name of a change by the other side, as for changes of ours."""
     if before.codec != after.codec:
         return ascii_lower(after.codec.name)
     if was_held != is_held:

@@ -36,12 +36,12 @@ class SharedKeying:
         self._initiator = SharedInitiator(credentials.uri, self._key_of)
         replays = ReplayCache(started_s=clock.steady_s())
         self.elements: Sequence[str] = ()
-        """None: the key is shared with the other telephone, and no certificate names anybody."""
+        """Always empty: no certificate names elements where a key is shared."""
         self.updating = Updating(tracer, clock, random, replays)
         self._responder = SharedResponder(credentials.uri, self._key_of, replays, [credentials.profile])
 
     async def prepare(self) -> None:
-        """Do nothing: there is nobody to ask."""
+        """Do nothing: there is no ledger to ask."""
 
     async def close(self) -> None:
         """Do nothing."""
@@ -52,11 +52,11 @@ class SharedKeying:
             raise MikeyError(Failure.IDENTITY, "no key is shared with the Responder")
 
     def begin_call(self, party: Party) -> None:
-        """Forget the call before; whoever has the shared key is the party."""
+        """Forget the bundle of the call before; the holder of the shared key is the party."""
         self.updating.forget()
 
     def of_call(self, party: Party) -> Self:
-        """Return the keying of a call beside others."""
+        """Return the keying of a concurrent call."""
         other = copy(self)
         other.updating = self.updating.of_call()
         return other
@@ -64,7 +64,7 @@ class SharedKeying:
     def offer(self, responder_uri: str, lines: int = 1) -> SharedOffer:
         """Return the offer of a call for `lines` m-lines.
 
-        Raises LocalError if no key is shared with the Responder, which `meet` finds out.
+        Raises LocalError if no key is shared with the Responder, which `meet` checks.
         """
         began_s = time.perf_counter()
         is_psk = self._credentials.mode == "psk"
@@ -109,7 +109,7 @@ class SharedKeying:
         self._initiator.close(offer.csb_id)
 
     async def keep_key(self) -> Sequence[str]:
-        """Return nothing: whoever has the shared key is the party."""
+        """Return nothing: the holder of the shared key is the party."""
         return ()
 
     async def rivals(self) -> Sequence[str]:

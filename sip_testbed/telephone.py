@@ -65,7 +65,7 @@ class Telephone:
         self._setup = setup
         self._agent = agent
         self._keying = self._keyings = keying
-        """That of the call: what still comes of an ended call does not get into the next one."""
+        """The keying of the current call, so that late events of an ended call do not affect the next one."""
         self._tracer = tracer
         self._clock = clock
         self._random = random
@@ -75,12 +75,12 @@ class Telephone:
         self._report = CallReport(setup, tracer)
         self._transfers = Transfers(setup, tracer, self._line_beside)
         self._video: Video
-        """That of the call."""
+        """The video of the current call."""
 
     async def call(self, target: str) -> Result:
         """Place a call, speak, and hang up once the other side has spoken, too.
 
-        Raises LocalError if it cannot be placed, by no fault of the other side, and if its result was not kept.
+        Raises LocalError if it cannot be placed because of a failure of our own, and if its result was not kept.
         """
         result = Result("caller", self._setup.purpose)
         self._take_keying("callee")
@@ -115,7 +115,7 @@ class Telephone:
         offer: AnyOffer | None = None
         try:
             if self._keying:
-                self._keying.begin_call("callee")  # before the offer, which may hang on the key of the call
+                self._keying.begin_call("callee")  # before the offer, which may depend on the key of the call
             offer = await offer_to(self._keying, target, self._video.lines)
             await self._dial(target, offer, media, result)
         except MikeyError as error:
@@ -209,7 +209,7 @@ class Telephone:
             self._report.write(result)
 
     async def _refuse(self, call: IncomingCall, result: Result, error: VoiceDpkiError) -> None:
-        """Refuse a call because of an error, which is one of FAILED; its caller may find out more from the body."""
+        """Refuse a call because of an error, which is one of FAILED; the body has MIKEY's error message, if any."""
         self._report.refused(result, error)
         result.status = status_of(error)
         body = refusal_body(call.sdp, error, self._keying, self._setup, self._random)
@@ -218,7 +218,7 @@ class Telephone:
     async def _take_late(self, call: IncomingCall, media: MediaSession, result: Result) -> None:
         """Take a call whose INVITE has no offer: the 200 has ours, and the ACK its answer (RFC 3261 §13.3.1.4).
 
-        The keys are offered to the caller whose number was verified; who answers must hold that number.
+        Keys are offered to the caller whose number was verified; the answer must come from its holder.
         """
         try:
             session = self._session(media, caller_uri(call), "caller")
@@ -352,7 +352,7 @@ class Telephone:
         result.remarks += await self._keying.rivals() if self._keying else ()
 
     def _line_beside(self, purpose: Purpose, on_up: OnUp, headers: Sequence[tuple[str, str]]) -> "Telephone":
-        """Return a telephone of the same user for another call at the same time, whose keys are its own matter."""
+        """Return a telephone of the same user for a concurrent call, with keys of its own."""
         keying = self._keyings.of_call("callee") if self._keyings else None  # each call says with whom it begins
         setup = setup_for(self._setup, purpose)
         return Telephone(setup, self._agent, keying, self._tracer, self._clock, self._random, on_up, headers)

@@ -1,8 +1,8 @@
-"""Transfers of a telephone's calls (RFC 5589): it passes the other side on to a third one, or is passed on itself.
+"""Transfers of a telephone's calls (RFC 5589): it transfers the other side to a third one, or is transferred.
 
-Whoever is passed on places a call like any other: from its own number, signed by its own operator, keyed anew, and
-with the third one's key compared with its pin. The old call goes on until the new one is up, and so does the one
-that is to be replaced; if nothing comes of the new call, the old one is taken up again.
+The transferee places an ordinary call: from its own number, signed by its own operator, under new keys, and with
+the third one's key compared with its pin. The old call goes on until the new one is up, and so does a consultation
+that is to be replaced. If the new call fails, the old one is resumed.
 """
 
 import asyncio
@@ -29,24 +29,24 @@ from voice_dpki.wire.sip.user_agent import IncomingCall, Leg
 log = logging.getLogger(__name__)
 
 TRANSFER: Final = "transfer"
-"""A blind one: whoever is passed on calls the third one, who knows nothing of it."""
+"""A blind transfer: the transferee calls the third one, which is not asked before."""
 ATTENDED: Final = "attended-transfer"
-"""One after a consultation: the new call takes the place of the one between us and the third one."""
+"""A transfer after a consultation: the new call replaces the one between us and the third one."""
 
 CONSULTATION_S: Final = 1.0
-"""How long we speak to the third one before we pass the other side on."""
+"""Length of the consultation with the third one before the transfer."""
 
 DECLINED: Final = 603
 FORBIDDEN: Final = 403
 
 OnUp = Callable[[Leg, Session], None]
-"""Is called once a call is up: it was answered, acknowledged and keyed."""
+"""Called once a call is up: it was answered, acknowledged and keyed."""
 
 Headers = tuple[tuple[str, str], ...]
 
 
 class OtherLine(Protocol):
-    """What a transfer needs of a telephone: a call beside the one that is transferred."""
+    """A telephone for one call beside the one that is transferred."""
 
     async def call(self, target: str) -> Result:
         """Place a call, and return once it is over."""
@@ -62,7 +62,7 @@ OpenLine = Callable[[Purpose, OnUp, Headers], OtherLine]
 
 
 class Transfers:
-    """The transfers of a telephone's calls, by it and of it."""
+    """The transfers that a telephone makes, and those that others make of it."""
 
     def __init__(self, setup: TelephoneSetup, tracer: Tracer, open_line: OpenLine) -> None:
         self._setup = setup
@@ -72,7 +72,7 @@ class Transfers:
         self._idle.set()
 
     def attend(self, leg: Leg, session: Session) -> None:
-        """Let the other side of a call that is up pass us on, and others replace the call, if we accept that."""
+        """Handle transfers of us by the other side of a call that is up, and calls that are to replace it."""
         leg.referrals.on_refer = partial(self._referred, session)
         leg.on_replaced = partial(self._replaced, leg, session)
 
@@ -84,7 +84,7 @@ class Transfers:
         }
 
     async def finished(self) -> None:
-        """Wait until no call that somebody passed us on to is in progress."""
+        """Wait until no call that a transfer of us made is in progress."""
         await self._idle.wait()
 
     # Transfers that we make.
@@ -97,7 +97,7 @@ class Transfers:
         up: asyncio.Future[Leg] = asyncio.get_running_loop().create_future()
 
         def consulted(other: Leg, beside: Session) -> None:
-            beside.transferred = True  # however the transfer ends, the consultation has been what it was for
+            beside.transferred = True  # the consultation has served its purpose, however the transfer ends
             up.set_result(other)
 
         line = self._open_line("consultation", consulted, ())
@@ -127,7 +127,7 @@ class Transfers:
         await leg.bye()
 
     async def _not_transferred(self, session: Session, name: str, why: str) -> None:
-        """Take the call up again; raises ChangeRefusedError."""
+        """Resume the call; raises ChangeRefusedError."""
         self._tracer.note(f"not changed ({name}): {why}", step="change", ok=False)
         if session.is_holding:
             await session.resume()
@@ -136,7 +136,7 @@ class Transfers:
     # Transfers that others make.
 
     async def _referred(self, session: Session, asked: Referral) -> None:
-        """Place the call that the other side asks for, and tell it what comes of it."""
+        """Place the call that the other side requests by REFER, and tell it the result; refuse if not allowed."""
         if not self._setup.accepts_transfers or number_in_uri(asked.whom.target) is None:
             self._refused("we are not passed on")
             asked.refuse(DECLINED)
@@ -172,8 +172,8 @@ class Transfers:
     async def _replaced(self, leg: Leg, session: Session, call: IncomingCall) -> None:
         """Take a call that is to replace another, in which nobody rings again, and end that other one.
 
-        Whoever knows the dialog's identifiers may ask for that: the other side, and the proxies on the way. It must
-        say that the other side has sent it.
+        Everyone who knows the dialog's identifiers can request that: the other side, and the proxies on the path.
+        So the call must say that the other side has referred it.
         """
         try:
             is_sent = is_referred_by(call.request, session.peer_uri)
@@ -196,7 +196,7 @@ class Transfers:
             session.passed_on(ATTENDED)
             leg.hang_up()
 
-        leg.on_replaced = None  # one takes the place, and nobody else meanwhile or after it
+        leg.on_replaced = None  # one call replaces this one, and no other does meanwhile or after it
         try:
             await self._open_line("transferred", up, ()).answer(call)
         finally:
@@ -237,7 +237,7 @@ def _headers(asked: Referral) -> Headers:
 
 
 def _dialog_of(leg: Leg) -> Replaces:
-    """Return the dialog of a call as its other end is to be told of it (RFC 3891 §4)."""
+    """Return the dialog of a call as its other end identifies it (RFC 3891 §4)."""
     dialog = leg.dialog
     assert dialog is not None
     return Replaces(dialog.call_id, dialog.remote_tag, dialog.local_tag)

@@ -1,7 +1,7 @@
 """New keys for a running call by updates of its crypto session bundle (RFC 3830 §4.5), in the modes that have them.
 
 The side that initiated the bundle sends them; the other one begins a new agreement if it wants new keys. An update
-needs no certificate and no ledger: it is under the key that the call's parties share, or under its envelope key.
+needs no certificate and no ledger: it is protected by the key that its parties share, or by its envelope key.
 """
 
 from collections.abc import Sequence
@@ -34,10 +34,10 @@ class Updating:
         self._replays = replays or ReplayCache(started_s=clock.steady_s())
         self._bundle: Bundle | None = None
         self._initiator: CertifiedInitiator | SharedInitiator | None = None
-        """The one whose offer began the bundle, if that is ours."""
+        """Our initiator whose offer began the bundle; None if the other side began it."""
 
     def of_call(self) -> "Updating":
-        """Return the same for another call, which has a bundle of its own."""
+        """Return the updates of another call, which has a bundle of its own."""
         return Updating(self._tracer, self._clock, self._random, self._replays)
 
     def forget(self) -> None:
@@ -55,7 +55,7 @@ class Updating:
     def offer(self) -> UpdateOffer:
         """Return an update of the call's bundle; raises NoUpdateError where new keys take a new agreement.
 
-        That is in modes without updates, in a bundle of the other side, and after the clock was set back.
+        That is so in modes without updates, in a bundle of the other side, and after the clock was set back.
         """
         if self._bundle is None or self._initiator is None:
             raise NoUpdateError("the call has no bundle of ours that could be updated")

@@ -131,7 +131,7 @@ class CallConfig(Config, frozen=True, kw_only=True):
     dtmf: Annotated[str, msgspec.Meta(pattern=rf"^[0-9*#A-D]{{0,{MAX_DIALLED}}}\Z")] = ""
     """Digits to dial during the speech of each call, as telephone events."""
     transfer_to: str | None = None
-    """Whom the other side is passed on to; needed for a transfer."""
+    """URI to which the other side is transferred; needed for a transfer."""
 
 
 class UserAgentConfig(Config, frozen=True, kw_only=True):
@@ -156,17 +156,17 @@ class UserAgentConfig(Config, frozen=True, kw_only=True):
     seen: str | None = None
     result: str | None = None
     silence_s: PositiveSeconds = DEFAULT_SILENCE_S
-    """How long after the ACK authentic media must arrive, if the other side is to send."""
+    """Time after the ACK within which authentic media must arrive, if the other side is to send."""
     session_expires_s: Annotated[int, msgspec.Meta(ge=MIN_INTERVAL_S, le=86_400)] | None = None
     """The session interval that our calls ask for (RFC 4028)."""
     early_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
-    """How many seconds of the speech a caller that can hears before its call is answered (RFC 3262)."""
+    """Seconds of the speech that are sent before a call is answered, to callers that support it (RFC 3262)."""
     telephone_events: bool = False
-    """Whether our offers have telephone events (RFC 4733), as they have where we dial. Answers follow the offer."""
+    """Whether our offers have telephone events (RFC 4733) even if we do not dial. Answers follow the offer."""
     comfort_noise: bool = False
     """Whether pauses of our speech are sent as comfort noise (RFC 3389), where the other side takes it."""
     accept_transfers: bool = False
-    """Whether the other side of a call may pass us on to a third one, or another take its place."""
+    """Whether the other side of a call may transfer us to a third one, or another may take its place."""
     keys: KeysConfig | None = None
     shared_keys: SharedKeysConfig | None = None
     tls: ClientTls | None = None
@@ -177,7 +177,7 @@ class UserAgentConfig(Config, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SharedCredentials:
-    """Our URI, and the keys that we share with other telephones by theirs. Not shown by repr."""
+    """Our URI, and the keys that we share with other telephones, by their URIs. Not shown by repr."""
 
     uri: str
     profile: SrtpProfile
@@ -217,7 +217,7 @@ class TelephoneSetup:
     comfort_noise: bool = False
     """Whether pauses are sent as comfort noise."""
     purpose: Purpose = "call"
-    """What the calls are."""
+    """The purpose of the calls."""
 
     @property
     def takes_part_in_transfers(self) -> bool:

@@ -39,11 +39,11 @@ class Video:
         self._at: int | None = None
         """Index of the section that is taken up."""
         self._goes_on = True
-        """Whether the newest offer and its answer still have it."""
+        """Whether the newest offer and its answer still have the video."""
         self._is_stale = False
-        """Whether newer keys of the call are not for it, so that it cannot go on under its own."""
+        """Whether newer keys of the call do not cover the video, which then cannot go on under its old ones."""
         self._flow = Direction.SENDRECV
-        """The direction in the other side's newest description of it."""
+        """The direction in the other side's newest description of the video."""
         self._may_send = True
         self._type = PAYLOAD_TYPE
         """The payload type that we receive."""
@@ -77,7 +77,7 @@ class Video:
 
     @property
     def lines(self) -> int:
-        """How many m-lines our offer of a call has."""
+        """Number of m-lines in our offer of a call."""
         return 1 if self._session is None else 2
 
     def offered(self, speech: SessionDescription) -> SessionDescription:
@@ -112,7 +112,7 @@ class Video:
     def sections(
         self, offer: SessionDescription, direction: Direction = Direction.SENDRECV, keys: SrtpKeys | None = None
     ) -> Mapping[int, Media]:
-        """Return our answer to the video of an offer, by its index; nothing if it has none, or none any more.
+        """Return our answer to the video of an offer, by its index; empty if it has none, or none any more.
 
         `direction` is the widest that we want, and `keys` are new ones that the offer asked for, if any.
         """
@@ -123,7 +123,7 @@ class Video:
         return {self._at: self._section(vp8_type(offered) or self._type, agreed)}
 
     def offered_again(self, direction: Direction = Direction.SENDRECV) -> Mapping[int, Media]:
-        """Return our section for a further offer of ours, by its index; nothing if the video is not on any more."""
+        """Return our section for a further offer of ours, by its index; empty if the video is over."""
         if self._at is None or not self._goes_on:
             return {}
         return {self._at: self._section(self._type, direction)}
@@ -153,7 +153,7 @@ class Video:
             keys_of(keys, offer, self._at)
 
     def follow(self, offer: SessionDescription, theirs: SessionDescription, keys: SrtpKeys | None) -> None:
-        """Take what an offer and its answer say of the video, after `check`: where it goes, or that it is over."""
+        """Apply what an offer and its answer say of the video, after `check`: its addresses, or its end."""
         if self._session is None or self._at is None:
             return
         section = theirs.media[self._at]
@@ -178,7 +178,7 @@ class Video:
         self._goes_on, self._is_stale = False, self._is_stale or rekeyed
 
     def _is_in(self, offer: SessionDescription, keys: SrtpKeys | None) -> bool:
-        """Whether an offer has our video, under `keys` if they are new, or under those that it has."""
+        """Return whether an offer has our video, under new `keys`, or under those that it has already."""
         if self._at is None or self._at >= len(offer.media) or (self._is_stale and keys is None):
             return False
         return self._fits(offer.media[self._at])
@@ -213,7 +213,7 @@ class Video:
             self._session.switch()
 
     def beside(self, making: Callable[[], Awaitable[None]], duration_s: float) -> Callable[[], Awaitable[None]]:
-        """Return what does `making`, and sends pictures for `duration_s` meanwhile, if both sides have video."""
+        """Return a function that runs `making` and, if both sides have video, sends pictures for `duration_s`."""
         session = self._session
         if session is None or not self.is_on:
             return making
@@ -224,7 +224,7 @@ class Video:
         return both
 
     async def finish(self, result: Result) -> None:
-        """Leave, and put statistics and recording where they belong."""
+        """End the video, put its statistics into `result`, and write its recording."""
         if self._session is None or not self.is_on:
             return
         await self._session.finish()

@@ -1,4 +1,4 @@
-"""Runs a program that ends when its parent does, in whatever way that ends, kill -9 included.
+"""Run a program that ends when its parent does, however the parent ends, kill -9 included.
 
   python -P tether.py PARENT -m MODULE ARGUMENTS...    a Python program, in this process
   python -I tether.py PARENT PROGRAM ARGUMENTS...      any other program, which replaces this process by exec
