@@ -121,7 +121,7 @@ class SharedReplays:
         return shared
 
     async def check(self) -> None:
-        """Ask the store for something, so that the log says at the start if it does not answer."""
+        """Send the store an inquiry, so that the log says at the start if it does not answer."""
         try:
             await self._link.get(b"start")
         except StoreError as error:
@@ -130,7 +130,7 @@ class SharedReplays:
             self._recover()
 
     async def watch(self) -> None:
-        """Ask a store that has failed now and then, until cancelled: whoever waits for it may send no call."""
+        """Check a failed store every WATCH_S until cancelled: calls may stay away until it is ready again."""
         while True:
             await asyncio.sleep(WATCH_S)
             if self._fault:
@@ -161,7 +161,7 @@ class SharedReplays:
             before = await self._link.get(use.key)
         else:
             before = await self._link.put(use.key, value, self._retention_s)
-            if before is None and use.iat_s < self._link.since_s:  # it has begun anew just now
+            if before is None and use.iat_s < self._link.since_s:  # the store has just begun anew
                 await self._link.remove(use.key)
         if before is None:
             return Sighting.UNKNOWN if use.iat_s < self._link.since_s else Sighting.NEW
@@ -184,7 +184,7 @@ class SharedReplays:
         self._fault = ""
 
     def shortfall(self) -> str:
-        """Return what people should know while the store does not answer."""
+        """Return a sentence for people while the store does not answer; otherwise an empty string."""
         if not self._fault:
             return ""
         what = "replays are told by this server's memory alone" if self._when_down == "local" else "no call passes"
@@ -193,7 +193,7 @@ class SharedReplays:
 
 @asynccontextmanager
 async def shared(replays: SharedReplays, link: Link) -> AsyncIterator[SharedReplays]:
-    """Ask the store for the first time, and close its connections in the end."""
+    """Check the store, watch it while the context lasts, and close its connections at the end."""
     try:
         await replays.check()
         async with running(replays.watch()):

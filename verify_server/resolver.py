@@ -59,7 +59,7 @@ class LedgerResolver:
         return held
 
     async def look_up(self, digest: CertDigest) -> RecordedCertificate:
-        """Return what the ledger proves about H(CERT); raises VerificationFailed where it proves nothing."""
+        """Return what the ledger proves about H(CERT); raises VerificationFailed if it proves nothing."""
         if (held := self.held(digest)) is not None:
             return held
         began_s = perf_counter()
@@ -76,7 +76,7 @@ class LedgerResolver:
         return self._subscription.told(recorded, numbers)
 
     async def ask_numbers(self, recorded: RecordedCertificate, numbers: Collection[Tn]) -> RecordedCertificate:
-        """Return the same, having asked the ledger; raises VerificationFailed where it proves nothing."""
+        """Return a signer as `with_numbers` does, after an inquiry; raises VerificationFailed without proof."""
         try:
             found = await self._subscription.tell(recorded, numbers)
         except InquiryError as error:

@@ -1,4 +1,4 @@
-"""Revocation lists of signers outside the federation: fetched beside the calls, kept, and asked at each call."""
+"""Revocation lists of signers outside the federation: fetched beside calls, cached, and checked at each call."""
 
 import asyncio
 import logging
@@ -31,15 +31,15 @@ log = logging.getLogger(__name__)
 _V = TypeVar("_V")
 
 Unknown = Literal["accept", "refuse"]
-"""What is done with a call where nothing current tells whether its signer's certificate is revoked."""
+"""Treatment of a call if no current list tells whether its signer's certificate is revoked."""
 
 KEPT_S: Final = 3600.0
-"""After which a list is fetched again where its server does not say, or says more."""
+"""Seconds after which a list is fetched again if its server names no time, or a longer one."""
 LEAST_KEPT_S: Final = 60.0
 FAILED_S: Final = 30.0
-"""After which a list is tried again that could not be had."""
+"""Seconds after which a failed fetch of a list is retried."""
 MAX_LISTS: Final = 64
-"""Lists that are kept, and as many that could not be had. SHAKEN has one list for each country."""
+"""Most lists that are kept, and most failures. SHAKEN has one list for each country."""
 
 FETCHES = counters(
     "outside_list_fetches",
@@ -54,12 +54,12 @@ STANDINGS = counters(
 )
 
 Fetch = Callable[[str], Awaitable[Fetched]]
-"""Returns what is behind a URL; raises FetchError."""
+"""Fetches what a URL names; raises FetchError."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A list that is kept, signed by whoever may; fetched again from a time of the steady clock on."""
+    """A cached list with a trusted signature, and the time of the steady clock from which it is fetched again."""
 
     found: RevocationList
     fresh_until_s: float
@@ -67,7 +67,7 @@ class _Kept:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why a list could not be had, and until when nobody asks again."""
+    """Why a list could not be fetched, and the time of the steady clock until which it is not retried."""
 
     why: str
     until_s: float
@@ -93,7 +93,7 @@ class RevocationLists:
         await self._background.close()
 
     async def have(self, listed: ListedCertificate) -> None:
-        """Wait for the lists of a certificate to be fetched that are not here. No call may wait so."""
+        """Wait for the fetch of a certificate's lists that are not cached. No call may wait for this."""
         for each in listed.revocable:
             with suppress(MalformedError):
                 self._list_for(each)
@@ -103,7 +103,7 @@ class RevocationLists:
     def check(self, listed: ListedCertificate) -> None:
         """Check that no certificate of a chain is revoked. Raises ListedError for one that is.
 
-        Raises VerificationFailed where that is not known and such calls are not accepted.
+        Raises VerificationFailed if that is not known and such calls are not accepted.
         """
         reasons = [why for each in listed.revocable if (why := self._unknown_of(each))]
         STANDINGS.labels("unknown" if reasons else "good").inc()
@@ -118,15 +118,15 @@ class RevocationLists:
             )
 
     def shortfall(self) -> str:
-        """Return what people should know if a list that is needed is outdated."""
+        """Return a sentence for people if a cached list is outdated; otherwise an empty string."""
         now_s = self._clock.now_s()
         outdated = any(not each.found.is_current(now_s) for each in self._kept.values())
         return "a revocation list of signers outside the federation is outdated" if outdated else ""
 
     def _unknown_of(self, revocable: Revocable) -> str:
-        """Return why it is not known whether a certificate is revoked, "" if it is not; raises ListedError if so.
+        """Return why the status of a certificate is unknown, "" if it is not revoked; raises ListedError if it is.
 
-        What an outdated list has revoked stays so.
+        A certificate on an outdated list stays revoked.
         """
         try:
             found = self._list_for(revocable)
@@ -165,8 +165,8 @@ class RevocationLists:
     async def _fetched(self, revocable: Revocable) -> None:
         """Fetch the list that would name a certificate, and keep it, or why there is none.
 
-        What is kept stays unless whoever may has signed the new one, and it is not older: else who answers for the
-        URL, by a list of anybody or an old one, could undo what was revoked.
+        A cached list is replaced only by one with a trusted signature that is not older. Otherwise the server at
+        the URL could undo a revocation, with a list of its own or an old one.
         """
         name = revocable.list_name
         try:
@@ -191,10 +191,10 @@ class RevocationLists:
         return found
 
     def _note_failure(self, name: ListName, error: FetchError | MalformedError) -> None:
-        """Count, log and remember why a list could not be had.
+        """Count, log and remember why a list could not be fetched.
 
-        Where none is kept, a list that nobody configured may sign rests for as long as one that counts: it will not
-        be another one soon, and its server should not pay for that.
+        If none is cached, one without a trusted signature is retried only after KEPT_S: it will not change soon,
+        and its server should not bear the load.
         """
         outcome = next(outcome for kind, outcome in _OUTCOMES.items() if isinstance(error, kind))
         FETCHES.labels(outcome).inc()
@@ -205,7 +205,7 @@ class RevocationLists:
         _put(self._failed, name, _Failure(f"the revocation list cannot be had: {error}", self._in_s(rest_s)))
 
     def _kept_s(self, answer: Fetched, found: RevocationList) -> float:
-        """Return after how long a list is fetched again: as its server says, and before it is outdated."""
+        """Return the seconds after which a list is fetched again: as its server says, and before it is outdated."""
         said_s = KEPT_S if answer.max_age_s is None else float(answer.max_age_s)
         left_s = found.next_update_s - self._clock.now_s()
         return max(FAILED_S, min(max(said_s, LEAST_KEPT_S), KEPT_S, left_s))
@@ -220,7 +220,7 @@ _OUTCOMES: Final[dict[type[Exception], str]] = {
     OlderListError: "older",
     MalformedError: "malformed",
 }
-"""Why a list could not be had; the last is what the two before it are as well."""
+"""Outcomes of failed fetches; the last class is the base of the two before it, so they come first."""
 
 
 def _put(kept: OrderedDict[ListName, _V], name: ListName, value: _V) -> None:

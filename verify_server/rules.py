@@ -1,4 +1,4 @@
-"""The rule file of verdicts: TOML for operators, and the rules that are made of it."""
+"""The rule file of verdicts: TOML for operators, and the rules that are made from it."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -77,7 +77,7 @@ Spelled = Literal[
 
 
 class HeadConfig(Config, frozen=True, kw_only=True):
-    """What stands beside the rules; see EXAMPLE."""
+    """The keys beside the rules; see EXAMPLE."""
 
     monitor: bool = False
     ppi: Ppi = Ppi.COMPACT

@@ -39,7 +39,7 @@ STEPS = ("", NO_IDENTITY.step, *(step.label for step in Step))
 """The steps that can fail; "" where none does."""
 
 USED = frozenset(step.label for step in (Step.REPLAY, Step.REPEATED, Step.REPLAY_MEMORY))
-"""The steps that fail where a token was used before, or where that cannot be told."""
+"""The steps that fail if a token was used before, or if that is not known."""
 
 BINDINGS = counters("sdp_bindings", "Verified calls, by what is known of their SDP.", sdp=SdpBinding)
 VERDICTS = counters(
@@ -49,7 +49,7 @@ VERDICTS = counters(
     step=STEPS,
 )
 for _step in Step:
-    VERDICTS.labels(_step.verstat, _step.label)  # counted from 0 on, as what passes
+    VERDICTS.labels(_step.verstat, _step.label)  # starts at 0, like what passes
 VERDICTS.labels(Verstat.PASSED, "")
 TRUSTS = counters(
     "verdict_trusts",
@@ -75,7 +75,7 @@ class Resolver(Protocol):
         ...
 
     async def ask_numbers(self, recorded: RecordedCertificate, numbers: Collection[Tn]) -> RecordedCertificate:
-        """Return the same, having asked the ledger; raises VerificationFailed where it proves nothing."""
+        """Return a signer as `with_numbers` does, after an inquiry; raises VerificationFailed without proof."""
         ...
 
 
@@ -95,11 +95,11 @@ class VerifyService:
         out_of_band: Retriever | None = None,
         country: Country | None = None,
     ) -> None:
-        """Without `handling`, verdicts are told, and nothing is said of what is done with the call.
+        """Without `handling`, the answers have verdicts, and no treatment of the call.
 
-        `outside` has the signers of whom the ledger knows nothing; without it, none of them is believed.
-        `out_of_band` finds PASSporTs of calls that have no Identity. `country` is the one as whose the numbers of
-        requests in JSON are read.
+        `outside` has the signers of whom the ledger knows nothing; without it, none of them is trusted.
+        `out_of_band` finds PASSporTs of calls that have no Identity. `country` is the one by whose dialling plan
+        numbers in JSON requests are read.
         """
         self._country = country
         self._out_of_band = out_of_band
@@ -114,12 +114,13 @@ class VerifyService:
         self._tracer = tracer
         self._treatments = Seldom(log)
         self._unverified = {step: Seldom(log) for step in STEPS}
-        """The log of calls that failed at each step: any domain can send as many as it likes."""
+        """Rate-limited logs of calls that failed, by step: any domain can send as many as it likes."""
 
     def verify(self, body: bytes, client: str = "") -> bytes | Awaitable[bytes]:
         """Answer the body of a verification request from the `client` of that name; raises RequestError.
 
-        The answer is there at once unless the ledger has to be asked about a signer, or a store about the token.
+        Returns an awaitable if the call has no Identity, or if the ledger must be asked about a signer or a store
+        about the token.
         """
         asked = read_verification(body, client, self._country)
         work_on(asked.what.call_id)
@@ -149,8 +150,8 @@ class VerifyService:
     async def _retrieved(self, call: Call, out_of_band: Retriever, began_s: float) -> Sequence[Verdict]:
         """Return the verdict on a call without an Identity, by the first PASSporT out of band that proves it.
 
-        Nobody has presented these, so one that another call has used says nothing of this one. If none proves the
-        caller, the newest of the others decides.
+        The call did not present them, so one that another call has used says nothing about this one. If none proves
+        the caller, the newest of the others decides.
         """
         decided = NO_IDENTITY
         for identities in await out_of_band.identities(call):
@@ -165,7 +166,7 @@ class VerifyService:
         return self._told(case.call, await self._found(case), case.began_s)
 
     async def _found(self, case: "_Case") -> Sequence[Verdict]:
-        """Return the verdicts on a call, whose signers the ledger may have to be asked about."""
+        """Return the verdicts on a call, after inquiries about the signers that are not known."""
         for digest in case.unknown:
             case.records[digest] = await self._looked_up(digest, case)
         if self._shared is None:
@@ -192,11 +193,11 @@ class VerifyService:
         return None if held is None else self._resolver.with_numbers(held, numbers)
 
     def _judging(self, case: "_Case") -> Uses[list[Verdict]]:
-        """Run the other steps on a call whose signers are known."""
+        """Run the remaining steps on a call whose signers are known."""
         return judging(case.unfolded.call, case.found, self._vouched(case), self._policy, self._clock.now_s())
 
     def _closed(self, case: "_Case") -> Sequence[Verdict]:
-        """Return the verdicts on a call whose signers are known, by the memory in this process."""
+        """Return the verdicts on a call whose signers are known, by the replay cache in this process."""
         judged = settle(self._judging(case), self._replays, self._clock.steady_s())
         return self._told(case.call, self._folded(case, judged), case.began_s)
 
@@ -204,7 +205,7 @@ class VerifyService:
         return case.unfolded.fold(judged) or [NO_IDENTITY]
 
     def _told(self, call: Call, judged: Sequence[Verdict], began_s: float) -> Sequence[Verdict]:
-        """Return the verdicts on a call with what is done with it; they are exported, counted and told.
+        """Return the verdicts on a call with its treatment; they are exported, counted and traced.
 
         The answer to a call is not a call: rules and exports do not see it.
         """
@@ -216,7 +217,7 @@ class VerifyService:
         return self._settle(verdicts, ms_since(began_s))
 
     def _treated(self, verdicts: Sequence[Verdict], call: Call) -> Sequence[Verdict]:
-        """Return the verdicts with what the rules do with their call; it is counted, and logged if it matters."""
+        """Return the verdicts with their treatment, which is counted, and logged if it rejects or has `instead_of`."""
         handling = self._handling.value
         if handling is None:
             return verdicts
@@ -229,7 +230,7 @@ class VerifyService:
         return [replace(verdict, treatment=treatment) for verdict in verdicts]
 
     def _settle(self, verdicts: Sequence[Verdict], ms: float) -> Sequence[Verdict]:
-        """Count and tell the verdicts on a call, which took `ms`, and return them."""
+        """Count and trace the verdicts on a call, which took `ms`, and return them."""
         verdict = overall(verdicts)
         VERDICTS.labels(verdict.verstat, verdict.step).inc()
         TRUSTS.labels(verdict.trust or "", verdict.verstat).inc()
@@ -242,8 +243,8 @@ class VerifyService:
     async def _looked_up(self, digest: CertDigest, case: "_Case") -> RecordedCertificate | VerificationFailed:
         """Return what the ledger says of a signer, and of the numbers in those tokens that it has signed.
 
-        Anybody can name a member's certificate beside any number, and each question costs the node work and the
-        memory of held numbers a place.
+        Only those: anybody can name a member's certificate beside any number, and each inquiry costs the node work
+        and takes an entry among the held numbers.
         """
         try:
             found = await self._resolver.look_up(digest)
@@ -256,7 +257,7 @@ class VerifyService:
             return failure
 
     def _vouched(self, case: "_Case") -> Records:
-        """Return what vouches for the signers of a call. The ledger goes first."""
+        """Return the records that vouch for the signers of a call. The ledger has precedence."""
         outside = self._outside
         if outside is None:
             return case.records
@@ -286,11 +287,11 @@ class VerifyService:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """A call while it is verified."""
+    """A call under verification."""
 
     call: Call
     unfolded: Unfolded
-    """The call with the tokens that are inside others beside them."""
+    """The call, with nested tokens placed beside those that contain them."""
     began_s: float
     found: Sequence[Found]
     numbers: Mapping[CertDigest, frozenset[Tn]]

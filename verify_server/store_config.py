@@ -1,4 +1,4 @@
-"""Where the memory of used tokens is that several servers share: `[replay.store]`."""
+"""The store of used tokens that several servers share: `[replay.store]`."""
 
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -26,16 +26,16 @@ class StoreConfig(Config, frozen=True, kw_only=True):
     password: str | None = None
     """File with the password."""
     tls: ClientTls | None = None
-    """For rediss: the own certificate, and the one of the store."""
+    """For rediss: this server's certificate, and the store's."""
     insecure: bool = False
     """Whether the store may be asked over a network without TLS."""
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=2)] = 0.1
-    """Of each step: a free connection, connecting, the answer. A proxy waits for all of them."""
+    """Timeout of each step: a free connection, connecting, the answer. A proxy waits for all of them."""
     max_connections: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 16
     max_bytes: Annotated[int, msgspec.Meta(ge=1 << 20, le=1 << 40)] = 256 << 20
-    """Of the file."""
+    """Largest size of the file."""
     when_down: Literal["no-validation", "local"] = "no-validation"
-    """What counts while the store does not answer: nothing, or what this process remembers."""
+    """What decides while the store does not answer: nothing, so no call is verified, or this process's cache."""
 
     def parts(self, path: Path) -> SplitResult:
         """Return the URL's parts; raises LocalError for a URL that cannot be used, or not safely."""
