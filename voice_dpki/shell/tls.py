@@ -41,7 +41,7 @@ SUFFIXES = frozenset({".der", ".pem", ".crt", ".cer"})
 """Suffixes of the files in a folder that are read as certificates."""
 
 CLOCKS_APART_S = 3600
-"""A new certificate's validity begins this long ago, for the other side's clock may be behind."""
+"""Age in seconds of a new certificate's notBefore, as the other side's clock may be behind."""
 
 REFUSED = counters(
     "tls_refused",
@@ -112,7 +112,7 @@ class PeerTls(Config, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class ServerSide:
-    """A server's side of TLS: how it does handshakes, and whom it serves."""
+    """A server's side of TLS: its context for handshakes, and the clients that it serves."""
 
     context: ssl.SSLContext
     listed: frozenset[bytes]
@@ -137,8 +137,9 @@ def live_server_side(
 ) -> Live[ServerSide] | None:
     """Read a server's section now and at each reload, None without one; raises LocalError.
 
-    A new certificate, key and list hold from the next handshake on. Whoever is no longer listed is served no more,
-    over open connections either. A section that comes or goes needs a restart, and such a reload is refused.
+    A new certificate, key and list apply from the next handshake on. A client that is no longer listed is not
+    served any more, even over open connections. Adding or removing the section needs a restart: such a reload is
+    refused.
     """
 
     def read(config: C) -> ServerSide:
@@ -291,7 +292,7 @@ def make_certificate(
 ) -> tuple[Path, Path]:
     """Make a TLS certificate and its key in `folder`, as `name`.pem and `name`-key.pem; return both paths.
 
-    `hosts` are the names and numeric addresses by which clients that verify those reach the server. Raises
+    `hosts` are the server's names and numeric addresses, for clients that verify them. Raises
     LocalError if the folder cannot be written, or if one of the files exists already.
     """
     numeric = [address for address in map(_numeric, hosts) if address is not None]
@@ -327,7 +328,7 @@ def _checked(host: str) -> str:
 
 
 def _numeric(host: str) -> IPv4Address | IPv6Address | None:
-    """Return the numeric address that a host is, None for a name."""
+    """Return the address of a numeric host, None for a name."""
     try:
         return ip_address(host)
     except ValueError:

@@ -1,8 +1,8 @@
-"""A private key in a token, by PKCS#11: for `cryptography` a key as any other, whose signatures the token makes.
+"""A private key in a token, by PKCS#11: `cryptography` uses it like any other key, and the token makes signatures.
 
-Each thread that signs has a session of its own, in which the key was looked up once. A session that was lost is
-replaced, once for each signature. What fails then fails every signature at once for RETRY_S, so that no threads
-pile up before a token that is gone; a PIN that was refused is not tried again, since tokens count.
+Each thread that signs has a session of its own, in which the key was looked up once. A lost session is replaced,
+once for each signature. If that fails, every signature fails at once for RETRY_S, so that no threads wait in vain
+for a token that is gone. A refused PIN is not tried again, as tokens count refusals.
 """
 
 import hashlib
@@ -41,10 +41,10 @@ from voice_dpki.x509.keys import KeyElsewhere, KeyUnavailableError, LocalSigner,
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
-"""How long a key that cannot be used is left alone before it is tried again."""
+"""Pause in seconds before a key that cannot be used is tried again."""
 
 MAX_IDLE_SESSIONS: Final = 64
-"""Sessions that are kept for later."""
+"""Most idle sessions of a key that are kept."""
 
 SIGNATURES = counters("token_signatures", "Signatures of keys in tokens.", outcome=("made", "failed"))
 USABLE = gauge("token_keys_usable", "1 while all keys in tokens can be used, else 0.", together="livemin")
@@ -58,10 +58,10 @@ _MEANINGS: Final[Mapping[type[PKCS11Error], str]] = {
     MultipleObjectsReturned: "the token has several such keys",
     PKCS11Error: "the token's module does not work",
 }
-"""What each error means for anybody; the last is one that has no class of its own, as of C_Initialize."""
+"""Text of each error that anybody may read; the last is for errors without a class, such as of C_Initialize."""
 
 _NOT_LOST: Final = (NoSuchKey, MultipleObjectsReturned, KeySizeRange, KeyTypeInconsistent, MechanismInvalid)
-"""Errors of a token that is there: initialising the module anew would take the sessions of its other keys."""
+"""Errors of a token that is present: a restart of the module would only end the sessions of its other keys."""
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ class TokenKey:
     """A key in a token, used by several threads."""
 
     def __init__(self, uri: TokenUri, clock: Clock | None = None) -> None:
-        """Look the key up; raises KeyUnavailableError, and LocalError where it can never be used."""
+        """Look the key up; raises KeyUnavailableError, and LocalError if it can never be used."""
         self.uri = uri
         self._module: TokenModule = module_at(uri.module)
         self._clock = clock or SystemClock()
@@ -106,24 +106,24 @@ class TokenKey:
     def shortfall(self) -> str:
         """Return why the key cannot be used now; empty if it can, as far as is known.
 
-        Anybody may read it, so it names no key: which one it is, and where its PIN is, the log says.
+        Anybody may read it, so it names no key: the log has the key and the details.
         """
         return f"a key in a token cannot be used: {self._fault.told}" if self._fault else ""
 
     def close(self) -> None:
-        """Close the sessions that nobody uses."""
+        """Close the idle sessions."""
         while self._idle:
             opened = self._idle.pop()
             if opened.generation == self._module.generation:
                 close_quietly(opened.session)
 
     def __del__(self) -> None:
-        """A key that another has replaced gives its sessions back; whoever drops it must not wait for the token."""
+        """Retire the idle sessions, not closed here: the thread that drops the key must not wait for the token."""
         for opened in getattr(self, "_idle", ()):
             self._module.retire(opened.session, opened.generation)
 
     def _use(self, work: Callable[[_Opened], Any]) -> Any:
-        """Work with the key; a command can be interrupted meanwhile. Raises KeyUnavailableError."""
+        """Run `work` with the key; a command can be interrupted meanwhile. Raises KeyUnavailableError."""
         try:
             return interruptibly(lambda: self._use_here(work))
         except TimeoutError:
@@ -132,7 +132,7 @@ class TokenKey:
             raise fault from None
 
     def _use_here(self, work: Callable[[_Opened], Any]) -> Any:
-        """Work with the key: in an idle session, else in a new one, else after the module was initialised anew."""
+        """Run `work` with the key: in an idle session, else in a new one, else after a restart of the module."""
         if (known := self._fault) and self._clock.steady_s() < self._retry_at_s:
             raise KeyUnavailableError(known.told, known.detail)
         try:
@@ -207,7 +207,7 @@ class TokenKey:
 
 
 class _Unexportable(KeyElsewhere):
-    """What a key in a token refuses: to be exported or copied."""
+    """A key in a token: it cannot be exported, and a copy of it is the key itself."""
 
     def __init__(self, token_key: TokenKey) -> None:
         self.token_key = token_key
@@ -257,7 +257,7 @@ class TokenEcKey(_Unexportable, ec.EllipticCurvePrivateKey):
         return self.curve.key_size
 
     def exchange(self, *_arguments: object) -> NoReturn:
-        """Refuse to agree on a key: the token's key signs."""
+        """Refuse key agreement: the token's key only signs."""
         raise LocalError(f"the {self.token_key.uri} is for signatures only")
 
     def sign(self, data: object, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
@@ -284,7 +284,7 @@ class TokenRsaKey(_Unexportable, rsa.RSAPrivateKey):
         return self.public_key().key_size
 
     def decrypt(self, *_arguments: object) -> NoReturn:
-        """Refuse to decrypt: the token's key signs."""
+        """Refuse to decrypt: the token's key only signs."""
         raise LocalError(f"the {self.token_key.uri} is for signatures only")
 
     def sign(self, data: object, padding: padding.AsymmetricPadding, algorithm: object) -> bytes:
@@ -299,7 +299,7 @@ class TokenRsaKey(_Unexportable, rsa.RSAPrivateKey):
 def signer_in_token(uri: TokenUri) -> LocalSigner:
     """Return the signer whose key is in a token; the same URI gives the same sessions.
 
-    Raises LocalError that names the key and says why it cannot be used; HarmfulAgainError if that is its PIN.
+    Raises LocalError that names the key and says why it cannot be used; HarmfulAgainError if its PIN is refused.
     """
     try:
         token_key = _KEYS.get(uri) or TokenKey(uri)
@@ -313,7 +313,7 @@ def signer_in_token(uri: TokenUri) -> LocalSigner:
 
 
 _KEYS: "WeakValueDictionary[TokenUri, TokenKey]" = WeakValueDictionary()
-"""The keys that are in use, so that a reload opens no sessions beside those that there are."""
+"""The keys that are in use, so that a reload opens no sessions beside the existing ones."""
 
 follow(USABLE, lambda: float(not any(key.shortfall() for key in list(_KEYS.values()))))
 

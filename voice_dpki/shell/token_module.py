@@ -1,8 +1,8 @@
-"""One module of PKCS#11 in this process: loaded once, for several threads, logged in once for each token.
+"""A PKCS#11 module in this process: loaded once for several threads, with one login for each token.
 
-A module's state belongs to the process (PKCS #11 v2.40 §5.4): who logs in does so for all sessions with the token,
-and who logs out, too. So one session, which signs nothing, holds the login. A module that has lost its token, as
-after an HSM was restarted, often finds it again only when it is initialised anew, for which nobody may be inside.
+A module's state belongs to the process (PKCS #11 v2.40 §5.4): a login or logout applies to all sessions with the
+token. So one session, which signs nothing, holds the login. A module that has lost its token, for instance after a
+restart of the HSM, often finds it again only when it is initialised anew; no thread may use it meanwhile.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ from voice_dpki.x509.keys import KeyUnavailableError, PinRefusedError
 log = logging.getLogger(__name__)
 
 RESTART_WAIT_S: Final = 1.0
-"""How long a module that is to be initialised anew waits until nobody is inside."""
+"""Timeout of a restart for the threads that use the module to leave it."""
 
 _OS_LOCKING_OK: Final = 2
 _ALREADY_INITIALIZED: Final = 0x191
@@ -36,13 +36,13 @@ _USER_STATES: Final = frozenset({1, 3})
 """CKS_RO_USER_FUNCTIONS and CKS_RW_USER_FUNCTIONS: the user is logged in."""
 
 _REFUSALS: Final = (PinExpired, PinIncorrect, PinInvalid, PinLenRange, PinLocked, UserPinNotInitialized)
-"""What a token answers to a PIN that must not be tried again."""
+"""Errors of a token about a PIN that must not be tried again."""
 
 _UNREAD: Final = "the PIN cannot be read"
 
 
 class _Arguments(ctypes.Structure):
-    """CK_C_INITIALIZE_ARGS: four functions for mutexes, which the module is to find itself, flags, reserved."""
+    """CK_C_INITIALIZE_ARGS: four mutex functions (null: the module uses the system's), flags, reserved."""
 
     _fields_ = (("mutexes", ctypes.c_void_p * 4), ("flags", ctypes.c_ulong), ("reserved", ctypes.c_void_p))
 
@@ -60,7 +60,7 @@ class _FunctionList(ctypes.Structure):
 
 
 class _Functions:
-    """What python-pkcs11 lacks of a module: to initialise it for threads, and to ask who is logged in."""
+    """Functions of a module that python-pkcs11 lacks: initialisation for threads, and the state of the login."""
 
     def __init__(self, path: str) -> None:
         table = ctypes.POINTER(_FunctionList)()
@@ -87,7 +87,7 @@ class _Functions:
 
 
 class _Library(lib):
-    """python-pkcs11's library, initialised for several threads; its own C_Initialize(NULL) allows one alone."""
+    """python-pkcs11's library, initialised for several threads; its own C_Initialize(NULL) allows only one."""
 
     def initialize(self) -> None:
         """Initialise the module."""
@@ -95,7 +95,7 @@ class _Library(lib):
 
 
 class TokenModule:
-    """A loaded module. `using` what was got from it before `generation` changed fails."""
+    """A loaded module. Sessions and keys of an earlier `generation` cannot be used."""
 
     def __init__(self, path: Path) -> None:
         """Load a module; raises LocalError."""
@@ -112,13 +112,13 @@ class TokenModule:
         self._refused: dict[tuple[str, bytes], str] = {}
         """PINs that tokens have refused: a token counts them, and locks itself after a few."""
         self._retired: deque[tuple[Session, int]] = deque()
-        """Sessions that nobody uses any more, with their generation; whoever opens the next one closes them."""
+        """Sessions that are not used any more, with their generation; the next `open` closes them."""
         self.generation = 0
-        """How often it was initialised anew."""
+        """Number of times that the module was initialised anew."""
 
     @contextmanager
     def using(self) -> Iterator[int]:
-        """Keep the module as it is while the context lasts; yields the generation."""
+        """Hold off restarts while the context lasts; yields the generation."""
         with self._changed:
             self._changed.wait_for(lambda: not self._restarting)
             self._users += 1
@@ -130,9 +130,9 @@ class TokenModule:
                 self._changed.notify_all()
 
     def restart(self, generation: int) -> None:
-        """Initialise the module anew, unless that was done since `generation`, or others stay inside too long.
+        """Initialise the module anew, unless that was done since `generation`, or other threads stay too long.
 
-        Raises PKCS11Error where the module refuses.
+        Raises PKCS11Error if the module refuses.
         """
         with self._changed:
             if self._restarting or self.generation != generation:
@@ -164,7 +164,7 @@ class TokenModule:
         return session
 
     def retire(self, session: Session, generation: int) -> None:
-        """Take a session of this generation that nobody uses any more; who may wait for the token closes it."""
+        """Take a session that is not used any more, to be closed by a thread that may wait for the token."""
         self._retired.append((session, generation))
 
     def _close_retired(self) -> None:
@@ -187,7 +187,7 @@ class TokenModule:
 
 
 def _read_pin(pin_file: Path) -> str:
-    """Read the PIN; raises KeyUnavailableError, for a disk that fails may come back."""
+    """Read the PIN; raises KeyUnavailableError, as a failing disk may recover."""
     try:
         return read_private_secret(pin_file)
     except LocalError as error:
@@ -195,7 +195,7 @@ def _read_pin(pin_file: Path) -> str:
 
 
 def _check_tries_left(flags: TokenFlag, pin_file: Path) -> None:
-    """Raise PinRefusedError if one more refused PIN would lock the token: a person is to log in first."""
+    """Raise PinRefusedError if the token is locked, or would be by one more refusal: a person must log in first."""
     if flags & TokenFlag.USER_PIN_LOCKED:
         raise PinRefusedError("the token is locked, so the PIN is not tried", str(pin_file))
     if flags & TokenFlag.USER_PIN_FINAL_TRY:
@@ -215,7 +215,7 @@ def _one_process(pin_file: Path) -> Iterator[None]:
 
 @lru_cache(maxsize=16)
 def module_at(path: Path) -> TokenModule:
-    """Return the module of this process at `path`, loaded when it is first asked for; raises LocalError."""
+    """Return the module of this process at `path`, loaded at the first call; raises LocalError."""
     return TokenModule(path)
 
 

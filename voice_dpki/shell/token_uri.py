@@ -18,7 +18,7 @@ SCHEME: Final = "pkcs11:"
 MAX_URI_CHARACTERS: Final = 2048
 
 _ESCAPED = re.compile(r"(?:[A-Za-z0-9\-._~:\[\]@!$'()*+,=&/?]|%[0-9A-Fa-f]{2})*\Z")
-"""What a value consists of: pk11-pchar and pk11-qchar of RFC 7512 §2.3."""
+"""Characters of a value: pk11-pchar and pk11-qchar of RFC 7512 §2.3."""
 
 _OF_PATH = frozenset({"token", "serial", "manufacturer", "model", "object", "id", "type"})
 _OF_QUERY = frozenset({"module-path", "pin-source"})
@@ -26,18 +26,18 @@ _OF_QUERY = frozenset({"module-path", "pin-source"})
 
 @dataclass(frozen=True, slots=True)
 class TokenUri:
-    """A private key in a token: which module of PKCS#11 reaches it, which token has it, and what it is called."""
+    """A private key in a token: the PKCS#11 module that reaches it, the token that has it, and its name."""
 
     module: Path
     """The shared library."""
     token: str | None
     """The token's label."""
     serial: str | None
-    """The token's serial number; at least one of label and serial number is there."""
+    """The token's serial number; at least one of label and serial number is set."""
     label: str | None
     """The key's label, `object` in the URI."""
     key_id: bytes | None
-    """The key's CKA_ID; at least one of label and id is there."""
+    """The key's CKA_ID; at least one of label and id is set."""
     pin_file: Path | None
     """The file with the user's PIN; None where the token asks for none."""
 
@@ -52,7 +52,7 @@ KeyPlace: TypeAlias = Path | TokenUri
 
 
 def key_place(name: str, folder: Path | None = None) -> KeyPlace:
-    """Return where the key is that an option or a configuration names; relative files are in `folder`.
+    """Return the place of the key that an option or a configuration names; relative files are in `folder`.
 
     Raises LocalError for a URI that cannot be used.
     """
@@ -63,7 +63,7 @@ def key_place(name: str, folder: Path | None = None) -> KeyPlace:
 def parse_token_uri(text: str, folder: Path) -> TokenUri:
     """Read a URI of RFC 7512; raises LocalError that says what to mend. The PIN's file may be relative to `folder`.
 
-    What the URI says beyond what is used here (RFC 7512 §2.3) is refused: its key could be another.
+    Attributes that are not known here are refused: the URI could mean another key.
     """
     if len(text) > MAX_URI_CHARACTERS:
         raise LocalError(f"a pkcs11 URI has at most {MAX_URI_CHARACTERS} characters")

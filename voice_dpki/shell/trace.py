@@ -45,14 +45,14 @@ from voice_dpki.wire.seldom import Seldom
 log = logging.getLogger(__name__)
 
 _ZONE = re.compile(r"%[^\]]*")
-"""The zone of a link-local address (RFC 4007 §11), which no packet of HEP has."""
+"""The zone of a link-local address (RFC 4007 §11), which HEP packets do not carry."""
 
 LOST = counter("trace_events_lost", "Trace events that could not be written.")
 
 
 @dataclass(frozen=True, slots=True)
 class TraceTo:
-    """Where events go: to a file, to a HEP collector, to an OpenTelemetry collector, to some of them or nowhere."""
+    """Destinations of events: a file, a HEP collector, an OpenTelemetry collector, some of them or none."""
 
     file: Path | None = None
     hep: HepTarget | None = None
@@ -67,7 +67,7 @@ class CallTraceConfig(Config, frozen=True, kw_only=True):
     otlp: OtlpConfig | None = None
 
     def read(self, path: Path) -> TraceTo:
-        """Return where events go, by the configuration at `path`; raises LocalError."""
+        """Return the destinations of events, by the configuration at `path`; raises LocalError."""
         return TraceTo(
             resolve(path, self.file) if self.file is not None else None,
             self.hep.target(path) if self.hep else None,
@@ -109,7 +109,7 @@ class Tracer:
 
     @property
     def on(self) -> bool:
-        """Whether events are written, so that a caller need not describe one in vain."""
+        """Whether events are written, so that a caller need not describe any in vain."""
         return not (self._file is None and self._hep is None and self._otlp is None)
 
     def shortfall(self) -> str:
@@ -129,7 +129,7 @@ class Tracer:
         return self._file is not None
 
     def http(self, src: str, dst: str) -> Callable[[bytes], None]:
-        """Return what records the octets that `src` sends to `dst` on one HTTP connection, without secrets."""
+        """Return a function that records what `src` sends to `dst` on one HTTP connection, without secrets."""
         hidden = Hidden()
 
         def record(data: bytes) -> None:
@@ -166,7 +166,7 @@ class Tracer:
             self._append(self._file, msgspec.json.encode(event) + b"\n")
 
     def _append(self, file: BinaryIO, line: bytes) -> None:
-        """Write a line whole or not at all, for a partial line would corrupt the next one."""
+        """Write a line whole or not at all, as a partial line would corrupt the next one."""
         written = 0
         try:
             written = file.write(line)

@@ -38,9 +38,9 @@ def claim(path: Path) -> IO[bytes]:
 
 
 def listen_at(path: Path, backlog: int) -> socket.socket:
-    """Listen on a unix socket that only its owner and group may use; whatever has its name is replaced at once.
+    """Listen on a unix socket that only its owner and group may use; it replaces whatever has its name atomically.
 
-    Between the socket before and this one there is no moment at which nobody could connect. Raises LocalError.
+    Clients can connect at any moment, to the socket before or to this one. Raises LocalError.
     """
     unfinished = path.with_name(f"{path.name}.new")
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -57,9 +57,9 @@ def listen_at(path: Path, backlog: int) -> socket.socket:
 
 
 async def all_accepted(listening: socket.socket) -> None:
-    """Wait until the event loop's server has accepted all who have connected; then it may be closed."""
+    """Wait until the event loop's server has accepted the whole backlog; the socket can then be closed."""
     turns = 0
-    while turns < _ACCEPT_TURNS:  # only the kernel knows whether somebody waits
+    while turns < _ACCEPT_TURNS:  # only the kernel knows the backlog
         turns = 0 if _has_waiting(listening) else turns + 1
         await asyncio.sleep(0)
 

@@ -1,4 +1,4 @@
-"""What a process knows of being one of several workers (`voice_dpki.shell.workers`)."""
+"""The state of a process that is one of several workers (`voice_dpki.shell.workers`)."""
 
 import os
 from contextlib import suppress
@@ -8,9 +8,9 @@ MAX_WORKERS: Final = 64
 WORKER: Final = "VOICE_DPKI_WORKER"
 """The environment variable that tells a worker its number."""
 SOCKET: Final = "VOICE_DPKI_SOCKET"
-"""The one that tells it the descriptor of the bound socket that it serves on, as those after it will."""
+"""The environment variable with the descriptor of the bound socket on which a worker serves."""
 SUCCESSOR: Final = "VOICE_DPKI_SUCCESSOR"
-"""The one that a worker has which takes another's place: the descriptor of a pipe that says when it can."""
+"""The environment variable of a successor: the descriptor of the pipe in which it reports that it serves."""
 
 
 def is_worker() -> bool:
@@ -19,12 +19,12 @@ def is_worker() -> bool:
 
 
 def is_first() -> bool:
-    """Tell whether this process does what one alone may do: it is worker 0, or there are no others."""
+    """Tell whether this process does what only one process may do: it is worker 0, or there are no others."""
     return os.environ.get(WORKER, "0") == "0"
 
 
 def is_successor() -> bool:
-    """Tell whether another process still has this worker's place, and gives it up once this one can serve."""
+    """Tell whether this worker was started to replace another, which ends once this one serves."""
     return SUCCESSOR in os.environ
 
 
@@ -34,7 +34,7 @@ def handed_socket() -> int | None:
 
 
 def take_over() -> None:
-    """Say that this worker serves, so that its predecessor may go; said once, and only by a successor."""
+    """Report that this worker serves, so that its predecessor can end; done once, and only by a successor."""
     pipe = os.environ.get(SUCCESSOR)
     if pipe is None or _Place.taken:
         return
@@ -45,7 +45,7 @@ def take_over() -> None:
 
 
 class _Place:
-    """What became of this worker's place."""
+    """The state of this worker's place."""
 
     taken = False
     retires = False

@@ -1,8 +1,8 @@
-"""Where the workers of a service count together: files in memory, whose room is reserved before a worker begins.
+"""Metrics that the workers of a service share: files in memory, whose space is reserved before a worker starts.
 
-A worker maps its files into its memory, and a page for which there is no room ends it by SIGBUS. Each process has a
-name under which it counts. When it has ended, the next one in its place goes on with its name and its files, so
-their number does not grow with each replacement.
+A worker maps its files into its memory, and SIGBUS ends it if there is no space for a page. Each process counts
+under a name. When it has ended, the next one in its place takes over its name and its files, so that their number
+does not grow with each replacement.
 """
 
 import os
@@ -21,12 +21,12 @@ from voice_dpki.shell.metrics import forget_process
 METRICS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable that names the folder in which the workers count, for prometheus_client."""
 RESERVED_BYTES: Final = {"counter": 262_144, "histogram": 131_072, "gauge_livemax": 65_536, "gauge_livemin": 65_536}
-"""Room of a worker, by the library's kinds of files; a few tens of thousands of octets are used."""
+"""Bytes reserved for a worker, by the library's kinds of files; a few tens of thousands are used."""
 
 
 @contextmanager
 def metrics_folder() -> Iterator[Path]:
-    """Make a folder in memory, if there is such a one, where all workers count; remove it at the end."""
+    """Make a folder for the metrics of all workers, in memory if possible; remove it at the end."""
     memory = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
     within = memory if os.access(memory, os.W_OK | os.X_OK) else None
     folder = Path(tempfile.mkdtemp(prefix="voice-dpki-metrics-", dir=within))
@@ -40,14 +40,14 @@ class WorkerCounts:
     """The names under which the processes of a service count in a folder."""
 
     def __init__(self, folder: Path, workers: int) -> None:
-        """Reserve the room of all workers; raises LocalError."""
+        """Reserve the space of all workers; raises LocalError."""
         self._folder = folder
         self._taken: set[str] = set()
         for number in range(workers):
             self._reserve(f"{number}-0")
 
     def take(self, number: int) -> str:
-        """Return a name for a process in the place of a number, with room reserved; raises LocalError."""
+        """Return a name for a process in the place `number`, with space reserved; raises LocalError."""
         name = next(each for each in (f"{number}-{turn}" for turn in count()) if each not in self._taken)
         self._reserve(name)
         self._taken.add(name)

@@ -1,8 +1,8 @@
-"""What workers tell of themselves, for their supervisor tells systemd (`voice_dpki.shell.notify`).
+"""Notifications of workers to their supervisor, which notifies systemd (`voice_dpki.shell.notify`).
 
-Each worker has the path of a socket of its own as NOTIFY_SOCKET, so that it speaks as a process that systemd
-started; also where systemd is not there, for the supervisor wants to know who serves. The service is ready once all
-workers are. A worker without a sign of life is killed alone, and replaced.
+Each worker has the path of a socket of its own as NOTIFY_SOCKET, so that it notifies like a process that systemd
+started. It does so without systemd, too, as the supervisor must know which workers serve. The service is ready once
+all workers are. Only a worker without a sign of life is killed, and then replaced.
 """
 
 import asyncio
@@ -34,8 +34,8 @@ class WorkerSigns:
     def __init__(self, count: int, folder: Path, ready: Callable[[int], None] = lambda number: None) -> None:
         """Make a socket for each worker in a folder; close them with `close`.
 
-        `ready` is called with a worker's number when that has said that it is ready. Raises LocalError if the
-        folder takes no socket.
+        `ready` is called with the number of a worker that reports that it is ready. Raises LocalError if no socket
+        can be made in the folder.
         """
         self._folder, self._tell_ready = folder, ready
         self._sockets = [self._listen(number) for number in range(count)]
@@ -59,7 +59,7 @@ class WorkerSigns:
         return listening
 
     def environment(self, number: int) -> Mapping[str, str]:
-        """Return the variables of a worker; it is expected to give signs as often as its supervisor is."""
+        """Return the environment of a worker, with the watchdog interval of its supervisor."""
         given = {name: value for name, value in os.environ.items() if name not in (WATCHDOG_PID, WATCHDOG_US)}
         expected = {WATCHDOG_US: str(int(watchdog_s() * 1e6))} if watchdog_s() else {}
         return {**given, **expected, SOCKET: str(self._path(number))}
@@ -86,7 +86,7 @@ class WorkerSigns:
         while within_s:
             slept_from_s = monotonic()
             await asyncio.sleep(within_s / 4)
-            if monotonic() - slept_from_s > within_s / 2:  # it was this process that stood still
+            if monotonic() - slept_from_s > within_s / 2:  # this process itself stood still
                 self._heard_s = dict.fromkeys(self._heard_s, monotonic())
             for number in self._late(monotonic() - within_s):
                 log.error("a worker hangs, and is killed", extra={"fields": {"worker": number}})
@@ -97,7 +97,7 @@ class WorkerSigns:
         return [number for number, heard_s in self._heard_s.items() if heard_s < since_s]
 
     def close(self) -> None:
-        """Hear no more."""
+        """Close the sockets."""
         for each in self._sockets:
             asyncio.get_running_loop().remove_reader(each)
             each.close()

@@ -5,10 +5,10 @@
       worker 1: the same command                   with WORKER=1
 
 Each worker is the whole service. The kernel spreads new connections over their sockets (SO_REUSEPORT). Signals to
-the supervisor reach all of them, and they end when it does, in whatever way. One that ends unasked is replaced.
-SIGUSR2 replaces all, one after the other, while clients are served (docs/reload.md): the new process gets the
-socket of the one before, so no connection that waits in it is lost, and only then does that one end. What one
-process alone may do, such as writing a file that all read, worker 0 does.
+the supervisor reach all workers, and they end when it does, however it ends. A worker that ends unexpectedly is
+replaced. SIGUSR2 replaces all, one after the other, while clients are served (docs/reload.md): the new process gets
+the socket of its predecessor, so no connection in the backlog is lost, and the predecessor ends once the new one
+serves. Work that only one process may do, such as writing a file that all read, worker 0 does.
 """
 
 import asyncio
@@ -38,23 +38,23 @@ from voice_dpki.wire.tasks import running
 log = logging.getLogger(__name__)
 
 AGAIN_S = (0.1, 1.0, 5.0, 30.0)
-"""Pauses before a worker is replaced: the first after one that has lasted, the next ones where they end at once."""
+"""Pauses before a worker is replaced: the first after one that ran for LASTED_S, the next ones after failures."""
 LASTED_S = 60.0
-"""How long a worker must have run for the next one to be started after the first pause."""
+"""Run time of a worker from which on the next one is started after the first pause."""
 READY_S = 60.0
-"""How long a process that is to take a worker's place may take until it serves."""
+"""Timeout for a process that is to replace a worker until it serves."""
 RETIRE_S = 20.0
-"""How long a worker whose place is taken may take to answer what it has accepted."""
+"""Timeout for a replaced worker to answer what it has accepted."""
 
 Process = asyncio.subprocess.Process
 
 
 class Shared(Protocol):
-    """What the configuration of a service says of its workers."""
+    """The part of a service's configuration that is about its workers."""
 
     @property
     def workers(self) -> int:
-        """How many there are."""
+        """The number of workers."""
         ...
 
     @property
@@ -93,7 +93,7 @@ def check_free(listen: Listen) -> None:
 
 
 class _Slot:
-    """A place for one worker after the other, with the socket that they hand on."""
+    """A place for one worker after the other, with the socket that each hands to the next."""
 
     def __init__(self, number: int, listen: Listen) -> None:
         """Bind the socket; raises LocalError."""
@@ -108,7 +108,7 @@ class _Slot:
 
     @property
     def descriptor(self) -> int:
-        """The socket's. It is bound here, and listens once a worker does: no client waits for one in vain."""
+        """Descriptor of the socket. It is bound here, but only a worker listens on it: no client waits in vain."""
         return self._socket.fileno()
 
     def take(self, process: Process) -> None:
@@ -116,19 +116,19 @@ class _Slot:
         self.process, self.began_s = process, monotonic()
 
     def vacate(self) -> None:
-        """Give clients that wait here to other workers: the one that served has ended unasked."""
+        """Close the socket and bind a new one: the worker has ended unexpectedly, and clients go to the others."""
         self.process = None
         self._socket.close()
-        with suppress(LocalError, OSError):  # it is tried again before the next one begins
+        with suppress(LocalError, OSError):  # tried again before the next worker begins
             self.hold()
 
     def hold(self) -> None:
-        """Bind the socket unless it is bound: the address may have been away for a time. Raises LocalError."""
+        """Bind the socket unless it is bound: the address may have been absent for a time. Raises LocalError."""
         if self._socket.fileno() < 0:
             self._socket = bind(self._listen, shared=True)
 
     def close(self) -> None:
-        """Give the socket up."""
+        """Close the socket."""
         self._socket.close()
 
 
@@ -140,17 +140,17 @@ class _Workers:
         self._command, self._folder = command, folder
         self._counts = WorkerCounts(folder, count)
         self._names: dict[Process, str] = {}
-        """Under which names those processes count that have not been forgotten."""
+        """The names under which processes count; an entry lasts until `_forget`."""
         self._slots = [_Slot(number, listen) for number in range(count)]
         self._others: set[Process] = set()
-        """Processes that begin in the place of another, or end because of one."""
+        """Processes that are starting to replace another, or end because they were replaced."""
         self._ready: set[Process] = set()
-        """Processes that have said that they serve."""
+        """Processes that have reported that they serve."""
         self._unread: set[Process] = set()
-        """Processes that began before the last SIGHUP, which would end them until they serve."""
+        """Processes that were starting at the last SIGHUP: sent once they serve, as it would end them before."""
         self._replacing: asyncio.Task[None] | None = None
         self._is_asked = False
-        """Whether a replacement of all workers is asked for that has not begun."""
+        """Whether a requested replacement of all workers has not begun yet."""
         self._stops = False
         self._status = 0
 
@@ -187,7 +187,7 @@ class _Workers:
         return self._status
 
     async def _keep(self, slot: _Slot, signs: WorkerSigns, stop: asyncio.Event) -> None:
-        """Run one worker, and the next one when it has ended unasked or could not begin, until `stop`."""
+        """Run one worker, and the next one when it has ended unexpectedly or could not begin, until `stop`."""
         failures = 0
         while not stop.is_set():
             try:
@@ -211,7 +211,7 @@ class _Workers:
             await _passed(stop, pause_s)
 
     async def _run_one(self, slot: _Slot, signs: WorkerSigns) -> int:
-        """Run a worker, and those that take its place, until one has ended unasked; return its exit status.
+        """Run a worker and its replacements until one has ended unexpectedly; return its exit status.
 
         Raises LocalError or OSError if it cannot begin.
         """
@@ -230,7 +230,7 @@ class _Workers:
         return status
 
     async def _begin(self, slot: _Slot, signs: WorkerSigns, pipe: int | None = None) -> Process:
-        """Start a worker; with `pipe`, in which it says that it serves, one that takes another's place.
+        """Start a worker; with `pipe`, one that replaces another and reports there that it serves.
 
         Raises LocalError or OSError.
         """
@@ -255,9 +255,9 @@ class _Workers:
         return process
 
     def _replace(self, signs: WorkerSigns) -> None:
-        """Have new processes take the workers' places; where that is going on, once more after it.
+        """Replace all workers by new processes; if that is going on, do it once more afterwards.
 
-        For the files may have changed since the first of the new processes has read them.
+        The files may have changed since the first of the new processes read them.
         """
         self._is_asked = not self._stops
         if self._is_asked and (self._replacing is None or self._replacing.done()):
@@ -280,7 +280,7 @@ class _Workers:
         log.info("all workers are replaced", extra={"fields": {"workers": len(self._slots)}})
 
     async def _replace_one(self, slot: _Slot, signs: WorkerSigns) -> None:
-        """Start a process, and end the worker before once the new one serves; raises LocalError if it does not."""
+        """Start a process, and end its predecessor once it serves; raises LocalError if it does not serve."""
         before = slot.process
         reading, writing = os.pipe()
         try:
@@ -304,7 +304,7 @@ class _Workers:
 
     @asynccontextmanager
     async def _besides(self, process: Process) -> AsyncIterator[None]:
-        """Count a process among the others while the context lasts; if it has no slot then, until it has ended."""
+        """Count a process among the others while the context lasts; if it has no slot then, wait until it ends."""
         self._others.add(process)
         try:
             yield
@@ -315,7 +315,7 @@ class _Workers:
             self._others.discard(process)
 
     def _serves_at(self, number: int) -> None:
-        """Note that the worker of a number has said that it serves."""
+        """Note that the worker of a number has reported that it serves."""
         slot = self._slots[number]
         if slot.process is not None:
             slot.has_served = True
@@ -328,7 +328,7 @@ class _Workers:
             _send(process, signal.SIGHUP)
 
     def _forget(self, process: Process) -> None:
-        """Take back what a process had that has ended."""
+        """Release the name of a process that has ended, and forget its state."""
         if (name := self._names.pop(process, None)) is not None:
             self._counts.give_back(name)
         self._ready.discard(process)
@@ -339,7 +339,7 @@ class _Workers:
         self._tell(signal.SIGTERM)
 
     def _hang_up(self) -> None:
-        """Have all workers read their configuration again; those that begin, once they serve."""
+        """Have all workers reload their configuration; those that are starting do so once they serve."""
         with reloading():
             self._unread.update(process for process in self._processes() if process not in self._ready)
             for process in self._ready:
@@ -366,7 +366,7 @@ def _send(process: Process, number: signal.Signals) -> None:
 
 
 async def _said(pipe: int, within_s: float) -> bool:
-    """Tell whether a process writes into a pipe, before it closes it and within a time; close our end."""
+    """Tell whether a process writes into a pipe within a time, before it closes the pipe; close our end."""
     heard, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_reader(pipe, heard.set)
     try:
