@@ -3,11 +3,10 @@
     SHA-256("voice-dpki/rules/v1" ‖ 00) -> ["rules", [+ [version, first height]]]     -- in ascending order
 
 The leaf lists every version that was ever in force, and the next one if it is decided. Version 1 has no such leaf,
-and it knows no proposal about versions. What its operators can decide on are members. So they admit a member whose
-name is a notice: "voice-dpki rules 2 from block 1200". All releases of version 1 agree on that, also those that do
-not know what it means. The version begins with the named block, or with the first one after the notice was
-admitted if that is later. That block removes the notices and writes the leaf. A notice that is removed or suspended
-before that has no effect.
+and no proposal about versions. Its operators therefore admit a member whose name is a notice: "voice-dpki rules 2
+from block 1200". Every release with version 1 accepts it, even one that does not know what the name means. The new
+version begins with the named block, or with the block after the notice's admission if that is later. That block
+removes the notices and writes the leaf. A notice that is removed or suspended before that has no effect.
 
 docs/spec/state.md#versions-of-the-rules specifies it.
 """
@@ -58,10 +57,10 @@ def activations(view: StateView) -> Activations:
 
 @lru_cache(8)
 def parse_activations(data: bytes) -> Activations:
-    """Parse the value of the leaf; raises LocalError if it is not one."""
+    """Parse the value of the leaf; raises LocalError if it is no list of versions."""
     match cbor.decode(data, "rules"):
         case ["rules", list(entries)]:
-            return tuple((version, first) for version, first in entries)  # written here alone
+            return tuple((version, first) for version, first in entries)  # only this module writes it
     raise LocalError("the ledger's state is damaged: the versions of its rules are not such")
 
 
@@ -69,7 +68,7 @@ RULES_LEAF = Leaf(kind="rules", key=lambda: RULES_KEY, parse=parse_activations)
 
 
 def notice(version: int, height: int) -> Member:
-    """Return the member by which a ledger under version 1 is told of another version."""
+    """Return the member that announces another version to a ledger under version 1."""
     return Member(f"voice-dpki rules {version} from block {height}", MemberKind.VENDOR)
 
 
@@ -80,7 +79,7 @@ def read_notice(organization: str) -> tuple[int, int] | None:
 
 
 def begin(draft: Draft) -> None:
-    """Begin a block: if it is the first one of a version that came by a notice, write the leaf instead."""
+    """Begin a block: the first one of a version that was announced by a notice replaces all notices by the leaf."""
     if draft.rules.version == 1 or draft.leaf(RULES_KEY) is not None:
         return
     decided = activations(draft)
@@ -92,8 +91,8 @@ def begin(draft: Draft) -> None:
 def schedule(draft: Draft, block: Block, version: int, height: int) -> None:
     """Decide that `version` begins with the block at `height`, or with the next one if that is later.
 
-    The present version cancels the scheduled one. Raises Refused if an earlier version is asked for, or if another
-    one is scheduled already.
+    The present version cancels the scheduled one. Raises Refused for an earlier version, for a later one if one is
+    scheduled already, and for the present one if none is scheduled.
     """
     present, is_new = draft.rules.version, version > draft.rules.version
     is_scheduled = scheduled(draft, block.height) is not None

@@ -23,11 +23,11 @@ MAX_NOT_YET_VALID_S = 30 * 86_400
 """How long before its validity begins a certificate may be recorded, so that renewals can overlap."""
 
 _CACHED_PROFILES = 8192
-"""As many as the verdicts that `signatures` caches; about 3 kB each."""
+"""Cached profiles: as many as the verdicts that `signatures` caches; about 3 kB each."""
 
 
 class Admitted(NamedTuple):
-    """A certificate that may be recorded, and what its member holds, with what the ledger says of its numbers."""
+    """A certificate that may be recorded, and its member's allotment, adjusted by the leaves of its numbers."""
 
     profile: CertificateProfile
     allotment: Allotment
@@ -65,9 +65,9 @@ def check_authority(profile: CertificateProfile, allotment: Allotment) -> None:
 
 @lru_cache(_CACHED_PROFILES)
 def read_admitted(der: bytes) -> CertificateProfile:
-    """Check a certificate against the profile; raises Refused.
+    """Return a certificate's profile after checking it; raises Refused.
 
-    The result depends on its bytes alone, so the cached one serves check, proposal and block.
+    The result depends only on the bytes, so one cached result serves check, proposal and block.
     """
     judgement = _remembered.pop(der, None) or judge(der)
     if isinstance(judgement, str):
@@ -96,7 +96,7 @@ def remember(der: bytes, judgement: CertificateProfile | str) -> None:
 
 
 def forget_judgements() -> None:
-    """Empty the cache of `read_admitted`, to be called when no transaction waits for its block."""
+    """Empty the cache of `read_admitted`; call this when no transaction is pending."""
     read_admitted.cache_clear()
 
 
@@ -107,13 +107,13 @@ def _check_organization(profile: CertificateProfile, member: Member) -> None:
 
 
 def _check_possession(profile: CertificateProfile, chain: str, member: Member) -> None:
-    """Check that whoever has the key of an anonymous certificate made it for this ledger and this member."""
+    """Check that the key holder of an anonymous certificate made it for this ledger and this member."""
     if profile.anonymous and profile.possession != possession_of(chain, member.organization):
         raise Refused(Refusal.POSSESSION)
 
 
 def _check_constraints(profile: CertificateProfile) -> None:
-    """Check that a certificate with numbers, which is for calls, could sign one (RFC 8226 §8, RFC 9118 §3)."""
+    """Check that the claim constraints beside a TNAuthList can be read (RFC 8226 §8, RFC 9118 §3)."""
     if profile.tn_auth_list is None:
         return
     try:

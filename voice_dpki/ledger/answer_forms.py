@@ -24,12 +24,12 @@ An answer about any leaves of the tree, named by their keys, for instance the li
 
     {"leaves": [{"key": hex, "value": base64 | null, "proof": base64}, ...], "height", "signed_header"}
 
-In these, as in a node's description of itself and in its other answers, unknown fields are ignored: later nodes can
-say more. What is signed says itself what an unknown item means: header and commit have no other fields than those
-of CometBFT, and `ledger.further` tells of records and members.
+Unknown fields are ignored in these answers, in a node's description of itself and in its other answers: later nodes
+can add some. Signed content has rules of its own: header and commit have only CometBFT's fields, and
+`ledger.further` says what unknown items of records and members mean.
 
 The proof of a prefix has the form of a proof that ends at an empty place; its hashes lead from the prefix to the
-root. `leaves` are all leaves of the tree below the prefix. Those that are not certificates come as hashes.
+root. `leaves` are all leaves of the tree below the prefix. Those that are not certificates come as value hashes.
 
 docs/spec/answers.md#an-answer-about-one-certificate specifies it.
 """
@@ -48,10 +48,10 @@ MAX_ANSWER_BYTES = 256 * 1024
 """Largest answer about one certificate: certificate, member and proofs, and a header signed by 1000 validators."""
 
 MAX_BATCH = 1000
-"""Certificates in one question."""
+"""Most certificates in one question."""
 
 MAX_LEAVES = 64
-"""Leaves in one question about leaves."""
+"""Most leaves in one question about leaves."""
 
 MAX_PREFIX_LEAVES = 1000
 """Most leaves below a prefix in one answer; the client chooses a prefix that is long enough."""
@@ -110,7 +110,7 @@ class BatchForm(msgspec.Struct, frozen=True):
 
 
 class LeafForm(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A leaf below a prefix, with its value or the hash of it."""
+    """A leaf below a prefix, with its value or the SHA-256 of it."""
 
     key: Annotated[str, msgspec.Meta(min_length=64, max_length=64)]
     value: _Record | None = None

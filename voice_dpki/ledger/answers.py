@@ -85,7 +85,7 @@ class HeaderUnknownError(InquiryError):
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """What the ledger proves about a certificate, at the time of the question."""
+    """A certificate's status as the ledger proves it at the time of the question, with the records behind it."""
 
     digest: CertDigest
     status: CertStatus
@@ -97,11 +97,12 @@ class Resolution:
     height: Height
     """Height of the header that proves the answer."""
     time_s: float
+    """Time of that header, in Unix seconds."""
     age_s: float
 
     @property
     def recorded(self) -> RecordedCertificate:
-        """The same for those who judge the certificate (`x509.recorded.judge`)."""
+        """The same in the form that `x509.recorded.judge` takes."""
         return recorded_as(self.digest, self.status, self.record, self.member, self.height, self.certificate)
 
 
@@ -233,7 +234,7 @@ class AnswerVerifier:
 
 
 def inquiry_error(error: LightError) -> InquiryError:
-    """Convert the error of a header that cannot be trusted to the error of its inquiry."""
+    """Return the inquiry's error for a header that cannot be trusted."""
     codes = {
         LightCode.FORK: InquiryCode.FORK,
         LightCode.FUTURE: InquiryCode.CLOCK,
@@ -246,13 +247,13 @@ def inquiry_error(error: LightError) -> InquiryError:
 
 @dataclass(frozen=True, slots=True)
 class PrefixResolution:
-    """What the ledger proves about all certificates with a prefix."""
+    """The status of all certificates whose digests begin with a prefix, as the ledger proves it."""
 
     prefix: str
     recorded: Mapping[CertDigest, Resolution]
     """Certificates whose records the answer gives."""
     others: frozenset[bytes]
-    """Leaves for which the answer gives no such record, so that nothing is known about them."""
+    """Keys of the other leaves below the prefix, for which the answer gives no certificate's record."""
     header: Header
     now_s: float
 

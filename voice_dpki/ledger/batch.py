@@ -14,7 +14,7 @@ from voice_dpki.ledger.lifecycle import RECORD_LEAVES, record
 from voice_dpki.ledger.members import Member
 
 MAX_BATCH = 256
-"""Certificates in a batch."""
+"""Most certificates in a batch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 `NextBlock` derives every hash of a header from the block's content, cuts the block into parts as CometBFT does, and
 has the validators sign the commit. One thing differs from a chain made by CometBFT: the engine sets the block's
-time by its own clock and does not take the median of the last commit's times. An empty block that only shows
-freshness is therefore as recent as it says. Light clients do not check CometBFT's rule.
+time by its own clock and does not take the median of the last commit's times. An empty block, made only to show
+freshness, therefore has the present time. Light clients do not check CometBFT's rule.
 
 docs/spec/answers.md#headers specifies it.
 """
@@ -41,7 +41,7 @@ SignFunction: TypeAlias = Callable[[bytes], bytes]
 
 @dataclass(frozen=True, slots=True)
 class ExecTxResult:
-    """The result of one transaction, as far as all nodes must agree on it."""
+    """The part of a transaction's result on which all nodes must agree."""
 
     code: int
     data: bytes = b""
@@ -94,7 +94,7 @@ def sign_commit(
     signers: Mapping[bytes, SignFunction],
     time_ns: int,
 ) -> Commit:
-    """Return a commit to a block in round 0; `signers` are by validator address, and others count as absent."""
+    """Return a commit to a block in round 0; validators whose address `signers` lacks are absent."""
     vote = canonical_vote(header.chain_id, header.height, 0, block_id, time_ns)
     signatures = (
         CommitSig(BlockIdFlag.COMMIT, address, time_ns, signers[address](vote)) if address in signers else ABSENT

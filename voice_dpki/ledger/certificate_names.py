@@ -1,8 +1,8 @@
-"""The names in a certificate, kind by kind, from version 4 of the rules on: what is not understood is refused.
+"""Checks of the names in a certificate, kind by kind (from version 4 of the rules on); unknown forms are refused.
 
-A name must have the one form in which it is listed, or whoever asks the ledger for all certificates of a name would
-not find them all. It must also be one that the ledger can compare with what it allots to the member. Whether the
-member holds it is checked after that, by `voice_dpki.ledger.admission.check_authority`.
+A name must have the one form in which it is listed; otherwise a lookup by name would miss certificates. The ledger
+must also be able to compare it with the member's allotment. `voice_dpki.ledger.admission.check_authority` checks
+afterwards that the member holds it.
 
 docs/spec/state.md#names-in-a-certificate specifies it.
 """
@@ -32,7 +32,7 @@ OTHER_KINDS = {
 """The refusal for each kind in `CertificateProfile.other_names`."""
 
 _CACHED_NAMES = 8192
-"""As many as the judgements that `admission` caches: a name is judged before its block, and in it."""
+"""Cached checks: as many as `admission` caches judgements. A name is checked before its block, and in it."""
 
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\Z", re.IGNORECASE | re.ASCII)
@@ -86,7 +86,7 @@ def check_names(profile: CertificateProfile, allotment: Allotment) -> None:
 def check_common_number(profile: CertificateProfile, named: Collection[Tn]) -> None:
     """Check that a common name of `+` and digits is one of the numbers that a certificate names elsewhere, `named`.
 
-    By those alone the ledger finds the certificate when the number goes to another member. Raises Refused.
+    The ledger finds the certificate only under those when the number moves to another member. Raises Refused.
     """
     number = _NAMED_NUMBER.match(profile.common_name or "")
     if number and number["number"] not in named:
@@ -95,7 +95,7 @@ def check_common_number(profile: CertificateProfile, named: Collection[Tn]) -> N
 
 @lru_cache(_CACHED_NAMES)
 def check_host(name: str) -> None:
-    """Check that a name is a host's, of letters, digits and hyphens, and no address; raises Refused."""
+    """Check that a name is a host name of letters, digits and hyphens, not an address; raises Refused."""
     if "*" in name:
         raise Refused(Refusal.NAME_WILDCARD)
     if not _HOST.match(name) or _DIGITS.match(name.rpartition(".")[2]):
@@ -105,7 +105,7 @@ def check_host(name: str) -> None:
 
 
 def _is_sound(label: str) -> bool:
-    """Return whether a label is no reserved one, or an A-label that decodes and encodes to itself (RFC 5890)."""
+    """Return whether a label is not reserved, or an A-label that decodes and encodes to itself (RFC 5890)."""
     if label[2:4] != "--":
         return True
     try:

@@ -1,4 +1,4 @@
-"""Changes of the ledger, in answers from which a node cannot withhold any, and the resolutions they keep fresh.
+"""Answers about the ledger's changes, from which a node cannot withhold any, and a cache that they keep fresh.
 
 An answer to `GET /ledger/v1/changes?root=..&height=..` leads from the AppHash that the subscriber knows to the one
 in the newest header:
@@ -92,11 +92,11 @@ class _Held:
     member: bytes
     """Key of its organisation's leaf. The resolution depends on that leaf as well as on its own."""
     recorded: RecordedCertificate | None = None
-    """What was last given to those who judge the certificate."""
+    """The result of the last `Holdings.recorded`; None before the first one."""
 
 
 class Holdings:
-    """A cache of resolutions that are valid at the newest known header, as nothing they depend on has changed.
+    """A cache of resolutions that are valid at the newest known header, because nothing they depend on has changed.
 
     When it is full, the least recently used resolution is dropped. The caller judges the header's age.
     """
@@ -115,7 +115,7 @@ class Holdings:
         return len(self._held)
 
     def put(self, resolution: Resolution) -> None:
-        """Hold a resolution, unless an older header proves it than ours or than that of the resolution held.
+        """Hold a resolution, unless its header is older than ours or than that of the resolution already held.
 
         The changes since an older header are not known, and a resolution held may be ahead of our header.
         Proofs of absence are not held, so that requests for unknown certificates cannot displace known ones.
@@ -144,9 +144,9 @@ class Holdings:
         return replace(found, status=status, height=height, time_s=time_s, age_s=now_s - time_s)
 
     def recorded(self, digest: CertDigest, now_s: float, max_age_s: float) -> RecordedCertificate | None:
-        """Return what `get` does, for those who judge the certificate; None also if it is older than `max_age_s`.
+        """Return the result of `get` as `x509.recorded.judge` takes it; None also if it is older than `max_age_s`.
 
-        It is the same object until status or height change, so that what was judged of it need not be judged again.
+        It is the same object until status or height changes, so that a caller can keep its judgement of it.
         """
         held = self._used(digest)
         if held is None:
@@ -160,7 +160,7 @@ class Holdings:
         return known
 
     def _used(self, digest: CertDigest) -> _Held | None:
-        """Return what is held about a certificate, which is then the last one to be dropped."""
+        """Return the entry of a certificate, after making it the most recently used one; None if there is none."""
         held = self._held.pop(digest, None)
         if held is None or self.header is None:
             return None

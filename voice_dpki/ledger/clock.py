@@ -5,8 +5,8 @@ header looks new. So each verified header gives a lower bound for the time, whic
 
     floor = time of the header + monotonic time since it was received
 
-The genesis, or a header kept from before a start, gives a lower bound that does not rise: nobody said so just now.
-If its time is in the future, the clock counts as wrong only until that time.
+The genesis, or a header stored before a restart, gives a lower bound that does not rise, because the time since it
+was received is not known. If its time is in the future, the clock counts as wrong only until that time.
 
 A wall clock more than MAX_CLOCK_DRIFT_S below the floor is wrong, and nothing can be judged by it. Otherwise the
 later of wall clock and floor is the time. Verified answers therefore age even if the wall clock is set back. The
@@ -20,14 +20,14 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger.light import MAX_CLOCK_DRIFT_S
 
 FRESH_S = 60.0
-"""The wall clock agrees with a header that is at most this old by it when received."""
+"""Largest age of a received header, by the wall clock, at which the two count as agreeing."""
 
 STEADY_RATE = 0.999
-"""How far the floor rises in a monotonic second: less than 1, so that a fast monotonic clock does no harm."""
+"""Seconds by which the floor rises in a monotonic second: less than 1, in case the monotonic clock is fast."""
 
 
 REMEMBERED_S = 60.0
-"""How long a refused header counts against our clock, which may be right again after that."""
+"""Time for which a refused header counts against our clock, which may be set right meanwhile."""
 
 
 class ClockError(LocalError):
@@ -63,7 +63,7 @@ class LedgerClock:
         return max(wall_s, floor_s)
 
     def agreed_s(self) -> float:
-        """Return the wall clock's time or, if it was set since it agreed with the ledger, what it would be now."""
+        """Return the wall clock's time; if it was set since it agreed with the ledger, its time without that."""
         wall_s, offset_s = self._clock.now_s(), self._offset_s
         if offset_s is None or abs(self._offset_now_s() - offset_s) <= MAX_CLOCK_DRIFT_S:
             return wall_s
@@ -81,7 +81,7 @@ class LedgerClock:
         self._refused, self._refused_s = reason, self._clock.steady_s()
 
     def set_forward_s(self) -> float:
-        """Return by how many seconds the wall clock was set forward since it agreed with the ledger.
+        """Return the seconds by which the wall clock was set forward since it agreed with the ledger.
 
         Differences up to MAX_CLOCK_DRIFT_S count as 0.
         """

@@ -1,9 +1,9 @@
-"""What falls with a certificate that is revoked because its key is compromised (from version 4 of the rules on).
+"""Revocations that follow from that of a certificate with a compromised key (from version 4 of the rules on).
 
-Its key is barred for ever. All certificates that are listed with the key are revoked for the same reason. So is
-whatever replaced one of them, and whatever replaced that: whoever has the key could sign those renewals. A
-successor with another key is revoked as `privilegeWithdrawn`, and its key is not barred, so that its owner can have
-it recorded anew.
+The key is barred for ever. All certificates that are listed with the key are revoked for the same reason. Their
+successors, through any number of renewals, are revoked too, because an attacker with the key could have signed the
+renewals. A successor with another key is revoked as `privilegeWithdrawn`, and its key is not barred, so that its
+owner can have it recorded anew.
 
 docs/spec/state.md#a-compromised-key specifies it.
 """
@@ -20,18 +20,18 @@ from voice_dpki.names import CertDigest
 REASON = "keyCompromise"
 
 MAX_FALLEN = 1000
-"""Certificates that one revocation looks at; only a chain of renewals can be longer, and the nearest come first."""
+"""Certificates that one revocation visits, the nearest first; only chains of renewals can have more."""
 
 
 def is_due(draft: Draft, key_id: bytes, status: str, reason: str | None) -> bool:
-    """Return whether a change to `status` would bar the key: it is the first that says it is compromised."""
+    """Return whether a change to `status` bars the key: it must be the first that reports a compromise."""
     if not draft.rules.bars_keys or status != CertStatus.REVOKED or reason != REASON:
         return False
     return not owners.is_compromised(draft, key_id)
 
 
 def spread(draft: Draft, block: Block, digest: CertDigest, revoked: CertRecord) -> int:
-    """Bar the key of a certificate, if `revoked` is its new record and says so, and revoke what falls with it.
+    """Bar a certificate's key if `revoked`, its new record, reports a compromise, and revoke what depends on it.
 
     Returns how many other certificates were revoked.
     """
@@ -57,7 +57,7 @@ def spread(draft: Draft, block: Block, digest: CertDigest, revoked: CertRecord) 
 
 
 def _falling(draft: Draft, first: list[CertDigest]) -> Iterator[tuple[CertDigest, CertRecord]]:
-    """Yield the records of certificates and of what replaced them, as far as they are still on the ledger."""
+    """Yield the given certificates and their successors that are still on the ledger, each with its record."""
     waiting, seen = deque(first), set[CertDigest]()
     while waiting and len(seen) < MAX_FALLEN:
         digest = waiting.popleft()

@@ -38,7 +38,7 @@ def organizations(view: StateView) -> tuple[str, ...]:
 
 
 def parse_organizations(data: bytes) -> tuple[str, ...]:
-    """Parse the value of the leaf; raises LocalError if it is no list of members."""
+    """Parse the value of the leaf; raises LocalError if it is not a list of members."""
     match cbor.decode(data, "member list"):
         case ["members", list(names)]:
             return tuple(name for name in names if isinstance(name, str))
@@ -59,7 +59,7 @@ def operators_of(view: StateView) -> frozenset[str]:
 
 
 def begin(draft: Draft, members: Sequence[Member]) -> None:
-    """Write the first members of a ledger, which are known to share nothing."""
+    """Write the first members of a ledger; the caller has checked that they share nothing."""
     for member in members:
         draft.put_member(member)
         for key_id in sorted(member.key_ids):
@@ -70,7 +70,7 @@ def begin(draft: Draft, members: Sequence[Member]) -> None:
 def install(draft: Draft, member: Member) -> None:
     """Admit a member, or replace its record; raises Refused if the invariants would not hold.
 
-    If the record has no room for a mark that it needs, the URL of its call placement service gives way.
+    If the record has no room for a mark that it needs, the URL of its call placement service is dropped.
     """
     old = draft.member(member.organization)
     others = [other for other in members_of(draft) if other.organization != member.organization]
@@ -96,7 +96,7 @@ def install(draft: Draft, member: Member) -> None:
 
 
 def _marked(member: Member) -> Member:
-    """Return the record with the mark that numbers' own leaves count, and its URL only if there is room for both.
+    """Return the record with the mark `by_number`, and its URL only if there is room for both.
 
     Otherwise a member with a full record could not be suspended, and would keep a validator that signed twice.
     """

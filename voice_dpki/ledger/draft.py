@@ -23,7 +23,7 @@ class Block:
     misbehaving: tuple[bytes, ...] = ()
     """Addresses of validators whose double signing the block's evidence proves."""
     signers: tuple[bytes, ...] = ()
-    """Addresses of the validators whose votes for the block before this one holds; given where they count."""
+    """Addresses of the validators whose votes for the previous block this one holds; needed during probation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Draft(Layered):
         super().__init__(view)
         self.rules = rules
         self.recorded: int = view.recorded if isinstance(view, Draft) else 0
-        """Certificates recorded in this block so far, or revoked in it with others."""
+        """Certificates that this block has recorded so far, or revoked along with others."""
 
     def nested(self) -> "Draft":
         """Return a draft on top of this one, which can be thrown away or taken over."""

@@ -30,9 +30,10 @@ MAX_PRUNED = 200
 """Certificates that one block removes: about 50 ms of work, and 17 million a day at a block a second."""
 
 MAX_DAYS = 64
-"""Days that one block moves the cursor past, at most; a day is passed when it has no certificates left."""
+"""Most days that one block moves the cursor past; a day is passed when it has no certificates left."""
 
 CHUNK = 64
+"""Certificates in a full chunk."""
 
 _DOMAIN = b"voice-dpki/expiry/v1\0"
 _CURSOR_KEY = hashlib.sha256(b"voice-dpki/pruned/v1\0").digest()
@@ -47,7 +48,7 @@ def begin(draft: Draft, time_s: int) -> None:
 def pruned_before(view: StateView) -> int:
     """Return the time, in Unix seconds, before which every expired certificate is gone from the state.
 
-    Raises LocalError where the state does not say it: every state does, from its genesis on.
+    Raises LocalError if the state lacks the cursor, which every state has from its genesis on.
     """
     data = view.leaf(_CURSOR_KEY)
     if data is None:

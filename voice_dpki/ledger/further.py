@@ -1,11 +1,11 @@
-"""Further items of records, members and proposals: what later versions of the rules say beyond what this one knows.
+"""Further items of records, members and proposals, by which later versions of the rules add to their content.
 
     further = {1*16 name => value}              -- the last item of the list; left out where there are none
 
 A name is a text of 1 to 64 printable ASCII characters, a value any deterministic CBOR of at most 1024 bytes. All of
 them together have at most 4096 bytes. The first character says what an unknown name means. One that begins with "!"
-must be understood: whoever does not know it must not judge what it belongs to. Any other is kept and shown, and
-counts for nothing. Version 4 of the rules writes the first ones (`voice_dpki.ledger.single_numbers`, and "cps" of
+must be understood: a reader that does not know it must not judge what it belongs to. Any other is kept and shown,
+and has no effect. Version 4 of the rules writes the first ones (`voice_dpki.ledger.single_numbers`, and "cps" of
 `voice_dpki.ledger.members`). No transaction and no proposal can bring in others.
 
 docs/spec/encodings.md#further-items specifies it.
@@ -27,7 +27,7 @@ MAX_FURTHER_BYTES = 4096
 _NAME = re.compile(r"[!-~]{1,64}", re.ASCII)
 
 Further: TypeAlias = tuple[tuple[str, bytes], ...]
-"""Names, in the order in which they are encoded, with the encoding of their values."""
+"""Pairs of a name and its encoded value, in the order of the encoding."""
 
 
 class NeedsNewerError(MalformedError):
@@ -35,7 +35,7 @@ class NeedsNewerError(MalformedError):
 
 
 def parse_further(items: list[Cbor], what: str, known: Collection[str] = ()) -> Further:
-    """Read what stands in a list after the items that all versions know: nothing, or the map.
+    """Read the end of a list, after the items that all versions know: nothing, or the map of further items.
 
     `what` names the list in errors, and the caller understands the items with the names `known`. Raises
     NeedsNewerError, and MalformedError for anything else.
@@ -57,5 +57,5 @@ def parse_further(items: list[Cbor], what: str, known: Collection[str] = ()) -> 
 
 
 def further_items(further: Further) -> list[Cbor]:
-    """Return what stands at the end of the list, ready for encoding: nothing, or the map."""
+    """Return the end of the list, ready for encoding: nothing, or the map."""
     return [{name: cbor.decode(value, "further item") for name, value in further}] if further else []

@@ -2,7 +2,8 @@
 
 A change needs the approval of more than two thirds of the operators, that is, of the members of kind operator that
 are not suspended. The proposer's approval is implied. An operator that approves another version of the rules says
-that its validators can execute it, so those that approve must also run more than two thirds of the validators.
+that its validators can execute it, so the validators of those that approve must also have more than two thirds of
+the power.
 
 A change of members or rules takes effect with the first block after the ledger's delay, if the quorum still holds
 then and the change is still possible. The responses to a compromise (suspending a member, revoking or suspending
@@ -52,7 +53,7 @@ from voice_dpki.ledger.single_numbers import singles_of
 from voice_dpki.ledger.view import StateView
 
 UNDECIDED = frozenset({ProposalState.OPEN, ProposalState.PASSED})
-"""States in which votes count. A passed change still takes votes, as the quorum must hold among later operators."""
+"""States in which votes count. A passed change still takes them, because its quorum is checked again."""
 
 DECISION_LEAVES = (
     proposals.PROPOSAL_LEAF,
@@ -77,7 +78,7 @@ def take_effect(draft: Draft, block: Block) -> None:
         for entry in proposals.entries_of(draft)
         if block.height >= entry.height and block.time_s >= entry.time_s
     ]
-    if not due:  # as in most blocks, which need not read all members
+    if not due:  # in most blocks; the members are then not read
         return
     operators = directory.operators_of(draft)
     for entry in sorted(due, key=lambda entry: (entry.height, entry.time_s, entry.proposal_id)):
@@ -103,7 +104,7 @@ def enter(draft: Draft, block: Block, identity: bytes, proposal: Proposal) -> No
 def _recount(draft: Draft, block: Block, before: frozenset[str]) -> None:
     """Count the votes on open proposals again if the operators are no longer those `before`.
 
-    What passes by that may suspend another one at once, so it goes on until the operators stay the same.
+    A proposal that passes in a recount can suspend an operator at once, so this repeats until no operator changes.
     """
     while draft.rules.recounts and (operators := directory.operators_of(draft)) != before:
         for entry in proposals.entries_of(draft):
@@ -119,7 +120,7 @@ def is_quorum(votes: int, operators: int) -> bool:
 
 
 def least_quorum(number: int) -> int:
-    """Return the fewest that are more than two thirds of `number`."""
+    """Return the smallest count that is more than two thirds of `number`."""
     return 2 * number // 3 + 1
 
 
@@ -147,7 +148,7 @@ def is_at_once(change: Change) -> bool:
 
 
 def withdrawn(proposal: Proposal) -> Proposal:
-    """Return an undecided proposal as its proposer has withdrawn it."""
+    """Return an undecided proposal as failed, because its proposer has withdrawn it."""
     return _failed(proposal, Refusal.WITHDRAWN)
 
 
@@ -178,7 +179,7 @@ def _has_quorum(draft: Draft, proposal: Proposal) -> bool:
 
 
 def ready(view: StateView, approving: Collection[str]) -> tuple[int, int]:
-    """Return how much power the validators of the `approving` members have, and how much all have."""
+    """Return the voting power of the `approving` members' validators, and that of all validators."""
     powers = validators.powers(view)
     theirs = {key for name in approving if (member := view.member(name)) for key in member.validators}
     return sum(powers.get(key, 0) for key in theirs), sum(powers.values())
@@ -263,10 +264,11 @@ def _require_member(draft: Draft, organization: str) -> Member:
 
 
 def _set_status(draft: Draft, block: Block, change: SetStatus) -> None:
-    """Change the status of certificates; those that are revoked stay so, and are revoked again for a compromise.
+    """Change the status of certificates; a revoked one stays so, but the first report of a compromised key counts.
 
-    Only what the operators have suspended becomes valid again, for others may have reasons of their own. Revisions
-    are not compared: otherwise an owner could evade the decision by changing its certificate's status.
+    Only certificates that the operators suspended become valid again, because others may have been suspended for
+    another reason. Revisions are not compared: otherwise an owner could evade the decision by changing its
+    certificate's status.
     """
     fallen = 0
     for digest in change.digests:
@@ -312,4 +314,4 @@ _MAKERS: dict[type, Callable[..., None]] = {
 }
 
 _SINCE: dict[type, int] = {BeginRules: 2, ResumeMember: 3}
-"""Versions of the rules from which on kinds of changes can be proposed; the others can since 1."""
+"""First version of the rules under which each kind of change can be proposed; 1 for the other kinds."""
