@@ -44,7 +44,7 @@ NO_TIME_NS = -62_135_596_800 * 10**9
 """Go's zero time, 0001-01-01T00:00:00Z: the time of an absent vote."""
 
 PREVOTE, PRECOMMIT = 1, 2
-"""Kinds of votes (tendermint.types.SignedMsgType)."""
+"""Types of votes (tendermint.types.SignedMsgType)."""
 
 _NS = 10**9
 
@@ -94,7 +94,7 @@ class BlockId:
 
 
 NO_BLOCK = BlockId(b"", PartSetHeader(0, b""))
-"""The BlockId in the place of a predecessor of the first block."""
+"""The BlockId that the first block names as its predecessor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +236,7 @@ class Commit:
     signatures: tuple[CommitSig, ...]
 
     def canonical_vote_bytes(self, chain_id: str, index: int) -> bytes:
-        """Return what validator `index` signed: the length-delimited CanonicalVote, with that vote's time."""
+        """Return the bytes that validator `index` signed: the delimited CanonicalVote, with that vote's time."""
         vote = self.signatures[index]
         return canonical_vote(
             chain_id,

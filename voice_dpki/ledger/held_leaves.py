@@ -1,4 +1,4 @@
-"""A cache of leaves that the ledger's changes keep valid: the value of a leaf, or that there is none.
+"""A cache of proved leaves, present or absent, which the ledger's changes keep valid.
 
 docs/spec/answers.md#changes specifies the changes.
 """
@@ -9,16 +9,16 @@ from voice_dpki.names import Height
 
 
 class HeldLeaf(NamedTuple):
-    """What was proved of a leaf."""
+    """A leaf as it was proved."""
 
     value: bytes | None
     """None if it was proved to be absent."""
 
 
 class HeldLeaves:
-    """Leaves by key that are valid at the newest known header. When it is full, the one used longest ago goes.
+    """Leaves by key that are valid at the newest known header.
 
-    The caller judges the header's age.
+    When the cache is full, the least recently used leaf is dropped. The caller judges the header's age.
     """
 
     def __init__(self, max_entries: int) -> None:
@@ -27,9 +27,9 @@ class HeldLeaves:
         self._height: Height | None = None
 
     def put(self, key: bytes, value: bytes | None, height: Height) -> None:
-        """Hold what the header at `height` proves of a leaf, unless that is older than the newest known one.
+        """Hold a leaf as the header at `height` proves it (None = absent), unless a newer header is known.
 
-        Which leaves have changed since an older header is not known.
+        The changes since an older header are not known.
         """
         if self._height is None or height < self._height:
             return
@@ -39,7 +39,7 @@ class HeldLeaves:
             del self._held[next(iter(self._held))]
 
     def get(self, key: bytes) -> HeldLeaf | None:
-        """Return what is held of a leaf, None if nothing is; it is then the last one to go."""
+        """Return a held leaf, after making it the most recently used one; None if it is not held."""
         held = self._held.pop(key, None)
         if held is not None:
             self._held[key] = held
@@ -48,7 +48,7 @@ class HeldLeaves:
     def advance(self, height: Height, changed: frozenset[bytes] | None) -> None:
         """Move to a newer header; `changed` are the verified keys of changed leaves, None if they are not known.
 
-        A leaf that was proved by a header in between goes as well if it is among them.
+        A changed leaf is dropped even if a header in between proved it, because it may have changed after that.
         """
         self._height = height
         if changed is None:
@@ -58,6 +58,6 @@ class HeldLeaves:
             del self._held[key]
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget all leaves, and the height."""
         self._held.clear()
         self._height = None

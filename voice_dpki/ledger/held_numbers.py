@@ -1,16 +1,17 @@
-"""Numbers whose holder a leaf of their own tells, whatever members' ranges say (from version 5 of the rules on).
+"""Numbers whose holder a leaf of their own names, whatever members' ranges say (from version 5 of the rules on).
 
     SHA-256("voice-dpki/number/v1" ‖ 00 ‖ number)         -> ["number", organization, admitted height]
     SHA-256("voice-dpki/numbers/v1" ‖ 00 ‖ organization)  -> ["numbers", transactions]
 
 A number that was ported has such a leaf. It names its holder, and the block that admitted the holder. A number
-without a leaf is its range's. A leaf that names who is no such member any more counts as none for nodes, until the
-member whose range it is takes the number back. The second leaf counts a member's transactions about numbers, so
-that none of them can be repeated.
+without a leaf belongs to the member whose ranges cover it. Nodes ignore a leaf whose holder has left the
+federation, so that the range's member can take the number back. The second leaf counts a member's transactions
+about numbers, so that none of them can be replayed.
 
-Whoever reads the ranges of a member must know that leaves count besides. So a member that has ever given or taken
-numbers is marked in its record, and so is one whose record changes while another one is marked. Hence every member
-that a leaf names is marked, and each whose ranges cover the leaf's number, as long as the leaf counts.
+A reader of a member's ranges must know that leaves override them. A member that has ever given or taken numbers is
+therefore marked in its record (`by_number`), and so is one with ranges whose record changes while another member is
+marked. Hence every member that a leaf names is marked, and so is each whose ranges cover the leaf's number, as long
+as the leaf counts.
 
 docs/spec/encodings.md#leaves specifies it.
 """
@@ -36,11 +37,11 @@ _COUNT_DOMAIN = b"voice-dpki/numbers/v1\0"
 
 @dataclass(frozen=True, slots=True)
 class NumberHolder:
-    """Whom a number's leaf names."""
+    """The member that a number's leaf names."""
 
     organization: str
     admitted_height: int
-    """The block that admitted the member. One of the same name that came later does not hold the number."""
+    """The block that admitted the member. A later member of the same name does not hold the number."""
 
     def is_of(self, member: Member) -> bool:
         """Tell whether this is the member."""
@@ -66,7 +67,7 @@ def count_key(organization: str) -> bytes:
 
 
 def parse_count(data: bytes) -> int:
-    """Parse the value of that leaf; raises MalformedError."""
+    """Parse the value of a member's leaf to that count; raises MalformedError."""
     match cbor.decode(data, "numbers leaf"):
         case ["numbers", int(count)]:
             return count
@@ -89,13 +90,13 @@ def put_count(draft: Draft, organization: str, count: int) -> None:
 
 
 def mark(draft: Draft, member: Member) -> None:
-    """Mark a member as one for which numbers' own leaves count; raises Refused if its record has no room."""
+    """Set the mark `by_number` of a member; raises Refused if its record has no room."""
     if not member.by_number:
         draft.put_member(marked(member))
 
 
 def marked(member: Member) -> Member:
-    """Return the record of a member with the mark; raises Refused if it has no room for that."""
+    """Return a member's record with the mark `by_number`; raises Refused if it has no room for that."""
     try:
         return replace(member, by_number=True)
     except MalformedError:
@@ -109,10 +110,10 @@ def is_held(view: StateView, member: Member, tn: Tn) -> bool:
 
 
 def put_holder(draft: Draft, tn: Tn, member: Member) -> None:
-    """Let a member hold a number: by a leaf, or, if the number lies in one of its ranges, without one.
+    """Make a member the holder of a number: by a leaf, or without one if the number lies in one of its ranges.
 
-    A leaf that names it already stays: its certificates say that they hold the number by it (`!numbers`), whoever
-    gets the range later.
+    A leaf that already names the member stays, whoever gets the range later: the records of the member's
+    certificates say that it holds the number by the leaf (`!numbers`).
     """
     named = _named(draft, tn)
     if named is not None and named.is_of(member):
@@ -124,7 +125,7 @@ def put_holder(draft: Draft, tn: Tn, member: Member) -> None:
 
 
 def names_number(profile: CertificateProfile, tn: Tn) -> bool:
-    """Tell whether a certificate names a number itself, and not only a range of numbers that has it."""
+    """Tell whether a certificate names a number itself, not only a range that covers it."""
     return tn in numbers_in(profile)
 
 
@@ -147,9 +148,9 @@ def _in_uris(profile: CertificateProfile) -> set[Tn]:
 
 
 def allotment_for(view: StateView, member: Member, profile: CertificateProfile) -> Allotment:
-    """Return what a member holds, with what the ledger says of each number that a certificate names.
+    """Return a member's allotment, adjusted by the leaves of the numbers that a certificate names.
 
-    Raises Refused if too many of them are held by leaves of their own.
+    Raises Refused if the member holds more than MAX_NUMBERS of them by leaves of their own.
     """
     found = member.allotment
     if not member.by_number:
@@ -163,7 +164,7 @@ def allotment_for(view: StateView, member: Member, profile: CertificateProfile) 
 
 
 def _named(view: StateView, tn: Tn) -> NumberHolder | None:
-    """Return whom a number's leaf names; None if it has none, or one that names who is no such member any more."""
+    """Return the holder that a number's leaf names; None if there is no leaf, or if that member has left."""
     data = view.leaf(number_key(tn))
     if data is None:
         return None

@@ -1,4 +1,4 @@
-"""What a kind of transaction is made of.
+"""The parts of a kind of transaction.
 
 Each kind has a module of its own, which holds its body and its `Kind`: the name, the parsers of the body's members,
 who may send it, what it does, and which certificates it brings. `voice_dpki.ledger.transactions.KINDS` lists them.
@@ -31,7 +31,7 @@ MAX_TEXT_LENGTH = 64
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What every body says: for which ledger it is made, and in the name of which organisation."""
+    """The members of every body: the ledger that it is for, and the organisation in whose name it is made."""
 
     chain: str
     by: str
@@ -68,9 +68,9 @@ class Sender(Generic[_SentT, _SenderT]):
     """Who may send a kind of transaction."""
 
     authenticate: Callable[[StateView, SignedBody[_SentT]], _SenderT]
-    """Verifies the signatures and returns who made them; raises Refused."""
+    """Verifies the signatures and returns the sender; raises Refused."""
     is_member: bool
-    """Whether a member sends it, with its endorsing keys; else the owner of a certificate does, with that key."""
+    """Whether a member sends it, with its endorsing keys; otherwise a certificate's owner does, with its key."""
 
 
 def _member(view: StateView, signed: SignedBody[Body]) -> Member:
@@ -92,7 +92,7 @@ BY_MEMBER = Sender(_member, is_member=True)
 
 
 def brings_no_certificates(_: Body) -> tuple[bytes, ...]:
-    """Return nothing: the kind has no certificates recorded."""
+    """Return an empty tuple: the kind records no certificates."""
     return ()
 
 
@@ -107,7 +107,7 @@ class Kind(Generic[_BodyT, _ByT]):
     name: str
     """The body's member `kind`."""
     since: int
-    """Version of the ledger's rules, `version.app` in headers, from which on it counts."""
+    """First version of the ledger's rules (`version.app` in headers) that has the kind."""
     body: type[_BodyT]
     members: Mapping[str, Parser]
     """A parser for each member that the body has besides `kind`, `chain` and `by`."""
@@ -172,7 +172,7 @@ def number(value: Cbor) -> int:
 
 
 def flag(value: Cbor) -> bool:
-    """Read a truth value."""
+    """Read a boolean."""
     return typed(bool, value)
 
 

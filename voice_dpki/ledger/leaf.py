@@ -1,7 +1,7 @@
-"""What a kind of leaf is made of.
+"""The parts of a kind of leaf.
 
-Each kind has its `Leaf` in the module that writes it. `voice_dpki.ledger.state.LEAVES` lists all of them. Whoever
-asks for leaves goes through that list: the HTTP interface, the edge, ABCI's queries and the commands.
+Each kind has its `Leaf` in the module that writes it. `voice_dpki.ledger.state.LEAVES` lists all of them. The HTTP
+interface, the edge, ABCI's queries and the commands look leaves up by that list.
 
 docs/spec/encodings.md#leaves specifies it.
 """
@@ -22,7 +22,7 @@ _NUMBER = re.compile("[0-9]{1,15}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """What tells one leaf of a kind from the others, as people and programs write it."""
+    """The value by which one leaf of a kind is looked up, in its forms in URLs and ABCI queries."""
 
     name: str
     """Its name in URLs and answers."""
@@ -34,7 +34,7 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Where the leaves of a kind are asked for: at `/ledger/v1/PATH/ARGUMENT`, and at ABCI's path `/PATH`."""
+    """Where the leaves of a kind are looked up: at `/ledger/v1/PATH/ARGUMENT`, and at ABCI's path `/PATH`."""
 
     path: str
     argument: Argument
@@ -47,11 +47,11 @@ class Leaf(Generic[_V]):
     kind: str
     """The first item of the value, which no other kind has."""
     key: Callable[..., bytes]
-    """Returns the key of 32 bytes. It takes the argument, where there is a lookup."""
+    """Returns the key of 32 bytes; takes the argument if there is a lookup."""
     parse: Callable[[bytes], _V]
     """Parses the value; raises MalformedError, or LocalError where only damage to the state can be the reason."""
     lookup: Lookup | None = None
-    """None for leaves that are asked for by their keys alone."""
+    """None for leaves that can be looked up only by their keys."""
 
 
 def named(name: str, what: str) -> Argument:
@@ -93,7 +93,7 @@ def number_of(value: object) -> Tn:
 
 
 def numbered(name: str) -> Argument:
-    """Return an argument that is a telephone number, in a URL perhaps with + before it."""
+    """Return an argument that is a telephone number, in a URL with or without + before it."""
     return Argument(name, lambda text: number_of(text.removeprefix("+")), lambda data: number_of(_utf8(data)))
 
 

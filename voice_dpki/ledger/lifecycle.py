@@ -1,4 +1,4 @@
-"""A certificate's life on the ledger: what the kinds of transactions share that record it or change its status.
+"""A certificate's life on the ledger: the steps of the transactions that record it or change its status.
 
 docs/spec/state.md#life-of-a-certificate specifies it.
 """
@@ -87,7 +87,7 @@ _TRANSITIONS = {
 
 
 def move(draft: Draft, block: Block, record: CertRecord, body: StatusChange, authority: Authority) -> None:
-    """Change the status in a certificate's record on the word of `authority`; raises Refused."""
+    """Change the status in a certificate's record as `authority`; raises Refused."""
     if body.revision != record.revision:
         raise Refused(Refusal.REVISION)
     _check_transition(draft, record, body)
@@ -110,7 +110,7 @@ def move(draft: Draft, block: Block, record: CertRecord, body: StatusChange, aut
 def _check_transition(draft: Draft, record: CertRecord, body: StatusChange) -> None:
     """Check that the present status allows the change; raises Refused.
 
-    A certificate that was revoked for another reason can be revoked once more, as its key is compromised.
+    A certificate that was revoked for another reason can be revoked once more because of a compromised key.
     """
     if compromise.is_due(draft, record.key_id, body.status, body.reason):
         return

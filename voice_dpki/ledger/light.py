@@ -1,12 +1,12 @@
 """Light client: from one trusted point, usually genesis, to any header that the validators committed to.
 
 It follows CometBFT's light client specification (docs/spec/light-client/verification). A header is trusted if
-validators with more than two thirds of its own set's power signed it, and if that set is either the one that the
-trusted header before it named, or more than a third of a trusted set's power signed the header as well. It is
-stricter than CometBFT's own client in two points. It checks every vote for the block, not only as many as are
-needed. And a header must not contradict any other trusted one (same height, link by hash to the next, order of
-times): if it does, that is evidence of a fork, and nothing is trusted any more. A vote whose signature does not
-verify is not counted (docs/adr/0006).
+validators with more than two thirds of its own set's power signed it, and if either the trusted header before it
+named that set, or more than a third of a trusted set's power signed the header as well. This client is stricter
+than CometBFT's own in two points. It checks every vote for the block, not only as many as are needed. And a header
+must not contradict any other trusted one (same height, link by hash to the next, order of times): if it does, that
+is evidence of a fork, and nothing is trusted any more. A vote whose signature does not verify is not counted
+(docs/adr/0006).
 
 A header that passes becomes trusted. The same header with the same commit is not checked again, so answers at an
 unchanged height cost no signature check.
@@ -36,7 +36,7 @@ from voice_dpki.ledger.header import (
 from voice_dpki.ledger.rules import is_readable, needs
 
 TRUSTING_PERIOD_S = 14 * 86_400
-"""How long a trusted header can vouch for a later one; after that, keys of former validators may have leaked."""
+"""Time for which a trusted header vouches for later ones; after it, keys of former validators may have leaked."""
 
 MAX_CLOCK_DRIFT_S = 10.0
 """How far a header's time may be ahead of our clock (CometBFT light/client.go, defaultMaxClockDrift)."""
@@ -262,7 +262,7 @@ class LightClient:
     def approach(
         self, signed: SignedHeader, now_s: float, *, min_height: int | None = None
     ) -> Generator[int, LightBlock, Header]:
-        """Verify a header as `verify` does, through headers between if the trusted ones do not suffice (bisection).
+        """Verify a header as `verify` does, if necessary by way of intermediate headers (bisection).
 
         This generator yields the height of each light block that the caller must send in, and returns the header.
         Raises LightError, also if it needs more than MAX_APPROACH_STEPS.

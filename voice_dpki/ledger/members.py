@@ -5,8 +5,8 @@ A member is a leaf of the tree, under SHA-256("voice-dpki/member/v1" ‖ 00 ‖ 
     member = ["member", organization, kind, [domains], [[start, count], ...], [spcs],
               [validator keys], [endorsing keys], revision, admitted height, suspended, ? further]
 
-`voice_dpki.ledger.further` tells what further items are. Known are "cps", from version 4 of the rules on, and
-"!by-number", from version 5 on, besides those of `voice_dpki.ledger.single_numbers`.
+`voice_dpki.ledger.further` tells what further items are. Members have "cps" (from version 4 of the rules on),
+"!by-number" (from version 5 on) and those of `voice_dpki.ledger.single_numbers`.
 
 docs/spec/encodings.md#members specifies it.
 """
@@ -47,7 +47,7 @@ MAX_ENTRIES = 256
 """Entries in each of a member's lists; every answer about a member's certificate carries its record."""
 
 BY_NUMBER = "!by-number"
-"""Name of the further item that says that numbers' own leaves count; whoever does not know them must not judge."""
+"""Name of the further item that says that leaves of numbers override ranges; every reader must know it."""
 
 CPS = "cps"
 """Name of the further item with the URL of a member's call placement service."""
@@ -55,7 +55,7 @@ MAX_URL_LENGTH = 255
 CPS_FORM = f"https, a host in lower case, perhaps a port and a path, at most {MAX_URL_LENGTH} characters in all"
 
 _PARTS = 7
-"""Items that proposals decide."""
+"""Number of items that proposals decide."""
 
 _CPS = re.compile(r"https://[a-z0-9-]+(\.[a-z0-9-]+)*(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*\Z")
 _DOMAIN = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\Z")
@@ -79,7 +79,7 @@ class Member:
     domains: tuple[str, ...] = ()
     """Lower-case host names; names below them are the member's too."""
     ranges: tuple[TnRange, ...] = ()
-    """Numbers; those that it holds one by one, which version 4 of the rules brought, come last."""
+    """Ranges of numbers; those of one number, which version 4 of the rules brought, come last."""
     spcs: tuple[str, ...] = ()
     validators: tuple[bytes, ...] = ()
     """Ed25519 public keys."""
@@ -92,11 +92,11 @@ class Member:
     suspended: bool = False
     """Whether a quorum suspended the member. Its transactions are then refused and its certificates suspended."""
     by_number: bool = False
-    """Whether numbers' own leaves may say who holds them, so that ranges alone do not tell (from version 5 on)."""
+    """Whether leaves of numbers can override the ranges (from version 5 of the rules on)."""
     cps: str = ""
     """URL of the call placement service for calls to the member's numbers; "" if it has none."""
     further: Further = ()
-    """What later versions of the rules say. It counts for nothing here."""
+    """Items of later versions of the rules, which have no effect here."""
 
     def __post_init__(self) -> None:
         _check_organization(self.organization)
@@ -157,7 +157,7 @@ class Member:
 
     @classmethod
     def of_parts(cls, parts: Sequence[Cbor]) -> "Member":
-        """Make a member from what `parts` returned; raises MalformedError."""
+        """Make a member from the result of `parts`; raises MalformedError."""
         match parts:
             case [str(organization), str(kind), domains, ranges, spcs, validators, endorsing_keys]:
                 if kind not in set(MemberKind):
@@ -195,7 +195,7 @@ class Member:
         return (*self.own_items(), *self.further, *by_number, *singles)
 
     def own_items(self) -> Further:
-        """Return what proposals decide beyond the parts, as further items."""
+        """Return the further items that proposals decide."""
         return ((CPS, cbor.encode(self.cps)),) if self.cps else ()
 
     @property
@@ -226,7 +226,7 @@ class WrittenRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class WrittenMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What any file says of a member. Each kind of file adds how it writes the keys."""
+    """The fields of a member in every kind of file. Each kind adds the keys in a form of its own."""
 
     organization: str
     kind: MemberKind

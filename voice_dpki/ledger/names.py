@@ -65,7 +65,7 @@ def uri_key(uri: str) -> bytes:
 
 
 def number_of_uri(uri: str) -> Tn | None:
-    """Return the E.164 number that a SIP, SIPS or tel URI names, None if it names none."""
+    """Return the E.164 number that a SIP, SIPS or tel URI names; None if it names none."""
     found = _NUMBER_URI.match(uri)
     return Tn(found[1]) if found else number_in_uri(uri)
 

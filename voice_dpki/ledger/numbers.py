@@ -1,15 +1,16 @@
-"""Numbers that their holder gives to another member, such as ported ones (from version 5 of the rules on).
+"""Giving numbers to another member, for instance when they are ported (from version 5 of the rules on).
 
 "numbers"       "to": text, "sequence": uint, "numbers": [* number]         -- ascending
 
-Who holds a number gives it away; it is never nobody's. A member takes numbers only once it is marked (`by_number`):
-by a transaction to itself without numbers, in which it says that it takes some, or by `directory.install`, where
-others are marked. So the mark alone does not tell that it agreed. A number that comes back to the member in whose
-range it lies loses its leaf. Certificates of others that name a number itself are revoked when it goes, so relying
-parties need to ask of the caller's number only where a certificate covers it by a range or by a code.
+Only the holder of a number can give it away, and the transfer leaves no time without a holder. A member can receive
+numbers only once it is marked (`by_number`). It marks itself by a transaction to itself without numbers.
+`directory.install` also marks it if others are marked, so the mark alone does not prove its consent. A number that
+comes back to the member in whose range it lies loses its leaf. A transfer revokes all certificates that name the
+number itself, except the new holder's. Relying parties therefore need to look up the caller's number only where a
+certificate covers it by a range or by a service provider code.
 
-`sequence` is how many such transactions the member has made before. It keeps an old one from being repeated after
-the numbers have come back.
+`sequence` is the number of such transactions that the member has made before. It prevents the replay of an old one
+after the numbers have come back.
 
 docs/spec/encodings.md#transactions specifies it.
 """
@@ -62,7 +63,7 @@ def _execute(draft: Draft, block: Block, member: Member, signed: SignedBody[Numb
     if to is None or to.suspended or not to.by_number:
         raise Refused(Refusal.RECIPIENT)
     quotas.take_room(draft, len(body.numbers))
-    quotas.enter_other(draft, member.organization, block.time_s, len(body.numbers) - 1)  # one counts already
+    quotas.enter_other(draft, member.organization, block.time_s, len(body.numbers) - 1)  # one is counted already
     held_numbers.mark(draft, member)
     if not all(held_numbers.is_held(draft, member, tn) for tn in body.numbers):
         raise Refused(Refusal.NOT_HELD)  # before any certificate is read
@@ -72,7 +73,7 @@ def _execute(draft: Draft, block: Block, member: Member, signed: SignedBody[Numb
 
 
 def _take_part(draft: Draft, member: Member, to: str) -> None:
-    """Mark a member that says it takes numbers; raises Refused if it speaks for another one, or has said so."""
+    """Mark a member that agrees to take numbers; raises Refused if it names another one, or is marked already."""
     if to != member.organization or member.by_number:
         raise Refused(Refusal.RECIPIENT)
     held_numbers.mark(draft, member)
@@ -81,7 +82,7 @@ def _take_part(draft: Draft, member: Member, to: str) -> None:
 def _revoke_others(draft: Draft, block: Block, tn: Tn, organization: str) -> None:
     """Revoke all certificates that name a number itself and are not those of its new holder; raises Refused.
 
-    Each that is listed takes room of the block, revoked or not, because it is read.
+    Each listed certificate counts against the block's limit, revoked or not, because it is read.
     """
     listed = names.listed_for_number(draft, tn, but=organization)
     quotas.take_room(draft, len(listed))
@@ -101,7 +102,7 @@ def _revoke_others(draft: Draft, block: Block, tn: Tn, organization: str) -> Non
 
 
 def _names(draft: Draft, digest: CertDigest, tn: Tn) -> bool:
-    """Tell whether a listed certificate names the number; a range may have a block of this number alone."""
+    """Tell whether a listed certificate names the number; a block of a range can also be this number alone."""
     return held_numbers.names_number(read_admitted(draft.certificate(digest) or b""), tn)
 
 

@@ -1,6 +1,6 @@
-"""Which names of organisations are admitted from version 4 of the rules on: none that looks like another's.
+"""Check of a new member's name (from version 4 of the rules on): it must not look like another member's.
 
-Names that older versions admitted stay, and count here as they are.
+Names that older versions admitted stay, and new ones are compared with them as they are.
 
 docs/spec/state.md#names-of-organisations specifies it.
 """
@@ -25,7 +25,7 @@ def check_new(view: StateView, organization: str) -> None:
 
 
 def _look_of(organization: str) -> str:
-    """Return what a member's name looks like; one that has no written form looks like nothing but itself."""
+    """Return the look of a member's name; one that cannot be prepared looks like nothing but itself."""
     try:
         return look(organization)
     except MalformedError:

@@ -1,4 +1,4 @@
-"""Owners of keys: no key may be used by two organisations, and none that is compromised may be used at all.
+"""Owners of keys: two organisations cannot use the same key, and nobody can use a compromised one.
 
     SHA-256("voice-dpki/key/v1" ‖ 00 ‖ SHA-256 of the SPKI) -> ["key", organization, uses]
                                                              / ["key", organization, uses, [* H(CERT)], compromised]
@@ -30,10 +30,10 @@ _DOMAIN = b"voice-dpki/key/v1\0"
 
 @dataclass(frozen=True, slots=True)
 class KeyUse:
-    """What the ledger knows of a key."""
+    """The ledger's entry for a key."""
 
     organization: str | None
-    """Who uses it, or used it last; None for a key that the ledger does not know."""
+    """The organisation that uses it, or used it last; None for a key that the ledger does not know."""
     uses: int
     certificates: tuple[CertDigest, ...] = ()
     """Those that were recorded under version 4 of the rules or a later one, sorted."""
@@ -50,7 +50,7 @@ def owner_of(view: StateView, key_id: bytes) -> str | None:
 
 
 def is_compromised(view: StateView, key_id: bytes) -> bool:
-    """Return whether a certificate with the key was revoked because the key is compromised, under version 4 on."""
+    """Return whether the key was revoked as compromised (from version 4 of the rules on)."""
     return _read(view, key_id).compromised
 
 
@@ -73,14 +73,14 @@ def claim(draft: Draft, key_id: bytes, organization: str, certificate: CertDiges
 
 
 def release(draft: Draft, key_id: bytes, certificate: CertDigest | None = None) -> None:
-    """Count one use of a key less: that by `certificate`, or, if None, for endorsing."""
+    """End one use of a key: in `certificate` or, if None, for endorsing."""
     found = _read(draft, key_id)
     left = tuple(digest for digest in found.certificates if digest != certificate)
     _write(draft, key_id, replace(found, uses=found.uses - 1, certificates=left))
 
 
 def bar(draft: Draft, key_id: bytes) -> tuple[CertDigest, ...]:
-    """Let no certificate have the key any more; return those that are listed with it."""
+    """Bar a key from all new uses; return the certificates that are listed with it."""
     found = _read(draft, key_id)
     _write(draft, key_id, replace(found, compromised=True))
     return found.certificates

@@ -32,11 +32,11 @@ class Parameters:
     delay_blocks: int = 1
     """Blocks that must pass as well as `delay_s` before such a change takes effect; 0 counts as 1."""
     voting_s: int = 30 * DAY_S
-    """Longest time that a proposal can be open."""
+    """Longest time for which a proposal can be open, in seconds."""
     proposals_per_operator: int = 8
     """Proposals of one operator on the ledger at a time."""
     retention_s: int = 30 * DAY_S
-    """How long a certificate's record stays provable as a leaf after the day on which the certificate expires."""
+    """Seconds for which a record stays provable as a leaf after the day on which the certificate expires."""
     certificates_per_hour: int = 1_000_000
     """Certificates that one member may have recorded in a clock hour."""
     certificates_per_member: int = 50_000_000

@@ -1,14 +1,14 @@
-"""Probation of validators: a new one has hardly any power until it was seen to sign blocks.
+"""Probation of validators: a new one has hardly any power until it has signed enough blocks.
 
     SHA-256("voice-dpki/probation/v1" ‖ 00) -> ["probation", [* [Ed25519 key, signed]]]        -- sorted by key
 
-`signed` has a bit for each of the last WINDOW blocks, the newest one lowest: 1 if the commit for it, as the block
-after it holds it, has the validator's vote. A validator on probation that has signed none of them is not listed, so
-one that never runs changes no state, and an idle ledger stays idle.
+`signed` has a bit for each of the last WINDOW blocks, the lowest bit for the newest: 1 if the commit for the block,
+which the next block holds, has the validator's vote. A validator on probation that has signed none of them is not
+listed, so one that never runs changes no state, and an idle ledger stays idle.
 
 The operators cannot know whether a validator runs before it has power, because CometBFT takes no votes from others.
-With a power of 1 beside others of FULL_POWER it votes, and nothing hangs on it. A validator that stops later keeps
-its power: if it lost any, whoever cuts operators off from the others could make a few of them the quorum.
+With a power of 1 beside others of FULL_POWER it votes, but hardly counts. A validator that stops later keeps its
+power: if it lost any, an attacker who cuts operators off from the others could turn a few of them into the quorum.
 
 The first block of version 4 of the rules gives all present validators FULL_POWER times their power, which leaves
 their weight as it is, and writes the leaf. docs/spec/state.md#probation specifies it.
@@ -31,13 +31,13 @@ from voice_dpki.ledger.view import StateView
 PROBATION_KEY = hashlib.sha256(b"voice-dpki/probation/v1\0").digest()
 
 FULL_POWER = 100
-"""So much more than a new validator's 1 that up to 49 of those cannot stop a ledger of which all others run."""
+"""Power after probation; up to 49 new ones with a power of 1 cannot stop a ledger whose others all run."""
 
 WINDOW = 25
-"""Blocks that count."""
+"""Number of the latest blocks whose votes are counted."""
 
 NEEDED = 20
-"""Blocks of these that a new validator must have signed."""
+"""Number of these that a new validator must have signed."""
 
 _MASK = (1 << WINDOW) - 1
 
@@ -63,7 +63,7 @@ def on_probation(view: StateView) -> frozenset[bytes]:
 
 
 def advance(draft: Draft, block: Block) -> None:
-    """Begin a block: count who signed the one before it, and end the probation of who has signed enough."""
+    """Begin a block: count the signers of the one before it, and end the probation of those with enough votes."""
     if not draft.rules.probation:
         return
     data = draft.leaf(PROBATION_KEY)
@@ -91,7 +91,7 @@ def _write(draft: Draft, signed: _Signed) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How many validators each member has, and how much power these have together."""
+    """The number of validators of each member, and their power together, by organisation."""
 
     numbers: Mapping[str, int]
     powers: Mapping[str, int]
@@ -120,9 +120,9 @@ def shares_of(view: StateView) -> Shares:
 def check_shares(view: StateView, before: Shares) -> None:
     """Raise Refused for a change of a member that gives it, or leaves another, too large a share.
 
-    A member may add validators only as long as all others are more than two thirds without it; its first one it may
-    always have. And as new keys begin with little power, replacing those of several members at once must not leave
-    one alone with more than two thirds, unless it had half before, as one of two operators has.
+    A member can always have one validator; it can add more only if it then has fewer than a third of all. New keys
+    begin with little power. Replacing those of several members at once must therefore not leave one member with
+    more than two thirds of the power, unless it had half before, as one of two operators has.
     """
     after = shares_of(view)
     allowed = most_validators(sum(after.numbers.values()))

@@ -13,7 +13,7 @@
     SHA-256("voice-dpki/proposals/v1" ‖ 00)     -> ["proposals", [* [id, by, height, time_s]]]
 
 The id is the SHA-256 of the body of the transaction that proposes it. "member" admits a member (revision null), or
-replaces the record that has this revision, which also ends a suspension; "resume" does nothing else. The list gives
+replaces the record that has this revision, which also ends a suspension; "resume" only ends one. The list gives
 for each proposal the first height and time at which a block must act on it. `voice_dpki.ledger.further` tells what
 further items are.
 
@@ -159,14 +159,14 @@ class Proposal:
     until_s: int
     state: ProposalState
     why: str | None
-    """Name of the refusal for which it failed."""
+    """Name of the refusal for which it failed; None if it has not."""
     approving: tuple[str, ...]
     rejecting: tuple[str, ...]
     due_height: int
     due_s: int
     """A passed proposal takes effect with the first block that has reached both `due_height` and `due_s`."""
     further: Further = ()
-    """What later versions of the rules say. It counts for nothing here."""
+    """Items of later versions of the rules, which have no effect here."""
 
     @classmethod
     def parse(cls, data: bytes) -> "Proposal":
@@ -259,7 +259,7 @@ def _write(draft: Draft, entries: list[Entry]) -> None:
 
 
 def _member(parts: list[Cbor]) -> Member:
-    """Read the parts of a member, and behind them the items that a change may have; raises MalformedError."""
+    """Read the parts of a member, and the further items after them, if any; raises MalformedError."""
     *first, last = parts
     if not isinstance(last, dict):
         return Member.of_parts(parts)

@@ -1,4 +1,4 @@
-"""Each member's usage of the ledger, its quotas, so that no member can fill the ledger alone, and a block's limit.
+"""Each member's usage and quotas, so that no member can fill the ledger alone, and the limit of a block.
 
 SHA-256("voice-dpki/usage/v1" ‖ 00 ‖ organization) -> ["usage", certificates, hour, certificates in that hour]
 
@@ -63,10 +63,10 @@ def leave(draft: Draft, organization: str) -> None:
 
 
 def usage(view: StateView, organization: str) -> tuple[int, int, int]:
-    """Return how many certificates a member has on the ledger, and how many of them one hour recorded.
+    """Return a member's certificates on the ledger, the hour last counted, and the count in that hour.
 
-    The three numbers are the total, the hour of the member's last recording, counted from the Unix epoch, and the
-    certificates recorded in that hour.
+    Hours count from the Unix epoch. The count has recorded certificates and, from version 2 of the rules on, other
+    transactions.
     """
     data = view.leaf(_key(organization))
     return (0, 0, 0) if data is None else parse_usage(data)

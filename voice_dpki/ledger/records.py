@@ -4,9 +4,7 @@ record = ["certificate", status, organization, not_before_s, not_after_s, record
           revision, reason, key_id, changed_by, replaces, replaced_by, ? further]    -- deterministic CBOR
 
 A renewed certificate and the one that replaces it name each other. `voice_dpki.ledger.further` tells what further
-items are.
-
-"!numbers" is the one that is known here, from version 5 of the rules on.
+items are. This release knows one, "!numbers", from version 5 of the rules on.
 
 docs/spec/encodings.md#certificates specifies it.
 """
@@ -25,9 +23,9 @@ from voice_dpki.x509.recorded import CertStatus as CertStatus
 KIND = "certificate"
 
 NUMBERS = "!numbers"
-"""Name of the further item with the numbers that were held by their own leaves."""
+"""Name of the further item with the numbers that the organisation held by leaves of their own."""
 MAX_NUMBERS = 60
-"""With 15 digits each they have 962 of the 1024 bytes that a further item may have."""
+"""Most numbers in it: with 15 digits each they have 962 of the 1024 bytes that a further item may have."""
 
 
 RECORDED = frozenset({CertStatus.VALID, CertStatus.SUSPENDED, CertStatus.REVOKED})
@@ -78,7 +76,7 @@ class CertRecord:
     numbers: tuple[Tn, ...] = ()
     """Numbers that the certificate names and that its organisation held by their own leaves (from version 5 on)."""
     further: Further = ()
-    """What later versions of the rules say. It counts for nothing here."""
+    """Items of later versions of the rules, which have no effect here."""
 
     def __post_init__(self) -> None:
         if self.status not in RECORDED:

@@ -1,7 +1,8 @@
 """Replaying a ledger: blocks in order, each checked against its predecessor and against the computed state.
 
 The AppHash after block N is in header N+1. A replica therefore keeps the effects of a block until the next header
-confirms them, and returns both to be stored together. So the stored header always proves the stored state.
+confirms them, and returns them with that header, to be stored together. So the stored header always proves the
+stored state.
 
 docs/spec/state.md#a-block specifies it.
 """
@@ -59,7 +60,7 @@ class SignedBlock:
     transactions: tuple[bytes, ...]
     evidence: tuple[Evidence, ...] = ()
     last_commit: Commit | None = None
-    """The commit for the block before, as this one holds it; given where validators are on probation."""
+    """The commit for the previous block that this one holds; needed while validators are on probation."""
 
     @property
     def header(self) -> Header:
@@ -102,7 +103,7 @@ class SignedBlock:
 
 
 def content_json(transactions: Iterable[bytes], evidence: Sequence[bytes]) -> dict[str, list[str]]:
-    """Return the part of a block's JSON beside the header: all in base64, and evidence only if there is any."""
+    """Return a block's JSON without the header: items in base64, and evidence only if there is any."""
     forms = {"transactions": [base64.b64encode(raw).decode("ascii") for raw in transactions]}
     if evidence:
         forms["evidence"] = [base64.b64encode(raw).decode("ascii") for raw in evidence]
@@ -177,7 +178,7 @@ class Replica:
     def take(self, block: SignedBlock, outcome: Outcome | None = None) -> Step:
         """Execute the next block and return what the caller must store before the next call.
 
-        A caller that has executed the block on this replica's state already gives the `outcome`.
+        A caller that has already executed the block on this replica's state passes the `outcome`.
 
         Raises BlockError if the block does not follow the last one, DivergenceError if its header does not commit
         to the state that this replica computed, and MissingRulesError if this release lacks its rules. In all cases

@@ -5,8 +5,8 @@ names as `version.app`. `voice_dpki.ledger.activation` tells which version a blo
 been in force stays here, so that a ledger can be replayed from its genesis.
 
 The low 16 bits of a version count the versions. The bits above them say what a reader must know: they grow with the
-first version whose records or answers an older client would misread. A client may go on under a version that it
-does not know as long as they are no higher than READER.
+first version whose records or answers an older client would misread. A client can go on under a version that it
+does not know as long as these bits are at most READER.
 
 docs/spec/state.md#versions-of-the-rules specifies it.
 """
@@ -23,13 +23,13 @@ READER = 0
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """One version of the rules: where versions differ."""
+    """One version of the rules: the points in which versions differ."""
 
     version: int
     admits_refused: bool
     """Whether a block may hold a transaction that has a valid sender and is refused for its content."""
     one_signature: bool
-    """Whether a transaction has exactly one signature, and that is the only one its signer's key made: low s."""
+    """Whether a transaction must have exactly one signature, in canonical form (ECDSA with a low s)."""
     counts_all: bool
     """Whether a transaction without certificates counts as one certificate in its member's hour."""
     sound_keys: bool = False
@@ -39,7 +39,7 @@ class Rules:
     withdraws: bool = False
     """Whether a proposer's vote against its own proposal withdraws it."""
     bars_keys: bool = False
-    """Whether a key that was revoked as compromised is barred, and what hangs on it is revoked with it."""
+    """Whether a key that was revoked as compromised is barred, and what depends on it is revoked too."""
     probation: bool = False
     """Whether new validators have little power until they have signed, and no operator may add too many."""
     reads_all_names: bool = False

@@ -36,12 +36,12 @@ def signed_bytes(body_bytes: bytes) -> bytes:
 
 
 def is_canonical(signature: bytes) -> bool:
-    """Return whether a signature is the only form of itself: anybody can make (r, n - s) of an ECDSA (r, s)."""
+    """Return whether a signature has its canonical form; anybody can turn an ECDSA (r, s) into (r, n - s)."""
     return len(signature) != _ES256_BYTES or 2 * _s(signature) <= _P256_ORDER
 
 
 def canonical_signature(signature: bytes) -> bytes:
-    """Return the form of a signature that `is_canonical`; no key is needed for it."""
+    """Return the canonical form of a signature; no key is needed."""
     if is_canonical(signature) or _s(signature) >= _P256_ORDER:
         return signature
     return signature[:32] + (_P256_ORDER - _s(signature)).to_bytes(32, "big")

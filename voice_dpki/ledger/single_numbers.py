@@ -17,7 +17,7 @@ from voice_dpki.names import Tn
 from voice_dpki.x509.tnauthlist import TnRange
 
 MAX_SINGLES = 240
-"""Numbers that a member holds one by one: its record goes with every answer about its certificates."""
+"""Most numbers that a member holds one by one: its record goes with every answer about its certificates."""
 
 _CHUNK = 60
 """Numbers in one item: with 15 digits each they have 962 of the 1024 bytes that an item may have."""
@@ -27,7 +27,7 @@ NAMES = tuple(f"!numbers-{number}" for number in range(1, MAX_SINGLES // _CHUNK 
 
 
 def in_order(entries: Iterable[TnRange]) -> tuple[TnRange, ...]:
-    """Return ranges, then single numbers, each as they were: a record keeps them apart."""
+    """Return the ranges, then the single numbers, each in the given order: a record keeps them apart."""
     return tuple(sorted(entries, key=lambda entry: entry.count == 1))
 
 

@@ -1,4 +1,4 @@
-"""What the ledger says of a certificate, from its record and the member that it is recorded under.
+"""A certificate's status and allotment, from its record and the member that it is recorded under.
 
 docs/spec/answers.md, "The status of a certificate", has the rules in a table.
 """
@@ -54,7 +54,7 @@ def recorded_as(
 
 
 def holding_of(member: Member) -> RecordedCertificate:
-    """Return what the ledger says of a member's holdings, without a certificate, for `told_of`."""
+    """Return a member's allotment as `told_of` takes it, without a certificate."""
     return RecordedCertificate(
         digest=CertDigest(b""),
         status=CertStatus.UNKNOWN,
@@ -65,10 +65,10 @@ def holding_of(member: Member) -> RecordedCertificate:
 
 
 def told_of(recorded: RecordedCertificate, tn: Tn, holder: NumberHolder | None) -> RecordedCertificate:
-    """Return what the ledger says of a certificate with what it says of a number: whom the number's leaf names.
+    """Return `recorded` with its allotment adjusted by the leaf of a number, which names `holder`.
 
-    None stands for a number without a leaf. Relying parties take no authority from a leaf that names a member of
-    an earlier time, and do not give it back to the range either.
+    None stands for a number without a leaf. For relying parties, a leaf that names a former member gives authority
+    to nobody: neither to a later member of that name, nor to the member whose range covers the number.
     """
     if recorded.allotment is None:
         return recorded
@@ -77,7 +77,7 @@ def told_of(recorded: RecordedCertificate, tn: Tn, holder: NumberHolder | None) 
 
 
 def _allotment_of(record: CertRecord | None, member: Member | None) -> Allotment | None:
-    """Return what the member holds, with the numbers that the record says it held singly: else it were revoked."""
+    """Return the member's allotment with the record's numbers; the certificate is revoked when one moves."""
     if member is None or record is None or not record.numbers:
         return member.allotment if member else None
     return replace(member.allotment, singles=frozenset(record.numbers))

@@ -61,9 +61,9 @@ LEAVES: tuple[Leaf[Any], ...] = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """A block that may be proposed, and what came of it.
+    """A block that can be proposed, and its outcome.
 
-    `judged` has the result of each transaction that was to be in the block, and whether it is.
+    `judged` has, for each candidate transaction, its result and whether it is in the block.
     """
 
     block: Block
@@ -126,7 +126,7 @@ def check_sender(view: StateView, height: Height, time_s: int, raw: bytes) -> Tx
 
 
 def forget_verdicts() -> None:
-    """Forget which certificates and signatures were verified, to be called when no transaction waits for its block.
+    """Forget which certificates and signatures were verified; call this when no transaction is pending.
 
     The verdicts serve from a transaction's check to its block. Kept longer, they would take up to 45 MB.
     """
@@ -135,7 +135,7 @@ def forget_verdicts() -> None:
 
 
 def found(members: Sequence[Member], validator_set: ValidatorSet, parameters: Parameters, time_s: int) -> Outcome:
-    """Compute the initial state for a genesis at `time_s`; the members are known to share nothing."""
+    """Compute the initial state for a genesis at `time_s`; the caller checks that members share nothing."""
     draft = Draft(MemoryState(""), V1)
     draft.leaves[PARAMETERS_KEY] = parameters.serialize()
     directory.begin(draft, members)
@@ -179,7 +179,7 @@ def _execute(draft: Draft, block: Block, transaction: Transaction) -> None:
 
 
 def _authenticate(draft: Draft, transaction: Transaction) -> Any:
-    """Return who sends a transaction, which its handler takes; raises Refused, also if it is for another ledger."""
+    """Return the sender of a transaction, for its kind's `execute`; raises Refused, also for another ledger's."""
     if transaction.body.chain != draft.chain_id:
         raise Refused(Refusal.CHAIN)
     if draft.rules.one_signature:

@@ -15,7 +15,7 @@ from voice_dpki.ledger.members import Member
 
 @dataclass(frozen=True, slots=True)
 class Submit(Body):
-    """Record `certificate` (DER): the endorsement of the member `by`."""
+    """Record `certificate` (DER), which the member `by` endorses."""
 
     certificate: bytes
 

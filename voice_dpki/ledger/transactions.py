@@ -161,16 +161,16 @@ def endorse(body: Body, signers: Sequence[Signer]) -> bytes:
 
 
 def check_one_signature(signed: SignedBody[Body]) -> None:
-    """Raise Refused unless there is one signature, in its only form: nobody else can then vary the transaction."""
+    """Raise Refused unless there is one signature, in canonical form: nobody else can then vary the transaction."""
     (first, *others) = signed.endorsements
     if others or not is_canonical(first.signature):
         raise Refused(Refusal.FORM)
 
 
 def canonical(raw: bytes) -> bytes:
-    """Return a transaction with its signatures in their only form, for clients that do not know this rule.
+    """Return a transaction with its signatures in canonical form, for clients that do not know this rule.
 
-    What is no transaction is returned as it is.
+    Bytes that are not a transaction are returned unchanged.
     """
     try:
         transaction = Transaction.parse(raw)

@@ -322,7 +322,7 @@ _HOT_DEPTH = 4
 _hot: dict[bytes, tuple[bytes, Sequence[Sequence[Slot]]]] = {}
 """The 4,369 nodes of the four upper levels, which every proof passes through: by path, the encoding and the levels.
 
-Each is kept in its newest form alone, so that a tree which changes for years takes no more room: 15 MB at most.
+Only the newest form of each is kept, so the cache has at most 15 MB, however long the tree changes.
 """
 
 

@@ -4,8 +4,8 @@
 
 A block can change only the set for the block after the next one, because its own header already names the set of
 the next one. That is CometBFT's rule, and the embedded engine follows it. New keys have the power 1. Up to version
-3 of the rules an operator's weight is therefore the number of validators that it runs. From version 4 on that is so
-once they have signed blocks (`voice_dpki.ledger.probation`).
+3 of the rules an operator's weight is therefore the number of validators that it runs. From version 4 on this holds
+once they have signed enough blocks (`voice_dpki.ledger.probation`).
 
 docs/spec/encodings.md#leaves specifies it.
 """
@@ -24,6 +24,7 @@ from voice_dpki.ledger.view import StateView
 VALIDATORS_KEY = hashlib.sha256(b"voice-dpki/validators/v1\0").digest()
 
 POWER = 1
+"""Power of a new key."""
 
 _DAMAGED = "the ledger's state is damaged: its validators are not such"
 

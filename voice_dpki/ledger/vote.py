@@ -23,7 +23,7 @@ class Vote(Body):
 
 
 def _execute(draft: Draft, block: Block, member: Member, signed: SignedBody[Vote]) -> None:
-    """Count an operator's vote, of which it has one for each proposal; raises Refused.
+    """Count an operator's vote, one for each proposal; raises Refused.
 
     From version 3 of the rules on, a proposer that votes against its proposal withdraws it.
     """
