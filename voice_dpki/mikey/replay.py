@@ -10,10 +10,10 @@ from voice_dpki.mikey.payloads import Timestamp
 from voice_dpki.mikey.registry import TimestampType
 
 MAX_SKEW_S = 60.0
-"""How far an Initiator's timestamp may be from our clock: the same as for a PASSporT."""
+"""Largest difference between an Initiator's timestamp and our clock: the same as for a PASSporT."""
 
 MAX_REPLAY_ENTRIES = 4096
-"""Most authenticated messages that are remembered; at 100 bytes each, about 400 kB."""
+"""Most authenticated messages in the cache; at 100 bytes each, about 400 kB."""
 
 SET_S = 60.0
 """Largest step of the wall clock that cannot let a replay pass; the ledger's clock check notices larger ones."""
@@ -27,7 +27,7 @@ def timestamp_at(ntp: int) -> Timestamp:
 def unix_time_s(timestamp: Timestamp, now_s: float) -> float:
     """Return a timestamp as Unix time, in the NTP era that brings it nearest to `now_s`.
 
-    Raises MikeyError for a counter: our users agree on none.
+    Raises MikeyError for a counter, which this project does not use.
     """
     if timestamp.ts_type not in (TimestampType.NTP_UTC, TimestampType.NTP):
         raise MikeyError(Failure.TIMESTAMP_TYPE, "the timestamp is a counter, and only NTP time is accepted")
@@ -43,18 +43,18 @@ class ReplayCache:
     the wall clock expires none. The cache knows nothing from before `started_s` on the monotonic clock: messages
     with an older timestamp are refused, so that a restart does not admit replays (§5.4 demands it).
 
-    A full cache refuses every new message. An Initiator's organisation may hold one entry more than there are free
-    places, so that one that floods leaves room for all others (as in `voice_dpki.stir.replay`). Certificates that
-    name no organisation share one part.
+    A full cache refuses every new message. An Initiator's organisation is refused once it has more entries than
+    there are free places, so that a flood from one leaves room for all others (as in `voice_dpki.stir.replay`).
+    Certificates that name no organisation share one quota.
     """
 
     started_s: float
     max_skew_s: float = MAX_SKEW_S
     max_entries: int = MAX_REPLAY_ENTRIES
     _entries: dict[bytes, tuple[float, str]] = field(default_factory=dict)
-    """Digest of the message to its expiry and its Initiator's organisation."""
+    """SHA-256 of the message to its expiry (monotonic seconds) and its Initiator's organisation."""
     _held: Counter[str] = field(default_factory=Counter)
-    """How many entries each organisation has."""
+    """Number of entries by organisation."""
 
     def check(self, octets: bytes, timestamp: Timestamp, *, now_s: float, steady_s: float) -> None:
         """Raise MikeyError if the message's timestamp is too old or too new, or if it was accepted before.

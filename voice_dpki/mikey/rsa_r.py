@@ -3,13 +3,12 @@
     I_MESSAGE = HDR, T, RAND, IDi, CERTi, [IDr], SP, SDP IDs, SIGNi
     R_MESSAGE = HDR, T, [RAND], IDr, CERTr, SP, KEMAC, PKE, SIGNr
 
-The Initiator asks, and whoever answers chooses the TGK and encrypts it to the Initiator's certificate. So nothing
-about the Responder need be known before it answers: an offer without IDr may be answered by whomever the call was
-forwarded to, and the claim then says who that is. Who has the Initiator's key later can decrypt every call that was
-recorded.
+The Responder chooses the TGK and encrypts it to the Initiator's certificate. The Initiator therefore need not know
+the Responder in advance: the party to which the call was forwarded can answer an offer without IDr, and the claim
+then names that party. Anyone who later obtains the Initiator's key can decrypt every recorded call.
 
-RAND is the Initiator's if it sent one, as ours do, and otherwise the Responder's; never both (§3.6, §3.7). SIGNr
-covers more than its message: both identities and the time (§3.6).
+The Initiator sends RAND, as ours does, or else the Responder; never both (§3.6, §3.7). SIGNr covers both
+identities and the timestamp besides its message (§3.6).
 """
 
 from collections.abc import Sequence
@@ -73,12 +72,12 @@ _USES = (Use.KEY_MEDIA, Use.ENCIPHER_KEYS)
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PreparedReverse(Prepared[SrtpKeys]):
-    """The Initiator's keys and what it keeps for updates, both withheld until the ledger vouches for the claim."""
+    """The Initiator's keys and bundle for updates, both withheld until the ledger vouches for the claim."""
 
     _bundle: Bundle | None = None
 
     def release_bundle(self, recorded: RecordedCertificate, now_s: float) -> Bundle | None:
-        """Return what is kept for updates, under the envelope key; None if the Responder forbids to keep that.
+        """Return the bundle for updates under the envelope key; None if the Responder forbids to keep that key.
 
         Raises MikeyError if the ledger does not vouch for the certificate at `now_s`.
         """
@@ -104,9 +103,9 @@ class ReverseOffer:
         return self.sent.header.csb_id
 
     def receive(self, octets: bytes, *, now_s: float) -> AnyClaim:
-        """Make the checks on an R_MESSAGE that need no ledger; the claim tells who answered.
+        """Make the checks on an R_MESSAGE that need no ledger; return the claim of the party that answered.
 
-        Raises MikeyError, for an error message of the Responder with the failure PEER_ERROR.
+        Raises MikeyError, with the failure PEER_ERROR for an error message of the Responder.
         """
         message = steps.read_answer(self.sent, octets, DataType.RSA_R_RESP, R_MESSAGE)
         steps.check_rand(message)
@@ -138,7 +137,7 @@ class ReverseOffer:
 
 
 class ReverseInitiator(CertifiedInitiator):
-    """Maker of one party's offers, to which the Responder adds the keys."""
+    """Maker of one party's offers, for which the Responder chooses the keys."""
 
     def __init__(self, party: Party, decrypter: Decrypter) -> None:
         check_decrypter(party, decrypter)
@@ -157,9 +156,9 @@ class ReverseInitiator(CertifiedInitiator):
         retargetable: bool = False,
         lines: int = 1,
     ) -> ReverseOffer:
-        """Make an I_MESSAGE for a call to `responder_uri`, or to whomever the call is `retargetable` to.
+        """Make an I_MESSAGE that keys `lines` m-lines of a call to `responder_uri`.
 
-        It keys `lines` m-lines.
+        If the call is `retargetable`, any other party can answer too.
         `key_mgmt_ids` are all protocol identifiers that the SDP will offer, in its order (RFC 4567 §4.1.4).
         """
         header, payloads = self._begin(DataType.RSA_R_INIT, responder_uri, profile, prf, random, now_s, lines)
@@ -173,7 +172,7 @@ class ReverseInitiator(CertifiedInitiator):
 
 
 class ReverseResponder(CertifiedResponder):
-    """Reader of the offers to one party, which answers each with keys of its own."""
+    """Reader of the offers to one party; it answers each with a TGK of its own."""
 
     kind = DataType.RSA_R_INIT
     counts = I_MESSAGE
@@ -224,7 +223,7 @@ def _check_one_rand(sent: Message, message: Message) -> None:
 
 
 def _check_unicast(message: Message) -> None:
-    """Check that the answer is not one for a group, which would change the CSB ID (RFC 4738 §3.6)."""
+    """Check that the answer is not for a group, as it would be with a new CSB ID (RFC 4738 §3.6)."""
     if any(each.ext_type == ExtensionType.CSB_ID for each in message.all(GeneralExtension)):
         raise MikeyError(Failure.CSB_ID, "the answer has another CSB ID, which only groups have (RFC 4738 §3.6)")
 

@@ -22,7 +22,7 @@ _VALUE = re.compile(r" *(?P<protocol>[A-Za-z0-9]{1,32}) (?P<data>[A-Za-z0-9+/]+=
 
 
 def key_mgmt_value(message: bytes) -> str:
-    """Return the attribute's value that carries `message`."""
+    """Return the value of the attribute that carries `message`."""
     return f"{PROTOCOL} {base64.b64encode(message).decode('ascii')}"
 
 

@@ -1,8 +1,9 @@
 """The crypto sessions of a message's m-lines, and the bundles that they belong to (RFC 3830 §4.1.3, §6.1).
 
 Each m-line has two crypto sessions: the Initiator's stream, and the Responder's. Their IDs are 1 and 2 for the
-first m-line that the message keys, 3 and 4 for the second (RFC 4567 §7.1). An offer leaves the SSRC of each second
-one open, and the answer fills it in (RFC 3830 §6.1.1). All SSRCs of a bundle differ, whatever m-line they are of.
+first m-line that the message keys, 3 and 4 for the second (RFC 4567 §7.1). An offer leaves the SSRC of each
+Responder's stream open, and the answer fills it in (RFC 3830 §6.1.1). All SSRCs of a bundle are
+different.
 """
 
 from collections.abc import Iterable
@@ -28,8 +29,8 @@ _NTP_SECOND = 1 << 32
 class Bundles:
     """IDs and timestamps of one Initiator's offers: each has its own ID, and a later time than the one before.
 
-    Timestamps follow a clock that was set back by a second or more: Responders would refuse any that kept running
-    ahead of the time.
+    If the clock is set back by a second or more, the timestamps follow it: Responders would refuse timestamps that
+    stay ahead of the time.
     """
 
     def __init__(self) -> None:
@@ -44,7 +45,7 @@ class Bundles:
         return csb_id
 
     def close(self, csb_id: int) -> None:
-        """Forget a bundle whose call has ended, so that its ID may be drawn again."""
+        """Forget a bundle whose call has ended, so that its ID can be drawn again."""
         self._open.discard(csb_id)
 
     def timestamp(self, now_s: float) -> Timestamp:
@@ -56,7 +57,7 @@ class Bundles:
 
 
 def offered_sessions(random: Random, lines: int = 1) -> tuple[SrtpId, ...]:
-    """Return the map of an offer for `lines` m-lines, with random SSRCs for the streams that we send.
+    """Return the CS ID map of an offer for `lines` m-lines, with random SSRCs for the streams that we send.
 
     Raises LocalError for more than MAX_LINES.
     """
@@ -67,14 +68,14 @@ def offered_sessions(random: Random, lines: int = 1) -> tuple[SrtpId, ...]:
 
 
 def answer_header(kind: DataType, offered: Header, random: Random) -> Header:
-    """Return the answer's header: the Initiator's values, with random SSRCs of ours filled in (§6.1.1)."""
+    """Return the answer's header: that of the offer, with random SSRCs for our streams (§6.1.1)."""
     taken = {session.ssrc for session in offered.sessions}
     filled = (each if each.ssrc else replace(each, ssrc=_new_ssrc(random, taken)) for each in offered.sessions)
     return Header(kind, offered.csb_id, offered.prf, tuple(filled))
 
 
 def srtp_keys(tgk: bytes, header: Header, rand: bytes, profile: SrtpProfile, *, initiates: bool) -> SrtpKeys:
-    """Derive the keys of each m-line that an answer's `header` maps, as its Initiator or its Responder has them."""
+    """Derive the keys of each m-line in an answer's `header`, for its Initiator or its Responder."""
     prf = KeyedPrf(Prf(header.prf), tgk)
 
     def stream(cs_id: int) -> StreamKey:
@@ -90,7 +91,7 @@ def srtp_keys(tgk: bytes, header: Header, rand: bytes, profile: SrtpProfile, *, 
 
 
 def accept_policy(message: Message, profiles: Iterable[SrtpProfile]) -> SrtpProfile:
-    """Return the profile that an offer's one policy stands for; raises MikeyError if it is none of `profiles`."""
+    """Return the SRTP profile of an offer's one policy; raises MikeyError if it is none of `profiles`."""
     policy = message.one(SecurityPolicy)
     if any(session.policy_no != policy.policy_no for session in message.header.sessions):
         raise MikeyError(Failure.POLICY, "a crypto session names a policy that the message does not hold")
@@ -101,7 +102,7 @@ def accept_policy(message: Message, profiles: Iterable[SrtpProfile]) -> SrtpProf
 
 
 def _new_ssrc(random: Random, taken: set[int]) -> int:
-    """Draw an SSRC that is neither 0, which means none, nor `taken`, and add it to those."""
+    """Draw an SSRC that is neither 0, which means none, nor in `taken`, and add it to `taken`."""
     while (ssrc := int.from_bytes(random.token(4), "big")) == 0 or ssrc in taken:
         pass
     taken.add(ssrc)

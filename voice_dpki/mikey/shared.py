@@ -5,12 +5,12 @@
     DHHMAC  I_MESSAGE = HDR, T, RAND, IDi, IDr, SP, DHi, SDP IDs, KEMAC
             R_MESSAGE = HDR, T, IDr, IDi, DHr, DHi, KEMAC
 
-PSK transports a TGK that the Initiator chose, encrypted under the shared key: who has that key later can decrypt
-every call that was recorded. In DHHMAC the shared key only authenticates, and the calls stay secret. No ledger is
-asked: two parties that share a key need nobody to vouch for them.
+PSK transports a TGK that the Initiator chose, encrypted under the shared key: anyone who later obtains that key can
+decrypt every recorded call. In DHHMAC the shared key only authenticates, so recorded calls stay secret. Neither
+mode uses the ledger: two parties that share a key need nobody to vouch for them.
 
-IDs, which both standards let out in places, are always sent and expected. RFC 4650 §4.2 prints other numbers for
-NULL and HMAC-SHA-1 than the registry of RFC 3830 §6.2, whose numbers are used.
+IDs, which both standards make optional in places, are always sent and expected. RFC 4650 §4.2 prints other numbers
+for NULL and HMAC-SHA-1 than the registry of RFC 3830 §6.2, whose numbers are used.
 """
 
 from abc import ABC, abstractmethod
@@ -49,10 +49,10 @@ MIN_KEY_BYTES = 16
 """Shortest pre-shared key: as strong as the keys that it protects."""
 
 TGK_BYTES = 32
-"""Length of a TGK that we send; received ones have at least MIN_KEY_BYTES."""
+"""Bytes of a TGK that we send; received ones have at least MIN_KEY_BYTES."""
 
 KeyOf = Callable[[str], bytes | None]
-"""The key that we share with the party of a URI, or None."""
+"""Returns the key that we share with the party of a URI, or None."""
 
 _PSK_INIT: Counts = {
     Timestamp: (1, 1),
@@ -75,7 +75,7 @@ DHHMAC_RESP: Counts = {
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SharedOffer(ABC):
-    """A sent I_MESSAGE, and what its Initiator needs to read the answer."""
+    """A sent I_MESSAGE, and the state that its Initiator needs to read the answer."""
 
     message: bytes
     profile: SrtpProfile
@@ -92,7 +92,7 @@ class SharedOffer(ABC):
         """Verify the R_MESSAGE and return the Initiator's keys; raises MikeyError."""
 
     def bundle(self, answer: bytes) -> Bundle:
-        """Return what is kept for updates, after `answer` was confirmed."""
+        """Return the bundle to keep for updates; `answer` is the confirmed R_MESSAGE."""
         mode = UpdatedBy.DHHMAC if isinstance(self, DhHmacOffer) else UpdatedBy.PSK
         return bundle_of(mode, self._keys, self.profile, self.sent, Message.parse(answer).header)
 
@@ -178,7 +178,7 @@ class SharedInitiator:
         pair: dh.KeyPair | None = None,
         lines: int = 1,
     ) -> DhHmacOffer:
-        """Make a DHHMAC offer like `offer_psk`; `pair`, if given, is a fresh one that no other exchange uses."""
+        """Make a DHHMAC offer like `offer_psk`; `pair`, if given, must serve no other exchange."""
         header, payloads, keys = self._begin(
             DataType.DHHMAC_INIT, responder_uri, profile, random, now_s, prf, lines
         )
@@ -192,7 +192,7 @@ class SharedInitiator:
         return self._bundles.timestamp(now_s)
 
     def close(self, csb_id: int) -> None:
-        """Forget a bundle whose call has ended, so that its ID may be drawn again."""
+        """Forget a bundle whose call has ended, so that its ID can be drawn again."""
         self._bundles.close(csb_id)
 
     def _begin(
@@ -221,7 +221,7 @@ class SharedInitiator:
 
 
 class SharedResponder:
-    """Reader of the offers to one party under keys that it shares with others, which answers each once."""
+    """Reader of the offers to one party under keys that it shares with others; it answers each offer once."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""The checks on messages, one function a step; modes.py calls them in order.
+"""The checks on messages, one function a step, which the modules of the modes call in order.
 
-Each returns what it read, or nothing, and raises MikeyError with the step's failure.
+Each returns the part that it read, or nothing, and raises MikeyError with the step's failure.
 """
 
 from collections.abc import Iterable, Sequence
@@ -92,7 +92,7 @@ class PeerClaim:
     role: str
     """"Initiator" or "Responder"."""
     uri: str
-    """The identity as its certificate names it; this side may have dialled the number at another domain."""
+    """The identity as the certificate names it; the caller may have dialled the number at another domain."""
     message: Message
     certificate: CertificateProfile
 
@@ -145,7 +145,7 @@ def sdp_ids_of(key_mgmt_ids: Sequence[str]) -> GeneralExtension:
 
 
 def read_answer(sent: Message, octets: bytes, kind: DataType, counts: Counts) -> Message:
-    """Read the answer to the offer `sent`, of any mode, and check what needs no key; raises MikeyError."""
+    """Read the answer to the offer `sent`, of any mode, and make the checks without a key; raises MikeyError."""
     message = Message.parse(octets)
     check_not_error(message)
     check_answer_header(sent.header, message.header, kind)
@@ -165,7 +165,7 @@ def check_not_error(message: Message) -> None:
 def check_offer_header(header: Header, kind: DataType = DataType.DH_INIT, lines: int = 1) -> None:
     """Check that an offer's header fits its mode, and has two crypto sessions for each m-line that it keys.
 
-    The SSRC of each second one is open. The message may key the first few alone of the SDP's `lines`.
+    The SSRC of each second one is open. The message can leave out the last of the SDP's `lines`.
     """
     if header.data_type != kind:
         raise MikeyError(Failure.DATA_TYPE, f"data type {header.data_type} is not {kind.about}")
@@ -182,7 +182,7 @@ def check_offer_header(header: Header, kind: DataType = DataType.DH_INIT, lines:
 
 
 def check_respond(header: Header) -> None:
-    """Check that an offer asks for an answer, by V; without one the Responder would be unproven."""
+    """Check that the flag V of an offer asks for an answer: without one the Responder is not authenticated."""
     if not header.respond:
         raise MikeyError(Failure.PAYLOAD, "the offer asks for no answer, and would leave the Responder unproven")
 
@@ -202,12 +202,12 @@ def check_answer_header(sent: Header, header: Header, kind: DataType) -> None:
 
 
 def _is_filled(sent: SrtpId, answered: SrtpId) -> bool:
-    """Return whether an answer has a crypto session as it was sent, but for an SSRC that was left open."""
+    """Return whether an answer has a crypto session as it was sent, except for an SSRC that was left open."""
     return answered == (sent if sent.ssrc else replace(sent, ssrc=answered.ssrc))
 
 
 def _check_streams(header: Header, chosen: int) -> None:
-    """Check that `chosen` streams have an SSRC, each another, and that none begins with a roll-over counter.
+    """Check that `chosen` streams have SSRCs, all different, and that all roll-over counters are 0.
 
     One SSRC for two streams would make their packets indistinguishable at a shared port.
     """
@@ -234,7 +234,7 @@ def check_echo(equal: bool, failure: Failure, what: str) -> None:
 
 
 def check_sdp_ids(message: Message, key_mgmt_ids: Sequence[str]) -> None:
-    """Check that the signed list of protocols is the SDP's, which nobody signed (RFC 4567 §4.1.4).
+    """Check that the signed list of protocols is that of the SDP, which itself is unsigned (RFC 4567 §4.1.4).
 
     A difference shows that an offer was removed or added on the way.
     """
@@ -269,7 +269,7 @@ def read_claim(message: Message, role: str, identity: Identity, uri: str | None,
     """Read the sender's identity and certificate: the identity must be the party `uri`, named in the certificate.
 
     The identity may have another domain than `uri`: `check_recorded` later checks who holds domain and number. With
-    None the sender may be anybody. A certificate that a URL names comes from the ledger: see NamedClaim.
+    None the sender can be anyone. A certificate that a URL names comes from the ledger: see NamedClaim.
     """
     named = read_party(identity, uri)
     if named is None:
@@ -285,7 +285,7 @@ def read_claim(message: Message, role: str, identity: Identity, uri: str | None,
 
 
 def read_party(identity: Identity, uri: str | None) -> str | None:
-    """Return the URI in an ID payload if it names the party `uri`, or anybody if that is None; otherwise None."""
+    """Return the URI in an ID payload if it names the party `uri` (None: any party); otherwise None."""
     try:
         named = identity.data.decode("utf-8")
     except UnicodeDecodeError:

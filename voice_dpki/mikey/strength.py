@@ -15,16 +15,16 @@ from voice_dpki.x509.keys import MIN_RSA_BITS, MIN_RSA_EXPONENT
 from voice_dpki.x509.profile import ProfileError, library_errors
 
 MAX_RSA_BITS: Final = 4096
-"""Longest modulus. A signature of the longest has 512 bytes, which SIGN's 12 bits of length can tell (§6.5)."""
+"""Longest modulus. Its signatures have 512 bytes, which fits SIGN's length field of 12 bits (§6.5)."""
 
 MAX_RSA_EXPONENT: Final = (1 << 32) - 1
-"""Largest public exponent: NIST SP 800-56B §6.2 has up to 2^256, and nobody uses more than 65537."""
+"""Largest public exponent: NIST SP 800-56B §6.2 allows up to 2^256, but keys in use have 65537."""
 
 
 def check_rsa_key(der: bytes, whose: str) -> None:
-    """Check the RSA key in a certificate that was not read yet, without any computation with the key.
+    """Check the RSA key in a certificate (DER) before the certificate is verified, without computing with the key.
 
-    Other keys pass: whether they fit is judged later. Raises MikeyError, which says `whose` certificate it is.
+    Keys of other kinds pass, and are judged later. Raises MikeyError, which says `whose` certificate it is.
     """
     try:
         with library_errors():

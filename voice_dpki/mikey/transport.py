@@ -1,6 +1,6 @@
 """MACs and encryption of MIKEY's own messages, under a pre-shared or an envelope key.
 
-The PRF of a message decides on its algorithms: MIKEY-1 goes with AES-CM-128 and HMAC-SHA-1-160, and
+The PRF of a message determines its algorithms: MIKEY-1 goes with AES-CM-128 and HMAC-SHA-1-160, and
 PRF-HMAC-SHA-256 with the 256-bit algorithms of RFC 6043 §6.2, which do not mix with others.
 Source: RFC 3830 §4.1.4, §4.2.3, §5.2.
 """
@@ -30,7 +30,7 @@ class _Suite:
     encr_bytes: int
     mac_alg: MacAlg
     mac_bytes: int
-    """Length of the authentication key and of the MAC."""
+    """Length of the authentication key, and of the MAC."""
     hash_name: str
 
 
@@ -55,25 +55,25 @@ class MessageKeys:
         return self._suite.encr_alg
 
     def sealed(self, header: Header, payloads: tuple[Payload, ...], encr_alg: EncrAlg, encr_data: bytes) -> bytes:
-        """Write a message that ends with KEMAC, whose MAC covers everything before the MAC."""
+        """Write a message that ends with KEMAC, whose MAC covers all bytes before it."""
         size = self._suite.mac_bytes
         kemac = Kemac(encr_alg, encr_data, self._suite.mac_alg, bytes(size))
         unsealed = serialize(header, (*payloads, kemac))[:-size]
         return unsealed + self._mac(unsealed)
 
     def verified(self, header: Header, payloads: tuple[Payload, ...], parties: bytes) -> bytes:
-        """Write a verification message: V's MAC covers everything before it, and `parties` (see `parties_of`)."""
+        """Write a verification message; V's MAC covers all bytes before it, and `parties` (see `parties_of`)."""
         size = self._suite.mac_bytes
         unsealed = serialize(header, (*payloads, Verification(self._suite.mac_alg, bytes(size))))[:-size]
         return unsealed + self._mac(unsealed + parties)
 
     def sealed_alone(self, encr_data: bytes) -> Kemac:
-        """Make the KEMAC of a mode with an envelope key, whose MAC covers nothing but this payload (§6.2)."""
+        """Make the KEMAC of a mode with an envelope key, whose MAC covers only this payload (§6.2)."""
         kemac = Kemac(self.encr_alg, encr_data, self._suite.mac_alg, b"")
         return replace(kemac, mac=self._mac(_alone(kemac)))
 
     def check_alone(self, kemac: Kemac) -> None:
-        """Check the MAC of such a KEMAC; raises MikeyError."""
+        """Check the MAC of a KEMAC that `sealed_alone` makes; raises MikeyError."""
         self._check_algorithm(kemac.mac_alg)
         self._check_mac(_alone(kemac), kemac.mac)
 
@@ -97,7 +97,7 @@ class MessageKeys:
         return Cipher(algorithms.AES(key), modes.CTR(vector)).encryptor().update(data)
 
     def opened(self, kemac: Kemac, timestamp: Timestamp, kind: PayloadType) -> tuple[Payload, ...]:
-        """Decrypt a KEMAC whose MAC was verified, and return what is in it, of which the first is of `kind`.
+        """Decrypt a KEMAC whose MAC was verified, and return its payloads; the first one is of `kind`.
 
         Raises MikeyError.
         """
@@ -131,7 +131,7 @@ class MessageKeys:
         return hmac.digest(self._auth_key, data, self._suite.hash_name)
 
     def _check(self, message: Message, mac_alg: int, mac: bytes, more: bytes) -> None:
-        """Check a MAC at the end of a message; the null MAC is refused like all others."""
+        """Check the MAC at the end of a message, which covers `more` too; the null MAC is refused."""
         self._check_algorithm(mac_alg)
         if not message.octets.endswith(mac) or message.payloads[-1].kind not in (Kemac.kind, Verification.kind):
             raise MikeyError(Failure.PAYLOAD, "the MAC is not at the end of the message")
@@ -148,10 +148,10 @@ class MessageKeys:
 
 
 def _alone(kemac: Kemac) -> bytes:
-    """Return what the MAC of KEMAC covers alone: the payload up to the MAC, with a next payload of zero."""
+    """Return the bytes that KEMAC's own MAC covers: the payload up to the MAC, with a next payload of zero."""
     return bytes([PayloadType.LAST]) + replace(kemac, mac=b"").serialize()
 
 
 def parties_of(initiator: bytes, responder: bytes, timestamp: Timestamp) -> bytes:
-    """Return what V covers besides its message: both identities and the timestamp, as their payloads hold them."""
+    """Return the bytes that V or SIGNr covers besides its message: both identities and the timestamp."""
     return initiator + responder + timestamp.value

@@ -1,12 +1,12 @@
-"""New keys for a crypto session bundle in mid-call (RFC 3830 §4.5), in the profile of this project.
+"""New keys for a crypto session bundle during a call (RFC 3830 §4.5), in the profile of this project.
 
     PSK     I_MESSAGE = HDR, T, IDi, IDr, SDP IDs, KEMAC         R_MESSAGE = HDR, T, IDr, V
     DHHMAC  I_MESSAGE = HDR, T, IDi, IDr, DHi, SDP IDs, KEMAC    R_MESSAGE = HDR, T, IDr, IDi, DHr, DHi, KEMAC
 
 An update has the bundle's CSB ID and a later timestamp, and neither RAND nor policy: those of the first exchange
 hold. A bundle of PKE or RSA-R is updated in PSK mode under its envelope key, as §4.5 demands where that key was
-cached (RFC 4738 §3.6); no certificate is needed, and no ledger is asked again. Each update brings a new TGK, and
-SSRCs are drawn anew, since SRTP libraries cannot change the key of a stream. The bundle's Initiator alone sends
+cached (RFC 4738 §3.6); it needs no certificate and no inquiry to the ledger. Each update brings a new TGK and
+new SSRCs, because SRTP libraries cannot change the key of a stream. Only the bundle's Initiator sends
 updates: two sides with one encryption key and the same T would encrypt under one key stream (§4.2.3).
 """
 
@@ -37,7 +37,7 @@ _ANSWERS = {UpdatedBy.PSK: (DataType.PSK_RESP, PSK_RESP), UpdatedBy.DHHMAC: (Dat
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Updated:
-    """New keys for the holder's two directions, and the bundle for the next update."""
+    """One party's new keys, for both directions, and the bundle for the next update."""
 
     keys: SrtpKeys
     bundle: Bundle
@@ -45,7 +45,7 @@ class Updated:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class UpdateAnswer:
-    """A Responder's answer to an update: the message to send, and what it agreed on."""
+    """A Responder's answer to an update: the message to send, and the new keys."""
 
     message: bytes
     updated: Updated
@@ -53,13 +53,13 @@ class UpdateAnswer:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class UpdateOffer:
-    """A sent update, and what its Initiator needs to read the answer."""
+    """A sent update, and the state that its Initiator needs to read the answer."""
 
     message: bytes
     sent: Message
     _bundle: Bundle
     _tgk: bytes
-    """Empty where both sides' Diffie-Hellman values give the TGK."""
+    """Empty in DHHMAC, where the TGK comes from both sides' Diffie-Hellman values."""
     _pair: dh.KeyPair | None
 
     def confirm(self, octets: bytes) -> Updated:
@@ -84,10 +84,10 @@ class UpdateOffer:
 def offer_update(
     bundle: Bundle, timestamp: Timestamp, *, random: Random, key_mgmt_ids: Sequence[str] = ("mikey",)
 ) -> UpdateOffer:
-    """Make an update with a new TGK for a bundle that we initiated, at a `timestamp` that no other of ours has.
+    """Make an update with a new TGK for a bundle that we initiated; no other message of ours has its `timestamp`.
 
     `key_mgmt_ids` are all protocol identifiers that the SDP will offer. Raises LocalError if the clock was set back
-    since the bundle's last exchange: the Responder would take the update for a replay.
+    since the bundle's last exchange: the Responder would refuse the update as a replay.
     """
     if int.from_bytes(timestamp.value, "big") <= int.from_bytes(bundle.timestamp.value, "big"):
         raise LocalError("the clock was set back since the keys were agreed on: a new offer is needed")
@@ -140,7 +140,7 @@ def accept_update(
 
 
 def _header(bundle: Bundle, kind: DataType, random: Random) -> Header:
-    """Return the header of an update: the bundle's, with new SSRCs under its policies."""
+    """Return the header of an update: that of the bundle, with a new SSRC for our stream of each m-line."""
     drawn = offered_sessions(random, len(bundle.sessions) // 2)
     sessions = tuple(replace(old, ssrc=new.ssrc) for old, new in zip(bundle.sessions, drawn, strict=True))
     return Header(kind, bundle.keys.csb_id, bundle.keys.prf, sessions, respond=True)
