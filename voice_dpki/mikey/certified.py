@@ -50,7 +50,7 @@ class Party:
     certificate: bytes
     signer: Signer
     certificate_url: str | None = None
-    """If given, messages name the certificate by this URL; it ends in H(CERT), by which others ask the ledger."""
+    """If given, messages name the certificate by this URL; it ends in H(CERT), by which the peer looks it up."""
 
     algorithm: ClassVar[str] = steps.SIGNATURE_ALGORITHM
     key_kind: ClassVar[str] = "MIKEY signs with RSA: it has no ECDSA signature (RFC 3830 §6.5)"
@@ -92,8 +92,8 @@ class KeyingAnswer:
     message: bytes
     keys: SrtpKeys
     bundle: Bundle | None = None
-    """What is kept for updates; None where new keys take a new offer: in modes that have no updates here, and with
-    an envelope key that its sender forbids to keep."""
+    """The bundle for updates; None if new keys need a new offer: in modes that have no updates here, and with an
+    envelope key that its sender forbids to keep."""
 
 
 _T = TypeVar("_T")
@@ -119,7 +119,7 @@ Beginning: TypeAlias = tuple[Timestamp, Rand, Identity, Certificate, Identity, S
 
 
 class CertifiedInitiator:
-    """Maker of one party's offers; a mode adds what only its offers have."""
+    """Maker of one party's offers; each mode adds the payloads of its own."""
 
     def __init__(self, party: Party) -> None:
         self._party = party
@@ -130,7 +130,7 @@ class CertifiedInitiator:
         return self._bundles.timestamp(now_s)
 
     def close(self, csb_id: int) -> None:
-        """Forget a bundle whose call has ended, so that its ID may be drawn again."""
+        """Forget a bundle whose call has ended, so that its ID can be drawn again."""
         self._bundles.close(csb_id)
 
     def _begin(
@@ -158,10 +158,10 @@ class CertifiedInitiator:
 
 
 class CertifiedResponder(ABC):
-    """Reader of the offers to one party, which answers each once; a mode says what its offers hold."""
+    """Reader of the offers to one party; it answers each once. Each mode defines the payloads of its offers."""
 
     kind: ClassVar[DataType]
-    """The kind of message that the mode's offers are."""
+    """The data type of the mode's offers."""
     counts: ClassVar[Counts]
     """The payloads of the mode's offers."""
 
@@ -186,7 +186,7 @@ class CertifiedResponder(ABC):
 
         `initiator_uri` is the caller's URI according to SIP; `key_mgmt_ids` are the protocol identifiers of the SDP
         that carried the message, in its order, and `lines` the number of m-lines there that the message may key.
-        `now_s` is of the wall clock, `steady_s` of the monotonic one.
+        `now_s` is the wall clock's Unix time, `steady_s` the monotonic clock's.
         """
         message = Message.parse(octets)
         steps.check_offer_header(message.header, self.kind, lines)

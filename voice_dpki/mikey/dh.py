@@ -1,8 +1,8 @@
-"""Diffie-Hellman in group OAKLEY 5, the one that MIKEY's DH method must have (RFC 3830 §4.2.7).
+"""Diffie-Hellman in group OAKLEY 5, the mandatory one of MIKEY's DH method (RFC 3830 §4.2.7).
 
 OpenSSL does the arithmetic, in constant time and nine times as fast as Python's integers. The cryptography library
-warns that it will drop finite-field groups some day, since newer protocols do without them. The warning is
-silenced, because MIKEY's registry has no other groups. docs/adr/0049-a-modern-mode-of-mikey.md says what then.
+warns that it will drop finite-field groups some day, because newer protocols do without them. The warning is
+silenced, because MIKEY's registry has no other groups. docs/adr/0049-a-modern-mode-of-mikey.md has the alternative.
 """
 
 import warnings

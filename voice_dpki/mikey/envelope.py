@@ -8,7 +8,7 @@ signature covers the message. The sender's ID is encrypted along with the TGK, a
 can copy a KEMAC from another sender's message into his own.
 
 Nothing in a message says how the envelope key is encrypted (§6.3). Here its PRF does: PRF-HMAC-SHA-256 goes with
-OAEP and SHA-256, and MIKEY-1 with PKCS #1 v1.5, which others must have (§4.2.5).
+OAEP and SHA-256, and MIKEY-1 with PKCS #1 v1.5, which is mandatory (§4.2.5).
 """
 
 from typing import Final
@@ -28,7 +28,7 @@ ENVELOPE_KEY_BYTES: Final = 32
 """Length of an envelope key that we send."""
 
 MAX_ENVELOPE_KEY_BYTES: Final = 64
-"""Longest that is accepted; the shortest has MIN_KEY_BYTES."""
+"""Longest envelope key that is accepted; the shortest has MIN_KEY_BYTES."""
 
 SCHEMES: Final = {Prf.MIKEY_1: RSA1_5, Prf.HMAC_SHA_256: RSA_OAEP_256}
 """How the envelope key is encrypted, by the message's PRF."""

@@ -77,7 +77,8 @@ class MikeyError(PeerError):
     """A message is refused. `str()` gives "step SIGN: the signature of the Responder's message does not verify".
 
     `failure` is the code, `step` the step that failed, `number` the error number for an ERR payload, and `sentence`
-    the reason for people. A peer that is not authenticated is told AUTH_FAILURE, whatever about a secret was wrong.
+    the reason for people. A missing key and a wrong one have the same number, AUTH_FAILURE, so that a peer that is
+    not authenticated cannot tell them apart.
     """
 
     def __init__(self, failure: Failure, sentence: str, number: ErrorNumber | None = None) -> None:

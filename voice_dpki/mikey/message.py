@@ -116,11 +116,11 @@ class Message:
         return found[0]
 
     def signed_octets(self) -> bytes:
-        """Return what SIGN covers: the message without the signature field at its end (§5.2)."""
+        """Return the bytes that SIGN covers: the message without the signature field at its end (§5.2)."""
         return self.octets[: len(self.octets) - len(self.one(Signature).signature)]
 
     def before_signature(self) -> bytes:
-        """Return the message without its last payload, SIGN, which is what SIGNr of RSA-R covers of it."""
+        """Return the message without its last payload, SIGN: the part of it that SIGNr of RSA-R covers."""
         return self.signed_octets()[:-_SIGN_HEADER_BYTES]
 
 

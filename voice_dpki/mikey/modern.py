@@ -100,7 +100,7 @@ class ModernClaim:
     role: str
     """"Initiator" or "Responder"."""
     uri: str
-    """The identity as the sender writes it; this side may have dialled the number at another domain."""
+    """The identity as the sender writes it; the Initiator may have dialled the number at another domain."""
     message: Message
     digest: CertDigest
     """H(CERT), by which the ledger knows the certificate."""
@@ -146,7 +146,7 @@ class ModernOffer:
     def receive(self, octets: bytes) -> ModernClaim:
         """Make the checks on an R_MESSAGE that need no ledger.
 
-        Raises MikeyError, for an error message of the Responder with the failure PEER_ERROR.
+        Raises MikeyError, with the failure PEER_ERROR for an error message of the Responder.
         """
         message = steps.read_answer(self.sent, octets, DataType.DH_RESP, R_MESSAGE)
         check_mark(message)
@@ -206,12 +206,12 @@ class ModernInitiator:
         return ModernOffer(sent.octets, responder_uri, profile, sent, exchange)
 
     def close(self, csb_id: int) -> None:
-        """Forget a bundle whose call has ended, so that its ID may be drawn again."""
+        """Forget a bundle whose call has ended, so that its ID can be drawn again."""
         self._bundles.close(csb_id)
 
 
 class ModernResponder:
-    """Reader of the offers to one party, which answers each once.
+    """Reader of the offers to one party; it answers each once.
 
     Offers of less than `least` strength are refused. `encapsulate` is the randomised half of ML-KEM.
     """
@@ -264,10 +264,10 @@ class ModernResponder:
     def complete(
         self, claim: ModernClaim, recorded: RecordedCertificate, *, random: Random, now_s: float, steady_s: float
     ) -> KeyingAnswer:
-        """Return the answer if the ledger vouches for the Initiator's certificate, which signed; raises MikeyError.
+        """Return the answer if the ledger vouches for the Initiator's certificate and the signature verifies.
 
-        The SSRCs of our streams are random. Only a message that passes every check enters the replay cache
-        (RFC 3830 §5.3).
+        Raises MikeyError. The SSRCs of our streams are random. Only a message that passes every check enters the
+        replay cache (RFC 3830 §5.3).
         """
         trusted = _trusted(claim, recorded, now_s)
         _check_signature(claim, trusted, _OFFER_DOMAIN)
@@ -335,7 +335,7 @@ def _offered_strength(message: Message) -> Strength:
 
 
 def _value(message: Message) -> DhValue:
-    """Return the message's public value; a validity of it has no meaning in this mode, and is refused."""
+    """Return the message's public value; key validity data have no meaning in this mode, and are refused."""
     value = message.one(DhValue)
     if value.validity is not None:
         raise MikeyError(Failure.PAYLOAD, "the public value has a validity, which the modern mode does not have")

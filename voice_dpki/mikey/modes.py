@@ -61,7 +61,7 @@ class Offer:
     def receive(self, octets: bytes, *, now_s: float) -> AnyClaim:
         """Make the checks on an R_MESSAGE that need no ledger.
 
-        Raises MikeyError, for an error message of the Responder with the failure PEER_ERROR.
+        Raises MikeyError, with the failure PEER_ERROR for an error message of the Responder.
         """
         message = steps.read_answer(self.sent, octets, DataType.DH_RESP, steps.R_MESSAGE)
         steps.check_values(message)
@@ -110,7 +110,7 @@ class Initiator(CertifiedInitiator):
 
 
 class Responder(CertifiedResponder):
-    """Reader of the offers to one party, which answers each once."""
+    """Reader of the offers to one party; it answers each once."""
 
     kind = DataType.DH_INIT
     counts = steps.I_MESSAGE

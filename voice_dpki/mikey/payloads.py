@@ -101,7 +101,7 @@ class Payload(ABC):
     def __init_subclass__(cls) -> None:
         """Enter the class into PAYLOADS.
 
-        `dataclass` makes a class with slots anew, so each comes twice, and the second, which is used, stays.
+        `dataclass` creates a class with slots a second time. The second one, which is used, replaces the first.
         """
         super().__init_subclass__()
         PAYLOADS[cls.kind] = cls
@@ -343,7 +343,7 @@ class Rand(Payload):
 
 @dataclass(frozen=True, slots=True)
 class Error(Payload):
-    """What went wrong, ERR (§6.12)."""
+    """An error, ERR (§6.12)."""
 
     kind = PayloadType.ERR
     number: int

@@ -22,7 +22,7 @@ _DEFAULTS: dict[int, int] = {
     SrtpParameter.TAG_LENGTH: 10,
     SrtpParameter.PREFIX_LENGTH: 0,
 }
-"""SRTP's defaults for parameters that a policy leaves out (RFC 3711 §8.2); that of the salt is the transform's."""
+"""SRTP's defaults for parameters that a policy leaves out (RFC 3711 §8.2); the salt length's is the transform's."""
 
 
 _OWN = frozenset({SrtpParameter.SALT_LENGTH})
@@ -126,7 +126,7 @@ def short_policy_for(profile: SrtpProfile) -> SecurityPolicy:
 def profile_of(policy: SecurityPolicy) -> SrtpProfile:
     """Return the profile that a received policy stands for, with SRTP's defaults for what it leaves out.
 
-    Raises MikeyError if that is none that we support, or if a parameter is given twice. The same few policies occur
+    Raises MikeyError if we support no such profile, or if a parameter is given twice. The same few policies occur
     in call after call, so their meaning is cached.
     """
     if policy.prot_type != SRTP:

@@ -1,7 +1,7 @@
-"""MIKEY's error message (RFC 3830 §5.1.2), which any mode may answer an offer with, written and read.
+"""Writing and reading MIKEY's error message (RFC 3830 §5.1.2), which can answer an offer of any mode.
 
-It is not signed, since most errors occur before authentication; its receiver takes it as a hint only, and does
-nothing because of it.
+It is not signed, because most errors occur before authentication. Its receiver takes it only as a hint, and does
+not act on it.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Numbers of MIKEY's registries, as far as this project speaks them (RFC 3830 §6; RFC 6043 §6; RFC 7714 §15)."""
+"""Numbers of MIKEY's registries, as far as this project uses them (RFC 3830 §6; RFC 6043 §6; RFC 7714 §15)."""
 
 from enum import IntEnum
 
@@ -221,7 +221,7 @@ class ErrorNumber(IntEnum):
 
     @property
     def about(self) -> str:
-        """What is wrong, for people."""
+        """A description of the error, for people."""
         return _ERRORS[self]
 
 

@@ -92,7 +92,7 @@ class PeerClaim:
     role: str
     """"Initiator" or "Responder"."""
     uri: str
-    """The identity as the certificate names it; the caller may have dialled the number at another domain."""
+    """The identity as the certificate names it; the Initiator may have dialled the number at another domain."""
     message: Message
     certificate: CertificateProfile
 
