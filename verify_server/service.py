@@ -217,7 +217,7 @@ class VerifyService:
         return self._settle(verdicts, ms_since(began_s))
 
     def _treated(self, verdicts: Sequence[Verdict], call: Call) -> Sequence[Verdict]:
-        """Return the verdicts with their treatment, which is counted, and logged if it rejects or has `instead_of`."""
+        """Return the verdicts with their treatment; count it, and log it if it rejects or has `instead_of`."""
         handling = self._handling.value
         if handling is None:
             return verdicts
