@@ -112,7 +112,7 @@ class IkeSa(ABC):
         self.state = State.IDLE if is_initiator else State.AUTH
         self.peer_identity = ""
         self.dropped = 0
-        """Messages dropped because they did not verify or came out of turn."""
+        """Number of messages dropped because they did not verify or were not expected."""
         self.keys: IkeKeys | None = None
         self._random = random
         self._requests = Requests(settings.retransmission)

@@ -40,7 +40,7 @@ class Codec:
     loss_robustness: float
     """Bpl of the E-model: how well the codec bears loss (4.3 for G.711 without concealment, G.113)."""
     duration: Callable[[bytes], int]
-    """How many ticks of the RTP clock a payload lasts; raises MalformedError."""
+    """Function from a payload to its duration in ticks of the RTP clock; raises MalformedError."""
     law: Callable[[], Law] | None = None
     """The law of a G.711 codec; None for any other codec."""
 

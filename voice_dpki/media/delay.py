@@ -21,7 +21,7 @@ STALL_PROOF_S = 0.1
 """A later packet must be this much faster than the first one after a stall to show that the network delayed it."""
 
 STALL_KNOWN_S = 2.0
-"""How long to wait for such a packet."""
+"""Longest wait for such a packet, in seconds."""
 
 
 class Transits:

@@ -56,7 +56,7 @@ class ResponseReceived:
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """No answer came in time: to a sent request, from the transaction user, or (ACK) to a final response."""
+    """Timeout: no response to a sent request, none from the transaction user, or no ACK for a final response."""
 
     key: TransactionKey
 

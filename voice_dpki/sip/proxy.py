@@ -109,7 +109,7 @@ class _Context:
     over_flow: bool = False
     """Whether the request was sent on a telephone's flow, which may be dead."""
     otherwise: Callable[[bool], None] | None = None
-    """The owner's function to call if no response comes at all."""
+    """The owner's callback if no response arrives at all; its argument is that of `ProxyCore.forward`."""
     holds_answer: bool = False
     """Whether the owner passes each 2xx on itself."""
     hops: list[Hop] = field(default_factory=list)
@@ -216,7 +216,7 @@ class ProxyCore:
         self.forward(update.key, update.request, hop, now_s, fallback=fallback)
 
     def authenticated(self, key: TransactionKey) -> None:
-        """Note that the credentials of a request were accepted, and are used up."""
+        """Record that the credentials of a request were accepted, and are used up."""
         if (context := self._contexts.get(key)) is not None:
             context.authenticated = True
 

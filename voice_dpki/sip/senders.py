@@ -15,7 +15,7 @@ STRANGER_MESSAGES_S: Final = 200.0
 STRANGER_BURST: Final = 2_000.0
 """Datagrams that a stranger may send at once: enough for 1,000 telephones behind one address to register again."""
 KNOWN_S: Final = 3_600.0
-"""How long a sender counts as known after it has authenticated: the longest time of a registration."""
+"""Time in seconds for which a sender counts as known after it authenticated: the longest registration."""
 MAX_KNOWN: Final = 65_536
 """Most authenticated senders that are remembered; the one that authenticated longest ago is forgotten first."""
 MAX_STRANGERS: Final = 10_000

@@ -34,7 +34,7 @@ class Transaction:
     fallback: Hop | None = None
     state: State = State.TERMINATED
     cost: int = 1
-    """How many places the transaction takes (see `cost_of`)."""
+    """Number of places that the transaction takes (see `cost_of`)."""
     timers: TimersOf = field(init=False)
     source: str = ""
     """The source in whose share a server transaction counts."""

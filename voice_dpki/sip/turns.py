@@ -14,9 +14,9 @@ ROOM_BYTES: Final = 4 * 1024 * 1024
 OVERHEAD_BYTES: Final = 512
 """Memory that an item takes besides its own bytes."""
 KNOWN_TURNS: Final = 4
-"""How many turns known senders get for each turn of a stranger, while both have messages queued."""
+"""Turns of known senders per turn of a stranger, while both have messages queued."""
 MAX_DISPLACED: Final = 128
-"""How many old items one new item may displace: about as many of the smallest as the largest needs."""
+"""Most old items that one new item may displace: about as many of the smallest as the largest needs."""
 
 T = TypeVar("T")
 
