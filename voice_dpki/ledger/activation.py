@@ -73,7 +73,7 @@ def notice(version: int, height: int) -> Member:
 
 
 def read_notice(organization: str) -> tuple[int, int] | None:
-    """Return the version and the height that a member's name gives notice of; None for a true member's name."""
+    """Return the version and the height in a member's name that is a notice; None for any other name."""
     found = _NOTICE.fullmatch(organization)
     return None if found is None else (int(found[1]), int(found[2]))
 

@@ -20,7 +20,7 @@ from voice_dpki.x509.possession import possession_of
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profile
 
 MAX_NOT_YET_VALID_S = 30 * 86_400
-"""How long before its validity begins a certificate may be recorded, so that renewals can overlap."""
+"""Longest time between a certificate's recording and the start of its validity: renewals can overlap."""
 
 _CACHED_PROFILES = 8192
 """Cached profiles: as many as the verdicts that `signatures` caches; about 3 kB each."""

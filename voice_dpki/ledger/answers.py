@@ -1,6 +1,6 @@
 """Verification of the self-proving answers of inquiry nodes (`voice_dpki.ledger.answer_forms`).
 
-The steps, and what they do not rely on, are specified in docs/spec/answers.md.
+docs/spec/answers.md specifies the steps, and what they do not rely on.
 """
 
 import hashlib

@@ -68,9 +68,9 @@ _NAMED_NUMBER = re.compile(r"\+(?P<number>[0-9]{1,15})\Z")
 
 
 def check_names(profile: CertificateProfile, allotment: Allotment) -> None:
-    """Check the kind and the form of each name in a certificate, and the common name if it is such a name.
+    """Check the kind and the form of each name in a certificate, the common name among them.
 
-    Raises Refused with the refusal that names what is wrong.
+    Raises Refused; the refusal names the fault.
     """
     for kind in profile.other_names:
         raise Refused(OTHER_KINDS[kind])

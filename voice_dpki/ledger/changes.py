@@ -180,7 +180,7 @@ class Holdings:
         self.header = None
 
     def advance(self, header: Header, changed: frozenset[bytes] | None) -> list[Resolution]:
-        """Move to a newer header; return the resolutions that had to be dropped.
+        """Move to a newer header; return the resolutions that are dropped.
 
         `changed` are the verified keys of the leaves changed since the last header, None if they are not known. A
         resolution that a header between the two proved is dropped too, because `changed` does not say whether its

@@ -63,7 +63,7 @@ class LedgerClock:
         return max(wall_s, floor_s)
 
     def agreed_s(self) -> float:
-        """Return the wall clock's time; if it was set since it agreed with the ledger, its time without that."""
+        """Return the wall clock's time, corrected if the clock was set since it last agreed with the ledger."""
         wall_s, offset_s = self._clock.now_s(), self._offset_s
         if offset_s is None or abs(self._offset_now_s() - offset_s) <= MAX_CLOCK_DRIFT_S:
             return wall_s

@@ -192,7 +192,7 @@ class _StateForm(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _GenesisForm(msgspec.Struct):
-    """Fields of the file. Unknown ones are ignored, except in app_state, as new versions of CometBFT add some."""
+    """Fields of the file. Unknown ones, which new versions of CometBFT add, are ignored except in app_state."""
 
     genesis_time: str
     chain_id: Annotated[str, msgspec.Meta(pattern=rf"^[!-~]{{1,{MAX_CHAIN_ID_BYTES}}}\Z")]

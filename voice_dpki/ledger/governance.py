@@ -95,7 +95,7 @@ def take_effect(draft: Draft, block: Block) -> None:
 
 
 def enter(draft: Draft, block: Block, identity: bytes, proposal: Proposal) -> None:
-    """Write a proposal that has a new vote, decided if its votes suffice for that."""
+    """Write a proposal that has a new vote, and decide it if its votes suffice."""
     operators = directory.operators_of(draft)
     proposals.put(draft, identity, counted(draft, block, proposal))
     _recount(draft, block, operators)
@@ -192,7 +192,7 @@ def check_operator(member: Member) -> None:
 
 
 def since(change: Change) -> int:
-    """Return the version of the rules from which on a change can be proposed."""
+    """Return the first version of the rules under which a change can be proposed."""
     if isinstance(change, SetStatus) and change.status is CertStatus.VALID:
         return 3
     if isinstance(change, SetMember) and (change.member.cps or singles_of(change.member.ranges)):

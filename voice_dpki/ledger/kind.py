@@ -162,7 +162,7 @@ def key(value: Cbor) -> bytes:
 
 
 def long_bytes(value: Cbor) -> bytes:
-    """Read bytes that only the size of the transaction bounds."""
+    """Read bytes whose size only that of the transaction limits."""
     return typed(bytes, value)
 
 

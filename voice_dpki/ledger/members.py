@@ -214,7 +214,7 @@ class Member:
 
     @cached_property
     def allotment(self) -> Allotment:
-        """What the member's certificates may claim."""
+        """The domains, numbers and codes that the member's certificates may claim."""
         return Allotment(self.domains, self.ranges, self.spcs, self.by_number)
 
 
@@ -316,7 +316,7 @@ def check_apart(members: Sequence[Member]) -> None:
 
 
 def _check_domains_apart(members: Sequence[Member]) -> None:
-    """Refuse a domain below another member's, as both would hold the names under it."""
+    """Refuse a domain below another member's, because both would hold the names under it."""
     holders = {domain: member.organization for member in members for domain in member.domains}
     for domain, holder in holders.items():
         labels = domain.split(".")

@@ -45,7 +45,7 @@ _Signed = Mapping[bytes, int]
 
 
 def parse_probation(data: bytes) -> dict[bytes, int]:
-    """Parse the value of the leaf to what each listed key has signed; raises LocalError."""
+    """Parse the value of the leaf to `signed` by key; raises LocalError."""
     match cbor.decode(data, "probation"):
         case ["probation", list(entries)]:
             return dict(entries)  # pairs of key and bits, written by this module alone

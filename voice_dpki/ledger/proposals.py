@@ -42,7 +42,7 @@ MAX_PROPOSALS = 256
 """Proposals on the ledger at a time, of all operators."""
 
 MAX_CERTIFICATES = 256
-"""Certificates that one proposal revokes or suspends."""
+"""Most certificates whose status one proposal changes."""
 
 MAX_VERSION = 1 << 32
 MAX_HEIGHT = 10**12

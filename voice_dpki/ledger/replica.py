@@ -176,7 +176,7 @@ class Replica:
         return [ExecTxResult(code) for code in self.codes]
 
     def take(self, block: SignedBlock, outcome: Outcome | None = None) -> Step:
-        """Execute the next block and return what the caller must store before the next call.
+        """Execute the next block and return the step that the caller must store before the next call.
 
         A caller that has already executed the block on this replica's state passes the `outcome`.
 

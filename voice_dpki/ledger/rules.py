@@ -105,5 +105,5 @@ def is_readable(version: int) -> bool:
 
 
 def needs(version: int) -> str:
-    """Return the sentence for a reader that meets what only a release with `version` of the rules reads."""
+    """Return the sentence for content that only a release with `version` of the rules can read."""
     return f"this needs a release of voice-dpki that has version {version} of the ledger's rules"

@@ -1,7 +1,7 @@
 """Numbers that a member holds one by one, such as those that were ported to it (from version 4 of the rules on).
 
 A change of a member names one as a range with the count 1. The record holds them as further items, which a reader
-must understand, as a record of earlier versions has no ranges of one number:
+must understand, because records of earlier versions have no ranges of one number:
 
     "!numbers-1" => [1*60 number], "!numbers-2" => [1*60 number], ...           -- all full but the last
 

@@ -39,7 +39,7 @@ def recorded_as(
     height: Height,
     certificate: bytes | None = None,
 ) -> RecordedCertificate:
-    """Return what `x509.recorded.judge` takes; `status` is that of `status_of`, `certificate` the DER, if known."""
+    """Return the argument of `x509.recorded.judge`; `status` is from `status_of`, `certificate` DER, if known."""
     return RecordedCertificate(
         digest=digest,
         status=status,

@@ -51,7 +51,7 @@ _WITHOUT_TRANSACTION = (
     activation.RULES_LEAF,
     probation.PROBATION_LEAF,
 )
-"""The kinds of leaves that the genesis or the mere course of blocks writes."""
+"""The kinds of leaves that the genesis, or blocks without transactions, write."""
 
 LEAVES: tuple[Leaf[Any], ...] = tuple(
     dict.fromkeys((*_WITHOUT_TRANSACTION, *(leaf for kind in KINDS for leaf in kind.leaves)))

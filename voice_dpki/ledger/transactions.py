@@ -8,7 +8,8 @@ Each kind of body has a module of its own, and KINDS lists them. docs/spec/encod
 A signature is over "voice-dpki/tx/v1", a zero byte and the bytes of the body as received: ECDSA P-256 with SHA-256
 as r ‖ s, or RSASSA-PSS for a certificate's RSA key. The key is named by the SHA-256 of its SubjectPublicKeyInfo. A
 body can take effect only once (a certificate is recorded once, a status changes once from a given revision, an
-operator votes once), so repeating a transaction, or signing its body again, changes nothing.
+operator votes once, numbers move once by a given sequence number), so a transaction that is repeated, or whose body
+is signed again, changes nothing.
 
 docs/spec/encodings.md#transactions specifies it.
 """

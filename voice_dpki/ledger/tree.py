@@ -327,7 +327,7 @@ Only the newest form of each is kept, so the cache has at most 15 MB, however lo
 
 
 def _hot_levels(path: bytes, data: bytes) -> Sequence[Sequence[Slot]]:
-    """Return what `_levels_of` returns, which is kept for the next proof."""
+    """Return the result of `_levels_of`, and keep it for the next proof."""
     known = _hot.get(path)
     if known is not None and known[0] == data:
         return known[1]

@@ -45,7 +45,7 @@ class StateView(ABC):
 
     @abstractmethod
     def node(self, path: bytes) -> bytes | None:
-        """Return a stored node of the tree (`voice_dpki.ledger.tree`)."""
+        """Return a stored node of the tree (`voice_dpki.ledger.tree`), or None."""
 
     @abstractmethod
     def leaf(self, key: bytes) -> bytes | None:
@@ -53,15 +53,15 @@ class StateView(ABC):
 
     @abstractmethod
     def certificate(self, digest: CertDigest) -> bytes | None:
-        """Return a recorded certificate as DER."""
+        """Return a recorded certificate as DER, or None."""
 
     def record(self, digest: CertDigest) -> CertRecord | None:
-        """Return the record of a certificate."""
+        """Return the record of a certificate, or None if it is not recorded."""
         data = self.leaf(digest)
         return None if data is None else CertRecord.parse(data)
 
     def member(self, organization: str) -> Member | None:
-        """Return a member."""
+        """Return the member of this name, or None."""
         data = self.leaf(member_key(organization))
         return None if data is None else _member(data)
 
@@ -81,15 +81,15 @@ class MemoryState(StateView):
     certificates: dict[CertDigest, bytes] = field(default_factory=dict)
 
     def node(self, path: bytes) -> bytes | None:
-        """Return a stored node of the tree."""
+        """Return a stored node of the tree, or None."""
         return self.nodes.get(path)
 
     def leaf(self, key: bytes) -> bytes | None:
-        """Return the value of a leaf."""
+        """Return the value of a leaf, or None."""
         return self.leaves.get(key)
 
     def certificate(self, digest: CertDigest) -> bytes | None:
-        """Return a recorded certificate as DER."""
+        """Return a recorded certificate as DER, or None."""
         return self.certificates.get(digest)
 
     def commit(self, changes: Changes) -> None:
@@ -118,15 +118,15 @@ class Layered(StateView):
         self.certificates.update(changes.certificates)
 
     def node(self, path: bytes) -> bytes | None:
-        """Return a stored node of the tree."""
+        """Return a stored node of the tree, or None."""
         return self.nodes[path] if path in self.nodes else self.view.node(path)
 
     def leaf(self, key: bytes) -> bytes | None:
-        """Return the value of a leaf."""
+        """Return the value of a leaf, or None."""
         return self.leaves[key] if key in self.leaves else self.view.leaf(key)
 
     def certificate(self, digest: CertDigest) -> bytes | None:
-        """Return a recorded certificate as DER."""
+        """Return a recorded certificate as DER, or None."""
         return self.certificates[digest] if digest in self.certificates else self.view.certificate(digest)
 
 
