@@ -289,6 +289,26 @@ def test_a_label_that_two_keys_have_is_refused(hsm: SoftHsm) -> None:
     assert read_signer(key_place(hsm.uri("sti").replace("?", ";id=%07?"))).algorithm == "ES256"
 
 
+@pytest.mark.parametrize(
+    ("said", "is_it"),
+    [
+        ("manufacturer=SoftHSM%20project", True),
+        ("model=SoftHSM%20v2;manufacturer=SoftHSM%20project", True),
+        ("manufacturer=SoftHSM", False),
+        ("model=SoftHSM%20v3", False),
+        ("model=SoftHSM%20v2;manufacturer=Another", False),
+    ],
+)
+def test_the_token_is_of_the_maker_and_the_model_that_the_uri_names(hsm: SoftHsm, said: str, is_it: bool) -> None:
+    """Another token can have the same label (RFC 7512 §2.5)."""
+    place = key_place(hsm.uri("sti").replace("?", f";{said}?"))
+    if is_it:
+        assert read_signer(place).algorithm == "ES256"
+        return
+    with pytest.raises(LocalError, match="there is no such token"):
+        read_signer(place)
+
+
 def test_a_module_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "no.so").write_text("no module")
     with pytest.raises(LocalError, match="cannot be loaded"):

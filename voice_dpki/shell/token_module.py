@@ -18,7 +18,16 @@ from typing import Any, Final
 
 from pkcs11 import PKCS11Error, Session, Token, TokenFlag
 from pkcs11._pkcs11 import lib
-from pkcs11.exceptions import PinExpired, PinIncorrect, PinInvalid, PinLenRange, PinLocked, UserPinNotInitialized
+from pkcs11.exceptions import (
+    MultipleTokensReturned,
+    NoSuchToken,
+    PinExpired,
+    PinIncorrect,
+    PinInvalid,
+    PinLenRange,
+    PinLocked,
+    UserPinNotInitialized,
+)
 
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import read_private_secret
@@ -150,11 +159,9 @@ class TokenModule:
 
     def open(self, uri: TokenUri) -> Session:
         """Open a session in which the user is logged in; raises PKCS11Error and KeyUnavailableError."""
-        serial = None if uri.serial is None else uri.serial.encode("utf-8")
         with self._opening:  # two threads must not log in at once
             self._close_retired()
-            token: Token = self._library.get_token(token_label=uri.token, token_serial=serial)
-            session = token.open()
+            session = (token := self._find(uri)).open()
             try:
                 if uri.pin_file is not None and not self._functions.is_logged_in(session):
                     self._log_in(token, uri.pin_file)
@@ -162,6 +169,18 @@ class TokenModule:
                 close_quietly(session)
                 raise
         return session
+
+    def _find(self, uri: TokenUri) -> Token:
+        """Return the one token that has all that the URI says of it (RFC 7512 §2.5)."""
+        serial = None if uri.serial is None else uri.serial.encode("utf-8")
+        tokens: list[Token] = [
+            token
+            for token in self._library.get_tokens(token_label=uri.token, token_serial=serial)
+            if uri.manufacturer in (None, token.manufacturer_id) and uri.model in (None, token.model)
+        ]
+        if len(tokens) != 1:
+            raise MultipleTokensReturned if tokens else NoSuchToken
+        return tokens[0]
 
     def retire(self, session: Session, generation: int) -> None:
         """Take a session that is not used any more, to be closed by a thread that may wait for the token."""

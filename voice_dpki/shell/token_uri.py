@@ -38,6 +38,10 @@ class TokenUri:
     """The key's label, `object` in the URI."""
     key_id: bytes | None
     """The key's CKA_ID; at least one of label and id is set."""
+    manufacturer: str | None
+    """The maker of the token, if the URI names one."""
+    model: str | None
+    """The token's model, if the URI names one."""
     pin_file: Path | None
     """The file with the user's PIN; None where the token asks for none."""
 
@@ -79,6 +83,8 @@ def parse_token_uri(text: str, folder: Path) -> TokenUri:
         serial=_text(where, "serial"),
         label=_text(where, "object"),
         key_id=where.get("id"),
+        manufacturer=_text(where, "manufacturer"),
+        model=_text(where, "model"),
         pin_file=_pin_file(how, folder),
     )
 
