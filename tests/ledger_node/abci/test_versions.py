@@ -83,6 +83,15 @@ def test_codes_from_100_on_may_enter_a_block_of_version_1_alone(federation: Fede
     assert propose(changing, content, sender) == []
 
 
+@pytest.mark.parametrize("begins", [2, 3, 4])
+def test_a_versions_rules_count_from_its_block_on(federation: Federation, begins: int) -> None:
+    node, content = told(federation, 2, begins), federation.submission(b"x" * 9000)
+    for height in range(1, begins):
+        assert judge(node, content) == ProcessProposal.ACCEPT
+        node.decide(height, [])
+    assert judge(node, content) == ProcessProposal.REJECT
+
+
 def test_a_rogue_proposers_name_that_version_4_does_not_read_enters_no_block(federation: Federation) -> None:
     node = told(federation, 4)
     strange = federation.submission(federation.certificate(dns_names=("*.a.example",)))
