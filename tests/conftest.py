@@ -10,7 +10,7 @@ from pathlib import Path
 from weakref import WeakSet, WeakValueDictionary
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests import described, exchanges
 from tests.disks import NoMountsError, small_disk
@@ -21,10 +21,18 @@ from voice_dpki.shell import token_key
 from voice_dpki.shortfalls import SHORTFALLS
 
 # The machine's load must not decide a property test, so there is no deadline; `make fuzz` runs many more examples.
-settings.register_profile("default", deadline=None, max_examples=100)
-settings.register_profile("fuzz", deadline=None, max_examples=20_000)
+# `too_slow` goes by the wall clock, and would judge a busy machine.
+PATIENT = [HealthCheck.too_slow]
+settings.register_profile("default", deadline=None, max_examples=100, suppress_health_check=PATIENT)
+settings.register_profile("fuzz", deadline=None, max_examples=20_000, suppress_health_check=PATIENT)
 # `make mutants` asks only whether a test fails: the same examples each time, and none made smaller.
-settings.register_profile("mutants", deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
+settings.register_profile(
+    "mutants",
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=PATIENT,
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 PACKAGES = {

@@ -338,7 +338,7 @@ def four(federation: Any) -> list[tuple[str, bytes]]:
     return [(name, federation.certificate(name)) for name in names]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40)
 @given(operations=OPERATIONS, cuts=st.lists(st.integers(0, 12), max_size=3))
 def test_any_history_follows_the_model_and_depends_on_the_blocks_alone(
     federation: Any, four: list[tuple[str, bytes]], operations: list[Any], cuts: list[int]

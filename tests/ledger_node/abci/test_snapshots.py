@@ -145,7 +145,7 @@ def test_a_false_description_is_refused(federation: Any, source: Any, change: di
     assert offer(Restoration(federation.genesis.chain_id, lambda *_: None), snapshot, b"") == verdict
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.binary(max_size=60)
     | st.lists(st.lists(st.none() | st.binary() | st.just(bytes(32)), min_size=3, max_size=3)).map(cbor.encode)
