@@ -14,7 +14,7 @@ from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.media.codecs import CODECS, Codec
 from voice_dpki.media.correlate import correlate
 from voice_dpki.media.keypad import Keypad
-from voice_dpki.media.pcm import Pcm
+from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
 from voice_dpki.media.rtcp import Goodbye, parse_compound
 from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.mikey.keys import SrtpKeys
@@ -70,6 +70,7 @@ def check_nothing_lost(*sessions: MediaSession) -> None:
 @pytest.mark.parametrize("keys", [(None, None), new_pair(0)], ids=["clear", "keyed"])
 async def test_hold_and_resume(keys: tuple[Any, Any], speech: Speech) -> None:
     """The streams stay: a new SSRC, or numbers that begin anew, would not authenticate at the other side."""
+    began_s = asyncio.get_running_loop().time()
     async with pair(PCMU, keys) as (one, other, trace):
         await phrase(one, other, speech, 0.3)
         before = sent_rtp(trace, one)
@@ -94,6 +95,9 @@ async def test_hold_and_resume(keys: tuple[Any, Any], speech: Speech) -> None:
         held = (packets[len(before)].timestamp - before[-1].timestamp) % 2**32
         assert held % 160 == 0
         assert held >= 160 * 20  # ten frames of 20 ms passed in silence on hold, and 0.2 s before that
+        assert held / 8000 <= asyncio.get_running_loop().time() - began_s
+        passed = (packets[-1].timestamp - packets[0].timestamp) % 2**32 + 160
+        assert len(one.said.data) == SAMPLE_BYTES * passed
         assert other.said.duration_s > 2 * (SPOKEN_S + 0.1) + 0.35
 
 
