@@ -229,7 +229,7 @@ class _Writer:
                 self.put_validators(each)
 
     def put_validators(self, validators: ValidatorSet) -> None:
-        """Store a validator set. It is in time: the state names each set before the first header does."""
+        """Store a validator set, before any header names it: the state names each set first."""
         self.put(b"meta", b"validators" + validators.hash(), msgspec.json.encode(validators.to_json()))
 
     def remove_blocks(self, heights: range) -> None:

@@ -147,7 +147,7 @@ def configure(
     """Return the configuration of one of the member's nodes, for the file `out`.
 
     The genesis, the signatures and the tokens are beside it under those names, and so are the node's data unless
-    `state` names their folder. With `endorses` it has the submission role, if the member has an endorsing key.
+    `state` names their folder. The node has the submission role if it `endorses` and the member has a key for that.
     Raises LocalError for a node that is in no offer of the member, and where a private key is missing.
     """
     offers = [read_offer(path, terms) for path in files]

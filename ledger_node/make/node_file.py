@@ -29,9 +29,13 @@ def node_sections(
 
     `state` is the folder of the node's data; without one, they are beside the configuration.
     """
+
+    def place(what: str) -> str:
+        return str(state.absolute() / what) if state else f"{what}-{name}"
+
     loopback = Listen(host=host, port=0).is_loopback
     cometbft: dict[str, object] = {
-        "home": str(state.absolute() / "cometbft") if state else f"cometbft-{name}",
+        "home": place("cometbft"),
         "admitted": "admitted",
         "validator_key": validator_key,
         "node_key": node_key,
@@ -40,9 +44,8 @@ def node_sections(
         "p2p": {"host": host, "port": P2P_PORT},
         "state_sync": state_sync,
     }
-    data = str(state.absolute() / "data") if state else f"data-{name}"
     return {
-        "node": {"name": name, "data_dir": data, "genesis": "genesis.json"},
+        "node": {"name": name, "data_dir": place("data"), "genesis": "genesis.json"},
         "listen": {"host": host, "port": FIRST_PORT},
         "cometbft": cometbft,
     }

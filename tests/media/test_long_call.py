@@ -74,7 +74,7 @@ class Ends:
         for _ in range(frames):
             self.frames += 1
             for each in (self.one, self.other):
-                each.pass_over(bytes(320))
+                each.pass_over()
 
 
 @pytest.mark.timeout(600)  # on a busy machine

@@ -101,7 +101,7 @@ class Keypad:
             self._stream = streams.sending
         sounds, events = self._dial(streams) if may_dial else (False, [])
         if sounds or not may_send:
-            streams.pass_over(frame)
+            streams.pass_over()
             return events
         return [*events, *self._speak(streams, frame)]
 

@@ -99,15 +99,13 @@ class Streams:
         self.sending.skip()
         return []
 
-    def pass_over(self, frame: bytes) -> None:
-        """Skip one frame of speech in silence."""
-        self._said += bytes(len(frame))
-        self.sending.skip()
-
     def lapse(self, frames: int) -> None:
-        """Skip the frames of a pause between two talks; at most MAX_LAPSE_FRAMES are recorded, as silence."""
-        if not self.sending.packets:
-            return  # the first talk begins the stream, whenever that is
+        """Skip the frames of a pause between two talks."""
+        if self.sending.packets:  # the first talk begins the stream, whenever that is
+            self.pass_over(frames)
+
+    def pass_over(self, frames: int = 1) -> None:
+        """Skip frames of speech in silence, of which at most MAX_LAPSE_FRAMES are recorded."""
         self._said += bytes(min(frames, MAX_LAPSE_FRAMES) * self.codec.frame_samples * SAMPLE_BYTES)
         self.sending.skip(frames)
 
