@@ -1,4 +1,4 @@
-"""No file descriptors left: what a process meets that has reached its limit (EMFILE)."""
+"""File descriptors of processes: when none are left (EMFILE), and what they refer to."""
 
 import os
 import resource
@@ -31,11 +31,14 @@ def _close(taken: list[int]) -> None:
 
 def sockets_open() -> int:
     """Return how many sockets this process has open."""
-    return sum(_target(name).startswith("socket:") for name in os.listdir("/proc/self/fd"))
+    return sum(target.startswith("socket:") for target in open_files())
 
 
-def _target(name: str) -> str:
-    try:
-        return os.readlink(f"/proc/self/fd/{name}")
-    except FileNotFoundError:  # that of the listing itself
-        return ""
+def open_files(pid: int | None = None) -> list[str]:
+    """Return what a process, by default this one, has open: paths, and names such as "socket:[4711]"."""
+    folder = f"/proc/{'self' if pid is None else pid}/fd"
+    targets = []
+    for name in os.listdir(folder):
+        with suppress(FileNotFoundError):  # closed since it was listed
+            targets.append(os.readlink(f"{folder}/{name}"))
+    return targets

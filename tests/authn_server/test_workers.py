@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from authn_server.config import EXAMPLE, load_setup
+from tests.descriptors import open_files
 from tests.one_operator import Service, until
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
@@ -100,14 +101,11 @@ def metrics_folders(pids: list[int]) -> set[Path]:
 def accepted(pids: list[int], port: int) -> int:
     """How many of the processes listen at a port."""
     listening = {
-        line.split()[9]
+        f"socket:[{line.split()[9]}]"
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
         if line.split()[3] == "0A" and int(line.split()[1].partition(":")[2], 16) == port
     }
-    return sum(
-        any(os.readlink(each) in {f"socket:[{inode}]" for inode in listening} for each in folder.iterdir())
-        for folder in (Path(f"/proc/{pid}/fd") for pid in pids)
-    )
+    return sum(not listening.isdisjoint(open_files(pid)) for pid in pids)
 
 
 def test_all_listen_and_count_together(pool: Pool, signing_request: MakeRequest) -> None:

@@ -373,7 +373,9 @@ async def has_cometbft(processes: Processes, node: OperatorNode) -> bool:
 
 
 def _is_cometbft(pid: int) -> bool:
-    return Path(f"/proc/{pid}/comm").read_text() == "cometbft\n"
+    with contextlib.suppress(OSError):  # the process has ended since it was listed
+        return Path(f"/proc/{pid}/comm").read_text() == "cometbft\n"
+    return False
 
 
 async def _gone(processes: Processes, pids: tuple[int, ...]) -> bool:
