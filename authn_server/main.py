@@ -29,9 +29,9 @@ from voice_dpki.shell.readiness import Readiness
 from voice_dpki.shell.result import print_result, text_or_null
 from voice_dpki.shell.signing import SigningThreads
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
-from voice_dpki.shell.stir_sip import StirSip, sip_checks
+from voice_dpki.shell.stir_sip import sip_checks, sip_server
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.shell.worker import is_first, is_worker
+from voice_dpki.shell.worker import is_worker
 from voice_dpki.shell.workers import supervise
 from voice_dpki.stir.forms import SIGNING_PATH, SIP_PATH
 from voice_dpki.stir.sign import SigningRefused
@@ -227,12 +227,7 @@ async def _serve(setup: AuthnSetup, stop: asyncio.Event) -> None:
                 ),
             )
             certificate = profile.digest.hex()
-            asked_over_sip = setup.sip if is_first() else None
-            sip = (
-                StirSip("signing", asked_over_sip, invites.additions, service.health, hep=setup.trace.hep)
-                if asked_over_sip
-                else None
-            )
+            sip = sip_server("signing", setup.sip, invites.additions, service.health, setup.trace.hep)
             await serve_stir(
                 route,
                 config.listen,

@@ -21,9 +21,9 @@ from voice_dpki.shell.program import ServiceParser, indented, spare_the_collecto
 from voice_dpki.shell.readiness import Check, Readiness, failed_if
 from voice_dpki.shell.result import print_result, text_or_null
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
-from voice_dpki.shell.stir_sip import StirSip, sip_checks
+from voice_dpki.shell.stir_sip import sip_checks, sip_server
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.shell.worker import is_first, is_worker
+from voice_dpki.shell.worker import is_worker
 from voice_dpki.shell.workers import supervise
 from voice_dpki.stir.forms import SIP_PATH, VERIFICATION_PATH
 from voice_dpki.stir.replay import ReplayCache
@@ -199,12 +199,7 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
                 _checks(subscription, replays) | tls_checks(setup.tls, clock) | sip_checks(setup.sip, clock)
             ),
         )
-        asked_over_sip = setup.sip if is_first() else None
-        sip = (
-            StirSip("verification", asked_over_sip, invites.additions, healthy, hep=setup.trace.hep)
-            if asked_over_sip
-            else None
-        )
+        sip = sip_server("verification", setup.sip, invites.additions, healthy, setup.trace.hep)
         chain = ledger.genesis.chain_id
         await serve_stir(route, config.listen, setup.tls, tracer, stop, limits=config.limits, sip=sip, chain=chain)
 

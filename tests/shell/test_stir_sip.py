@@ -281,6 +281,38 @@ async def test_over_tcp() -> None:
         writer.close()
 
 
+async def test_what_was_received_is_answered_before_the_server_ends() -> None:
+    service = Service()
+    service.gate.clear()
+    async with serving(service, LOCAL) as server, asking(server) as peer:
+        peer.send()
+        await until_asked(service)
+        ending = asyncio.create_task(server.close())
+        await asyncio.sleep(0.05)
+        assert not ending.done()
+        service.gate.set()
+        assert (await peer.answer()).startswith("SIP/2.0 302 ")
+        await ending
+
+
+async def test_a_server_that_ends_waits_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stir_sip, "END_S", 0.01)
+    service = Service()
+    service.gate.clear()
+    async with serving(service, LOCAL) as server, asking(server) as peer:
+        peer.send()
+        await until_asked(service)
+        await server.close()
+        assert service.ended == 1
+        assert peer.answers.empty()
+
+
+async def until_asked(service: Service) -> None:
+    async with asyncio.timeout(60):
+        while not service.asked:
+            await asyncio.sleep(0.002)
+
+
 @pytest.mark.parametrize(
     ("peers", "listen", "message"),
     [

@@ -6,7 +6,6 @@ exception that it does not catch becomes a 500 without details for the client, a
 
 import asyncio
 import logging
-import os
 import resource
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +14,7 @@ from functools import partial
 
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Listen, is_loopback
+from voice_dpki.shell.handed import check_handed
 from voice_dpki.shell.http_app import (
     DEFAULT_MAX_BODY_BYTES,
     MAX_QUERY_BYTES,
@@ -219,28 +219,11 @@ def _bind(listen: Listen) -> socket.socket:
 
     The supervisor's socket has the address from the start of the service, whatever the configuration says now.
     """
-    if (handed := handed_socket()) is None:
+    sock = handed_socket()
+    if sock is None:
         return bind(listen, shared=is_worker())
-    sock = socket.socket(fileno=os.dup(handed))
-    if not _is_at(sock, listen):
-        host, port = sock.getsockname()[:2]
-        sock.close()
-        raise LocalError(
-            f"listen: this service is at {host}:{port}, and {listen.host}:{listen.port} needs a restart"
-        )
+    check_handed(sock, "listen", listen.host, listen.port)
     return sock
-
-
-def _is_at(sock: socket.socket, listen: Listen) -> bool:
-    """Tell whether a socket is bound to an address, whose host may be a name, and empty for all addresses."""
-    any_host = socket.AI_PASSIVE if not listen.host else 0
-    try:
-        found = socket.getaddrinfo(
-            listen.host or None, listen.port, sock.family, socket.SOCK_STREAM, flags=any_host
-        )
-    except OSError:  # no such name, or none of this family
-        return False
-    return sock.getsockname() in [address for *_, address in found]
 
 
 def _check_clear(sock: socket.socket, listen: Listen) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -28,7 +28,7 @@ from voice_dpki.shell.readiness import Readiness
 from voice_dpki.shell.reload import RELOADABLE, Live
 from voice_dpki.shell.tls import ServerSide, ServerTls
 from voice_dpki.shell.trace import CallTraceConfig, Tracer
-from voice_dpki.shell.worker import MAX_WORKERS, is_successor, take_over
+from voice_dpki.shell.worker import MAX_WORKERS
 from voice_dpki.stir import openapi
 from voice_dpki.stir.faults import MESSAGE_IDS, RequestError, error_of_status
 from voice_dpki.stir.forms import MEDIA_TYPE, SIP_MEDIA_TYPES, SIP_PATH, check_headers
@@ -68,11 +68,6 @@ Header = tuple[str, str]
 Namespace = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9!%*_+`'~-]{1,32}$")]
 """A namespace of Resource-Priority, such as "ets" (RFC 4412 §3.1)."""
 
-SIP_PORTS_FREE_S = 10.0
-"""How long a worker that replaces another one waits for that one's SIP ports."""
-SIP_AGAIN_S = 0.02
-"""How often it retries to bind them: clients retransmit a request over UDP after 0.5 s."""
-
 _CLIENT = re.compile(r"[A-Za-z0-9_.:/-]{1,64}\Z")
 _CLIENT_NOTE, _MEDIA_TYPE_NOTE = "stir client", "stir media type"
 _REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
@@ -87,7 +82,7 @@ class SipServer(Protocol):
         ...
 
     async def start(self) -> None:
-        """Bind the sockets; raises LocalError."""
+        """Begin to listen; raises LocalError."""
         ...
 
     async def close(self) -> None:
@@ -324,20 +319,7 @@ async def _started(sip: SipServer | None) -> AsyncIterator[Mapping[str, str]]:
         yield {}
         return
     try:
-        await _start(sip)
+        await sip.start()
         yield sip.addresses
     finally:
         await sip.close()
-
-
-async def _start(sip: SipServer) -> None:
-    """Bind the sockets, those of a predecessor as soon as it has given them up; raises LocalError."""
-    if is_successor():
-        take_over()
-        for _ in range(round(SIP_PORTS_FREE_S / SIP_AGAIN_S)):
-            with suppress(LocalError):
-                await sip.start()
-                return
-            await sip.close()
-            await asyncio.sleep(SIP_AGAIN_S)
-    await sip.start()

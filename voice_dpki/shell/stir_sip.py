@@ -7,6 +7,7 @@ transactions, retransmissions and the bounds of the sockets with every SIP eleme
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from ipaddress import IPv6Address, ip_address
@@ -24,6 +25,7 @@ from voice_dpki.metrics import OTHER, counters, follow, gauges
 from voice_dpki.shell.config import AdvertisedListen, Config
 from voice_dpki.shell.current import work_on
 from voice_dpki.shell.expiring import tls_finding
+from voice_dpki.shell.handed import check_no_sip, sip_sockets
 from voice_dpki.shell.hep import HepTarget
 from voice_dpki.shell.metrics import Health
 from voice_dpki.shell.readiness import Check
@@ -32,6 +34,7 @@ from voice_dpki.shell.sip_tls import PeerSide
 from voice_dpki.shell.stir_service import OPERATIONS, REQUESTS, SECONDS
 from voice_dpki.shell.tls import PeerTls
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.worker import is_first
 from voice_dpki.sip.events import Counters, Event, RequestReceived, TransactionKey
 from voice_dpki.sip.hop import Hop
 from voice_dpki.sip.message import make_response, reason_value
@@ -53,6 +56,8 @@ ALLOW: Final = ("Allow", ", ".join(METHODS))
 MAX_PENDING: Final = 1_000
 """Most INVITEs that wait for their answers at the same time, each for one inquiry to the ledger at most."""
 RETRY_AFTER_S: Final = 1
+END_S: Final = 5.0
+"""Longest time in which a server that ends answers what it has received."""
 ANSWER_S: Final = 20.0
 """Longest time of an answer: more than ten inquiries to the ledger take, and less than the sender's timer B."""
 
@@ -216,8 +221,9 @@ class StirSip(Generic[P]):
         return addresses | ({"sips": self._layer.tls_sent_by} if self._setup.tls else {})
 
     async def start(self) -> None:
-        """Bind the sockets; raises LocalError."""
-        await self._endpoint.start()
+        """Listen at sockets of its own, or at those that a supervisor has handed over; raises LocalError."""
+        listen, tls = self._setup.listen, self._setup.tls
+        await self._endpoint.start(sip_sockets(listen.host, listen.port, tls.value.tls.port if tls else None))
         if not self._setup.listen.is_loopback and self._setup.tls is None:
             log.warning("serving SIP WITHOUT TLS on a network: others can read calls and forge UDP's addresses")
         follow(TRANSACTIONS.labels(self._operation), lambda: len(self._layer))
@@ -225,7 +231,15 @@ class StirSip(Generic[P]):
             follow(IGNORED.labels(self._operation, cause), partial(getattr, self._layer.counters, cause))
 
     async def close(self) -> None:
-        """Stop at once."""
+        """Answer the INVITEs that have been received, for END_S at most, and stop.
+
+        What arrives over UDP or on new connections meanwhile is left to another worker with the same sockets.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_S):
+                await self._endpoint.retire()
+                while self._pending:
+                    await asyncio.wait([each.task for each in self._pending.values()])
         await self._background.close()
         await self._endpoint.close()
 
@@ -325,3 +339,19 @@ class StirSip(Generic[P]):
 
     def _count(self, method: str, status: int) -> None:
         ANSWERS.labels(self._operation, method if method in METHODS else OTHER, str(status)).inc()
+
+
+def sip_server(
+    operation: str,
+    setup: SipSetup[P] | None,
+    perform: Perform[P],
+    health: Callable[[], Health],
+    hep: HepTarget | None = None,
+) -> StirSip[P] | None:
+    """Return a service's server for SIP, if this process is the one that serves SIP; arguments as of StirSip.
+
+    Raises LocalError if the service has served SIP before, and cannot stop that without a restart.
+    """
+    if setup is None:
+        check_no_sip()
+    return StirSip(operation, setup, perform, health, hep=hep) if setup is not None and is_first() else None

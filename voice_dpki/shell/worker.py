@@ -1,6 +1,7 @@
 """The state of a process that is one of several workers (`voice_dpki.shell.workers`)."""
 
 import os
+import socket
 from contextlib import suppress
 from typing import Final
 
@@ -9,6 +10,8 @@ WORKER: Final = "VOICE_DPKI_WORKER"
 """The environment variable that tells a worker its number."""
 SOCKET: Final = "VOICE_DPKI_SOCKET"
 """The environment variable with the descriptor of the bound socket on which a worker serves."""
+SIP_SOCKETS: Final = "VOICE_DPKI_SIP_SOCKETS"
+"""The environment variable with the descriptors of the bound sockets for SIP, separated by commas."""
 SUCCESSOR: Final = "VOICE_DPKI_SUCCESSOR"
 """The environment variable of a successor: the descriptor of the pipe in which it reports that it serves."""
 
@@ -23,14 +26,18 @@ def is_first() -> bool:
     return os.environ.get(WORKER, "0") == "0"
 
 
-def is_successor() -> bool:
-    """Tell whether this worker was started to replace another, which ends once this one serves."""
-    return SUCCESSOR in os.environ
+def handed_socket() -> socket.socket | None:
+    """Return the socket for HTTP that this worker was given, None without one."""
+    return _duplicate(os.environ[SOCKET]) if SOCKET in os.environ else None
 
 
-def handed_socket() -> int | None:
-    """Return the descriptor of the socket that this worker was given, None without one."""
-    return int(os.environ[SOCKET]) if SOCKET in os.environ else None
+def handed_sip_sockets() -> tuple[socket.socket, ...]:
+    """Return the sockets for SIP that this worker was given: none, or UDP, TCP, and with TLS its own."""
+    return tuple(map(_duplicate, filter(None, os.environ.get(SIP_SOCKETS, "").split(","))))
+
+
+def _duplicate(descriptor: str) -> socket.socket:
+    return socket.socket(fileno=os.dup(int(descriptor)))
 
 
 def take_over() -> None:

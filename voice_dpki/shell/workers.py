@@ -7,8 +7,8 @@
 Each worker is the whole service. The kernel spreads new connections over their sockets (SO_REUSEPORT). Signals to
 the supervisor reach all workers, and they end when it does, however it ends. A worker that ends unexpectedly is
 replaced. SIGUSR2 replaces all, one after the other, while clients are served (docs/reload.md): the new process gets
-the socket of its predecessor, so no connection in the backlog is lost, and the predecessor ends once the new one
-serves. Work that only one process may do, such as writing a file that all read, worker 0 does.
+the sockets of its predecessor, so nothing that waits in them is lost, and the predecessor ends once the new one
+serves. Work that only one process may do, such as writing a file that all read or serving SIP, worker 0 does.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
@@ -29,10 +29,12 @@ from voice_dpki.shell.http import bind
 from voice_dpki.shell.log import LogConfig, setup_logging
 from voice_dpki.shell.notify import reloading
 from voice_dpki.shell.program import run
+from voice_dpki.shell.stir_sip import SipSection
 from voice_dpki.shell.tether import tied_module
-from voice_dpki.shell.worker import SOCKET, SUCCESSOR, WORKER
+from voice_dpki.shell.worker import SIP_SOCKETS, SOCKET, SUCCESSOR, WORKER
 from voice_dpki.shell.worker_counts import WorkerCounts, metrics_folder
 from voice_dpki.shell.worker_signs import WorkerSigns
+from voice_dpki.wire.sip.sockets import Sockets
 from voice_dpki.wire.tasks import running
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,11 @@ class Shared(Protocol):
         ...
 
     @property
+    def sip(self) -> SipSection | None:
+        """Where one of them serves SIP."""
+        ...
+
+    @property
     def log(self) -> LogConfig:
         """How they log."""
         ...
@@ -77,7 +84,7 @@ def supervise(name: str, config: Shared, module: str, path: Path) -> int:
     check_free(config.listen)
     with metrics_folder() as folder:
         command = tied_module(module, ["start", "--config", str(path)])
-        workers = _Workers(command, folder, config.listen, config.workers)
+        workers = _Workers(command, folder, config.listen, config.workers, config.sip)
         return run(workers.run, lives=workers.serves)
 
 
@@ -93,13 +100,18 @@ def check_free(listen: Listen) -> None:
 
 
 class _Slot:
-    """A place for one worker after the other, with the socket that each hands to the next."""
+    """A place for one worker after the other, with the sockets that each hands to the next.
 
-    def __init__(self, number: int, listen: Listen) -> None:
-        """Bind the socket; raises LocalError."""
+    They are bound here, but only a worker listens on them: no client waits in vain.
+    """
+
+    def __init__(self, number: int, listen: Listen, sip: SipSection | None) -> None:
+        """Bind the sockets; raises LocalError."""
         self.number = number
-        self._listen = listen
-        self._socket = bind(listen, shared=True)
+        self._listen, self._sip_section = listen, sip
+        self._http: socket.socket | None = None
+        self._sip: Sockets | None = None
+        self.hold()
         self.process: Process | None = None
         """The process that serves here."""
         self.began_s = 0.0
@@ -107,41 +119,50 @@ class _Slot:
         """Whether a process has ever been ready here."""
 
     @property
-    def descriptor(self) -> int:
-        """Descriptor of the socket. It is bound here, but only a worker listens on it: no client waits in vain."""
-        return self._socket.fileno()
+    def descriptors(self) -> dict[str, tuple[int, ...]]:
+        """Descriptors of the bound sockets, by the environment variable that names them to a worker."""
+        http = () if self._http is None else (self._http.fileno(),)
+        sip = () if self._sip is None else tuple(each.fileno() for each in self._sip.all)
+        return {SOCKET: http, SIP_SOCKETS: sip}
 
     def take(self, process: Process) -> None:
         """Have a process serve here from now on."""
         self.process, self.began_s = process, monotonic()
 
     def vacate(self) -> None:
-        """Close the socket and bind a new one: the worker has ended unexpectedly, and clients go to the others."""
+        """Close the sockets: the worker has ended unexpectedly, and clients go to others until the next begins."""
         self.process = None
-        self._socket.close()
-        with suppress(LocalError, OSError):  # tried again before the next worker begins
-            self.hold()
+        self.close()
 
     def hold(self) -> None:
-        """Bind the socket unless it is bound: the address may have been absent for a time. Raises LocalError."""
-        if self._socket.fileno() < 0:
-            self._socket = bind(self._listen, shared=True)
+        """Bind the sockets unless they are bound; raises LocalError."""
+        if self._http is None:
+            self._http = bind(self._listen, shared=True)
+        if self._sip is None and (section := self._sip_section) is not None:
+            tls_port = section.tls.port if section.tls else None
+            self._sip = Sockets.bind(section.listen.host, section.listen.port, tls_port)
 
     def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
+        """Close the sockets."""
+        if self._http is not None:
+            self._http.close()
+        if self._sip is not None:
+            self._sip.close()
+        self._http = self._sip = None
 
 
 class _Workers:
     """The workers of one service."""
 
-    def __init__(self, command: Sequence[str], folder: Path, listen: Listen, count: int) -> None:
-        """Reserve memory and bind a socket for each of `count` workers; raises LocalError."""
+    def __init__(
+        self, command: Sequence[str], folder: Path, listen: Listen, count: int, sip: SipSection | None = None
+    ) -> None:
+        """Reserve memory and bind sockets for `count` workers, of which the first serves SIP; raises LocalError."""
         self._command, self._folder = command, folder
         self._counts = WorkerCounts(folder, count)
         self._names: dict[Process, str] = {}
         """The names under which processes count; an entry lasts until `_forget`."""
-        self._slots = [_Slot(number, listen) for number in range(count)]
+        self._slots = [_Slot(number, listen, sip if number == 0 else None) for number in range(count)]
         self._others: set[Process] = set()
         """Processes that are starting to replace another, or end because they were replaced."""
         self._ready: set[Process] = set()
@@ -235,8 +256,9 @@ class _Workers:
         Raises LocalError or OSError.
         """
         slot.hold()
-        told = {WORKER: slot.number, SOCKET: slot.descriptor} | ({} if pipe is None else {SUCCESSOR: pipe})
-        environment = {**signs.environment(slot.number), **{name: str(value) for name, value in told.items()}}
+        handed = slot.descriptors | ({} if pipe is None else {SUCCESSOR: (pipe,)})
+        told = {name: ",".join(map(str, descriptors)) for name, descriptors in handed.items()}
+        environment = {**signs.environment(slot.number), WORKER: str(slot.number), **told}
         counts_as = self._counts.take(slot.number)
         try:
             process = await asyncio.create_subprocess_exec(
@@ -244,7 +266,7 @@ class _Workers:
                 env={**environment, **self._counts.environment(counts_as)},
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
-                pass_fds=[slot.descriptor, *(() if pipe is None else (pipe,))],
+                pass_fds=[each for descriptors in handed.values() for each in descriptors],
             )
         except BaseException:
             self._counts.give_back(counts_as)

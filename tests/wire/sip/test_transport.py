@@ -16,6 +16,7 @@ from voice_dpki.sip.framing import PING
 from voice_dpki.sip.message import Hop
 from voice_dpki.sip.senders import Senders
 from voice_dpki.sip.transaction import Outgoing
+from voice_dpki.wire.sip.sockets import Sockets
 from voice_dpki.wire.sip.transport import Limits, Transport
 
 HOST = "127.0.0.1"
@@ -52,7 +53,9 @@ async def transports() -> AsyncIterator[Make]:
     """Make transports, and close them at the end."""
     made = []
 
-    async def make_one(limits: Limits | None = None, known: Iterable[str] = ()) -> tuple[Transport, Record]:
+    async def make_one(
+        limits: Limits | None = None, known: Iterable[str] = (), sockets: Sockets | None = None
+    ) -> tuple[Transport, Record]:
         record = Record()
         transport = Transport(
             HOST,
@@ -67,7 +70,7 @@ async def transports() -> AsyncIterator[Make]:
             limits=limits,
             senders=Senders(known),
         )
-        await transport.start()
+        await transport.start(sockets)
         made.append(transport)
         return transport, record
 
@@ -435,3 +438,45 @@ async def test_a_port_that_is_taken_is_an_error(make: Make) -> None:
     again = Transport(HOST, a.address.port, on_message=lambda *_: None, on_failure=lambda _: None, tracer=Record())
     with pytest.raises(LocalError, match="already in use"):
         await again.start()
+
+
+async def test_another_goes_on_with_the_same_sockets(make: Make) -> None:
+    """What arrives after `retire` is the successor's, also what nobody has read yet; open connections stay."""
+    sockets = Sockets.bind(HOST, 0)
+    (client, seen_c), (before, seen_b) = await make(), await make(sockets=duplicate(sockets))
+    place = Hop("udp", HOST, before.address.port)
+    client.send(Outgoing(tcp(before), MESSAGE, None))
+    await until(lambda: seen_b.messages)
+    await before.retire()
+    client.send(Outgoing(place, JUNK, None))
+    before.send(Outgoing(client.address, MESSAGE, None))
+    await until(lambda: seen_c.messages)
+    assert seen_c.messages[0][1] == place
+    _, seen_s = await make(sockets=duplicate(sockets))
+    sockets.close()
+    with socket.create_connection((HOST, place.port)) as connection:
+        connection.sendall(MESSAGE)
+        await until(lambda: len(seen_s.messages) == 2)
+        assert sorted(source.transport for _, source in seen_s.messages) == ["tcp", "udp"]
+        client.send(Outgoing(tcp(before), JUNK, None))
+        await until(lambda: len(seen_b.messages) == 2)
+
+
+def duplicate(sockets: Sockets) -> Sockets:
+    return Sockets(sockets.udp.dup(), sockets.tcp.dup(), None)
+
+
+async def test_what_was_received_is_passed_on_before_a_transport_retires(make: Make) -> None:
+    a, seen = await make(known=(HOST,))
+    assert a._ingress is not None
+    for _ in range(100):
+        a._ingress.datagram(MESSAGE, HOST, 5060)
+    await a.retire()
+    assert len(seen.messages) == 100
+
+
+async def test_a_port_for_tls_that_is_taken_is_an_error() -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(LocalError, match=rf"cannot listen for SIP over TLS on {HOST}:{port}: .*already in use"):
+            Sockets.bind(HOST, 0, port)

@@ -40,32 +40,27 @@ It must be cheap: meanwhile the kernel's queue fills up, for all senders.
 class DatagramSocket:
     """Sends and receives on the running event loop. No callback is called from within `send`."""
 
-    def __init__(self, host: str, port: int, on_datagram: OnDatagram, on_unreachable: OnDatagram) -> None:
-        """Bind the socket; raises OSError."""
+    def __init__(self, sock: socket.socket, on_datagram: OnDatagram, on_unreachable: OnDatagram) -> None:
+        """Read a bound socket, which belongs to this object from now on; raises OSError."""
         self._on_datagram = on_datagram
         self._on_unreachable = on_unreachable
         self._loop = asyncio.get_running_loop()
         self._room = memoryview(bytearray(65_535))
         """Buffer for all datagrams: one of this size for each queued datagram would fragment the heap."""
-        ipv6 = ":" in host
-        self._socket = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
-        try:
-            self._socket.setblocking(False)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-            self._socket.bind((host, port))
-            self._watch = self._prepare(ipv6)
-        except OSError:
-            self._socket.close()
-            raise
+        self._socket = sock
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        self._watch: select.epoll | socket.socket | None = self._prepare()
         self._loop.add_reader(self._watch.fileno(), self._ready)
 
-    def _prepare(self, ipv6: bool) -> "select.epoll | socket.socket":
+    def _prepare(self) -> "select.epoll | socket.socket":
         """Enable the error queue where the system has one, and return the object for the event loop to watch.
 
         An epoll stands between socket and loop, as libuv stops watching a socket that has an error.
         """
         if not hasattr(select, "epoll") or not hasattr(socket, "MSG_ERRQUEUE"):
             return self._socket
+        ipv6 = self._socket.family is socket.AF_INET6
         level, option = (socket.IPPROTO_IPV6, _IPV6_RECVERR) if ipv6 else (socket.IPPROTO_IP, _IP_RECVERR)
         self._socket.setsockopt(level, option, 1)
         watch = select.epoll()
@@ -77,12 +72,18 @@ class DatagramSocket:
         """The port that the socket is bound to."""
         return int(self._socket.getsockname()[1])
 
+    def deafen(self) -> None:
+        """Read nothing more: what arrives stays in the socket, for another process that has it. Sending goes on."""
+        if self._watch is not None:
+            self._loop.remove_reader(self._watch.fileno())
+            if self._watch is not self._socket:
+                self._watch.close()
+            self._watch = None
+
     def close(self) -> None:
         """Close the socket."""
-        if self._socket.fileno() >= 0:
-            self._loop.remove_reader(self._watch.fileno())
-            self._watch.close()
-            self._socket.close()
+        self.deafen()
+        self._socket.close()
 
     def takes(self, data: bytes) -> bool:
         """Return whether `data` can be sent: the socket is open, and a datagram can hold it."""

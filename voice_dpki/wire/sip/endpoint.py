@@ -15,6 +15,7 @@ from voice_dpki.sip.senders import Senders
 from voice_dpki.sip.transaction import UDP_MAX_BYTES, TransactionLayer
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.sip.flows import FlowTransport
+from voice_dpki.wire.sip.sockets import Sockets
 from voice_dpki.wire.sip.transport import Limits, SipTracer, Tls
 
 log = logging.getLogger(__name__)
@@ -82,13 +83,17 @@ class Endpoint:
         bound = self._transport.address
         return replace(bound, host=self._advertise or bound.host)
 
-    async def start(self) -> None:
-        """Bind the sockets; raises LocalError."""
+    async def start(self, sockets: Sockets | None = None) -> None:
+        """Listen at the address, with `sockets` that are bound to it already; raises LocalError."""
         self._loop = asyncio.get_running_loop()
-        await self._transport.start()
+        await self._transport.start(sockets)
         self.layer.sent_by = self.layer.tls_sent_by = self.address.address
         if self._transport.tls_port:
             self.layer.tls_sent_by = replace(self.address, port=self._transport.tls_port).address
+
+    async def retire(self) -> None:
+        """Leave what arrives from now on to another process with the same sockets (see `Transport.retire`)."""
+        await self._transport.retire()
 
     async def close(self) -> None:
         """Stop at once; open transactions are dropped."""

@@ -50,13 +50,12 @@ class TlsListener:
         """Return the number of handshakes under way."""
         return len(self._open)
 
-    def start(self, host: str, port: int) -> int:
-        """Start listening and return the port; raises OSError."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        self._listener.setblocking(False)
-        self._background.run(self._accept(self._listener))
-        return int(self._listener.getsockname()[1])
+    def start(self, sock: socket.socket) -> None:
+        """Listen at a bound socket, which belongs to this object from now on; raises OSError."""
+        self._listener = sock
+        sock.setblocking(False)
+        sock.listen(BACKLOG)
+        self._background.run(self._accept(sock))
 
     async def close(self) -> None:
         """Stop listening and cancel the handshakes under way."""

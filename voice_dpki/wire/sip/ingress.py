@@ -43,6 +43,7 @@ class Ingress:
         self._loop = asyncio.get_running_loop()
         self._next: asyncio.Handle | None = None
         self._closed = False
+        self._emptied = asyncio.Event()
 
     def datagram(self, data: bytes, host: str, port: int) -> None:
         """Queue a datagram; drop it if its sender has used up its share of the room, or a stranger its rate."""
@@ -62,9 +63,16 @@ class Ingress:
         self._turns.put_stream(source, work, is_known=self._senders.is_known(source, self._loop.time()))
         self._wake()
 
+    async def emptied(self) -> None:
+        """Wait until all that is queued has been processed, or dropped by `close`."""
+        self._emptied.clear()
+        if self._turns and not self._closed:
+            await self._emptied.wait()
+
     def close(self) -> None:
         """Stop processing; queued messages are dropped."""
         self._closed = True
+        self._emptied.set()
         if self._next is not None:
             self._next.cancel()
 
@@ -79,6 +87,8 @@ class Ingress:
         finally:  # an error ends the processing of its own message only
             if self._turns:
                 self._wake()
+            else:
+                self._emptied.set()
 
     def _work_for_a_slice(self) -> None:
         until_s = self._loop.time() + SLICE_S

@@ -18,13 +18,13 @@ from voice_dpki.wire.sip.connections import Connection, Limits, Pool
 from voice_dpki.wire.sip.datagrams import DatagramSocket
 from voice_dpki.wire.sip.handshakes import BACKLOG, TlsListener
 from voice_dpki.wire.sip.ingress import Ingress, Work
+from voice_dpki.wire.sip.sockets import Sockets
 from voice_dpki.wire.tasks import Background
 
 __all__ = ["Limits", "SipTracer", "Tls", "Transport"]
 
 log = logging.getLogger(__name__)
 
-_BIND_TRIES: Final = 20
 _FALLBACK_SHARE: Final = 8
 """Divisor: share of outgoing connections that can be fallbacks to one known source, or to all strangers."""
 _STRANGERS_FALLBACKS: Final = 4
@@ -120,52 +120,49 @@ class Transport:
         self.numbers: Iterator[int] = count(1)
         """Numbers of connections: a peer's port may be used again, and is then another flow."""
 
-    async def start(self) -> None:
-        """Bind UDP and TCP to the same port; port 0 chooses one that is free for both. Raises LocalError."""
-        wanted = self.address.port
-        self._ingress = Ingress(self._senders, self._work_on, self._on_dropped)
-        for left in reversed(range(_BIND_TRIES)):
-            try:
-                await self._bind(wanted)
-                break
-            except OSError as error:
-                if wanted or not left:
-                    raise LocalError(f"cannot listen for SIP on {self.address.address}: {_reason(error)}") from None
-        await self._listen_for_tls()
+    async def start(self, sockets: Sockets | None = None) -> None:
+        """Listen at the address, with `sockets` that are bound to it already; raises LocalError."""
+        if sockets is None:
+            tls_port = self._tls.port if self._tls is not None and self._tls.server is not None else None
+            sockets = Sockets.bind(self.address.host, self.address.port, tls_port)
+        try:
+            await self._listen(sockets)
+        except OSError as error:  # another socket may be bound to the address, and listen
+            sockets.close()
+            await self.close()
+            raise LocalError(f"cannot listen for SIP on {self.address.address}: {_reason(error)}") from None
         self._sweep()
 
-    async def _listen_for_tls(self) -> None:
-        if self._tls is None or self._tls.server is None:
-            return
-        host, port = self.address.host, self._tls.port
-        self._tls_listener = TlsListener(
-            self.limits,
-            lambda: self._tls.server if self._tls else None,
-            lambda: Connection(self, incoming=True, transport="tls"),
-            self._on_refused,
+    async def _listen(self, sockets: Sockets) -> None:
+        self._ingress = Ingress(self._senders, self._work_on, self._on_dropped)
+        self._udp = DatagramSocket(sockets.udp, self._ingress.datagram, self._unreachable)
+        self.address = Hop("udp", self.address.host, self._udp.port)
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self, incoming=True), sock=sockets.tcp, backlog=BACKLOG
         )
-        try:
-            self.tls_port = self._tls_listener.start(host, port)
-        except OSError as error:
-            await self.close()
-            where = Hop("tls", host, port).address
-            raise LocalError(f"cannot listen for SIP over TLS on {where}: {_reason(error)}") from None
-
-    async def _bind(self, port: int) -> None:
-        assert self._ingress is not None
-        loop = asyncio.get_running_loop()
-        host = self.address.host
-        udp = DatagramSocket(host, port, self._ingress.datagram, self._unreachable)
-        bound = udp.port
-        try:
-            self._server = await loop.create_server(
-                lambda: Connection(self, incoming=True), host, bound, backlog=BACKLOG
+        if sockets.tls is not None:
+            self._tls_listener = TlsListener(
+                self.limits,
+                lambda: self._tls.server if self._tls else None,
+                lambda: Connection(self, incoming=True, transport="tls"),
+                self._on_refused,
             )
-        except OSError:
-            udp.close()
-            raise
-        self._udp = udp
-        self.address = Hop("udp", host, bound)
+            self._tls_listener.start(sockets.tls)
+            self.tls_port = int(sockets.tls.getsockname()[1])
+
+    async def retire(self) -> None:
+        """Leave new messages and connections to another process that has the same sockets.
+
+        What was received is passed on before this returns. Messages can be sent, and open connections stay.
+        """
+        if self._udp is not None:
+            self._udp.deafen()
+        if self._server is not None:
+            self._server.close()
+        if self._tls_listener is not None:
+            await self._tls_listener.close()
+        if self._ingress is not None:
+            await self._ingress.emptied()
 
     async def close(self) -> None:
         """Stop listening and close every connection."""
