@@ -1,8 +1,6 @@
 """SIP of a service with several workers, which are replaced while it is asked."""
 
-import os
 import re
-import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,15 +9,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from authn_server.config import EXAMPLE
 from tests.clocks import free_port
-from tests.one_operator import PATIENCE_S, Service, until
+from tests.one_operator import PATIENCE_S, until
 from voice_dpki.shell.tls import make_certificate
-from voice_dpki.stage.events import ReadyEvent
 
 from .conftest import Site
+from .pool import Pool
 
-TRACE = '\n[trace]\nfile = "authn-a.jsonl"\n'
+REPLACED = "all workers are replaced"
 SIP = """
 [sip]
 listen = {{ port = {port} }}
@@ -44,28 +41,18 @@ PAUSE_S = 0.005
 """Pause between an answer and the next question."""
 
 
-class Server:
+class SipPool(Pool):
     """A server with two workers, which serves SIP if `has_sip`."""
 
     def __init__(self, site: Site, *, has_sip: bool = True) -> None:
-        self.config, self.sip_port = site.config, free_port()
+        self.sip_port = free_port()
         make_certificate(site.folder, "server", "as.example", 30)
-        site.write(EXAMPLE.replace("workers = 1 ", "workers = 2 ") + TRACE + self.sip * has_sip)
-        self.config.write_text(self.config.read_text().replace("port = 0", f"port = {free_port()}", 1))
-        self.service = Service("authn_server", site.config, site.folder / "authn-a.jsonl")
-        until(lambda: sum(isinstance(event, ReadyEvent) for event in self.service.events()) == 2)
+        super().__init__(site, workers=2, more=self.sip if has_sip else "")
 
     @property
     def sip(self) -> str:
         """The configuration of SIP."""
         return SIP.format(port=self.sip_port)
-
-    def replace(self, said: str = "all workers are replaced") -> str:
-        """Have the workers replaced until the log says `said`; return what it said meanwhile."""
-        before = len(self.service.log_path.read_text())
-        os.kill(self.service.pid, signal.SIGUSR2)
-        until(lambda: said in self.service.log_path.read_text()[before:])
-        return self.service.log_path.read_text()[before:]
 
     def ask_over_tcp(self, method: str, number: str) -> str:
         """Ask over a connection of its own; return the status line."""
@@ -115,19 +102,19 @@ class Asking(threading.Thread):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(Site(tmp_path_factory.mktemp("sip")))
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SipPool]:
+    server = SipPool(Site(tmp_path_factory.mktemp("sip")))
     yield server
     assert server.service.stop() == 0
 
 
-def test_no_request_over_udp_is_lost_while_workers_are_replaced(server: Server) -> None:
+def test_no_request_over_udp_is_lost_while_workers_are_replaced(server: SipPool) -> None:
     asking = Asking(server.sip_port)
     asking.start()
     try:
         for _ in range(2):
             answered = asking.answered
-            server.replace()
+            server.replace(REPLACED)
             until(lambda answered=answered: asking.answered > answered or asking.failure)  # type: ignore[misc]
     finally:
         asking.done.set()
@@ -136,9 +123,9 @@ def test_no_request_over_udp_is_lost_while_workers_are_replaced(server: Server) 
     assert asking.answered > 2
 
 
-def test_a_worker_that_has_replaced_another_serves_all_of_sip(server: Server) -> None:
+def test_a_worker_that_has_replaced_another_serves_all_of_sip(server: SipPool) -> None:
     """TCP, and the timers of transactions: an answer is sent again until its ACK."""
-    server.replace()
+    server.replace(REPLACED)
     assert server.ask_over_tcp("OPTIONS", "tcp") == "SIP/2.0 200 OK"
     asking = Asking(server.sip_port)
     with asking._socket:
@@ -156,25 +143,25 @@ def test_a_worker_that_has_replaced_another_serves_all_of_sip(server: Server) ->
             r"\g<1>1",
             r"sip.listen: this service is at .*:1 needs a restart",
         ),
-        (r"(\[sip\]\n)", r"\1TLS", "sip.tls: to come or to go, it needs a restart"),
+        (r"(\[sip\]\n)", r"\1@TLS@", "sip.tls: to come or to go, it needs a restart"),
     ],
 )
-def test_other_sockets_for_sip_need_a_restart(server: Server, pattern: str, replacement: str, reason: str) -> None:
-    text = server.config.read_text()
+def test_other_sockets_for_sip_need_a_restart(server: SipPool, pattern: str, replacement: str, reason: str) -> None:
+    text = server.site.config.read_text()
     changed, count = re.subn(pattern, replacement, text)
     assert count == 1
-    server.config.write_text(changed.replace("TLS", TLS.format(port=free_port())))
+    server.site.config.write_text(changed.replace("@TLS@", TLS.format(port=free_port())))
     try:
         assert re.search(reason, server.replace("a worker is not replaced"))
     finally:
-        server.config.write_text(text)
+        server.site.config.write_text(text)
     assert server.ask_over_tcp("OPTIONS", "refused") == "SIP/2.0 200 OK"
 
 
 def test_sip_that_comes_needs_a_restart(tmp_path: Path) -> None:
-    server = Server(Site(tmp_path), has_sip=False)
+    server = SipPool(Site(tmp_path), has_sip=False)
     try:
-        server.config.write_text(server.config.read_text() + server.sip)
+        server.site.config.write_text(server.site.config.read_text() + server.sip)
         said = server.replace("a worker is not replaced")
         assert "sip: a service that has not served SIP before needs a restart" in said
         assert httpx.get(f"{server.service.url}/healthz", trust_env=False).status_code == 200

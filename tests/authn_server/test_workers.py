@@ -16,66 +16,18 @@ import httpx
 import pytest
 
 from authn_server.config import EXAMPLE, load_setup
+from tests.clocks import free_port
 from tests.descriptors import open_files
-from tests.one_operator import Service, until
+from tests.one_operator import until
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
-from voice_dpki.stage.events import ReadyEvent
-from voice_dpki.stage.patience import children
 
 from .conftest import TOKEN, Site
+from .pool import PATH, Pool
 
 MakeRequest = Callable[..., dict[str, Any]]
 
-PATH = "/stir/v1/signing"
 ANSWERED = 'voice_dpki_stir_requests_total{operation="signing",outcome="answered"}'
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-class Pool:
-    """A server with three workers."""
-
-    def __init__(self, site: Site) -> None:
-        self.site, self.port = site, free_port()
-        site.write(EXAMPLE.replace("workers = 1 ", "workers = 3 ") + '\n[trace]\nfile = "authn-a.jsonl"\n')
-        site.config.write_text(site.config.read_text().replace("port = 0", f"port = {self.port}"))
-        self.service = Service("authn_server", site.config, site.folder / "authn-a.jsonl")
-        until(lambda: self.ready == 3)
-
-    @property
-    def ready(self) -> int:
-        """How many workers have begun to serve."""
-        return sum(isinstance(event, ReadyEvent) for event in self.service.events())
-
-    @property
-    def pids(self) -> list[int]:
-        return sorted(children(self.service.pid))
-
-    def ask(self, request: dict[str, Any], token: str = TOKEN) -> int:
-        """Ask over a connection of its own, which any worker may get."""
-        headers = {"Authorization": f"Bearer {token}"}
-        url = f"{self.service.url}{PATH}"
-        return httpx.post(url, json=request, headers=headers, trust_env=False).status_code
-
-    def metric(self, name: str) -> float:
-        lines = httpx.get(f"{self.service.url}/metrics", trust_env=False).text.splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.rpartition(" ")[0] == name)
-
-    def reloads(self) -> int:
-        """How often a worker has read its configuration again."""
-        return self.service.log_path.read_text().count("configuration read again")
-
-    def replace(self, said: str) -> str:
-        """Have the workers replaced until the log says `said`; returns what was logged meanwhile."""
-        before = len(self.service.log_path.read_text())
-        os.kill(self.service.pid, signal.SIGUSR2)
-        until(lambda: said in self.service.log_path.read_text()[before:])
-        return self.service.log_path.read_text()[before:]
 
 
 @pytest.fixture(scope="module")
