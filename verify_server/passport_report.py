@@ -25,7 +25,7 @@ from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.several import numbers_of
 from voice_dpki.stir.verdict import Step, VerificationFailed, told_trust
 from voice_dpki.stir.verify import judge
-from voice_dpki.wire.ledger.numbers import with_holder
+from voice_dpki.wire.ledger.numbers import ask_number
 
 LEDGER_STEPS: Final = (
     Step.LEDGER, Step.CERTIFICATE, Step.AUTHORITY, Step.CONSTRAINTS, Step.SIGNATURE, Step.KEY_MGMT, Step.SDP,
@@ -146,7 +146,7 @@ async def _judged(
         try:
             recorded = (await client.resolve(examined.digest)).recorded
             for number in sorted(numbers_of([examined]).get(examined.digest, frozenset())):
-                recorded = await with_holder(client, recorded, number)
+                recorded = await ask_number(client, recorded, number)
         except InquiryError as error:
             raise VerificationFailed(Step.LEDGER, str(error)) from None
     vouched = recorded if outside is None else outside.vouch([examined], recorded)

@@ -73,12 +73,12 @@ class LedgerResolver:
 
     def with_numbers(self, recorded: RecordedCertificate, numbers: Collection[Tn]) -> RecordedCertificate | None:
         """Return a signer with what the ledger says of who holds these numbers, None if it must be asked."""
-        return self._subscription.told(recorded, numbers)
+        return self._subscription.with_numbers(recorded, numbers)
 
     async def ask_numbers(self, recorded: RecordedCertificate, numbers: Collection[Tn]) -> RecordedCertificate:
         """Return a signer as `with_numbers` does, after an inquiry; raises VerificationFailed without proof."""
         try:
-            found = await self._subscription.tell(recorded, numbers)
+            found = await self._subscription.ask_numbers(recorded, numbers)
         except InquiryError as error:
             NUMBERS.labels(error.code).inc()
             raise VerificationFailed(Step.LEDGER, _SENTENCES[error.code]) from None

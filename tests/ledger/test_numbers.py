@@ -28,7 +28,7 @@ from voice_dpki.ledger.numbers import MAX_GIVEN
 from voice_dpki.ledger.proposals import ProposalState, RemoveMember, SetMember, SuspendMember
 from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.ledger.rules import V4, V5
-from voice_dpki.ledger.standing import holding_of, recorded_as, status_of, told_of
+from voice_dpki.ledger.standing import holding_of, recorded_as, status_of, with_number
 from voice_dpki.ledger.transactions import Numbers, endorse
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.x509.profile import digest_of
@@ -341,7 +341,7 @@ def test_for_a_range_or_a_code_the_ledger_must_be_asked(listed: TnAuthList) -> N
         (Tn("49302000"), None, Distrust.AUTHORITY),
     ):
         assert code_of(signer, tn) is Distrust.NOT_ASKED
-        told = replace(signer, allotment=signer.allotment.told(tn, holds=holds))
+        told = replace(signer, allotment=signer.allotment.with_number(tn, holds=holds))
         assert code_of(told, tn) is wanted
 
 
@@ -350,8 +350,8 @@ def test_a_code_covers_numbers_that_are_held_singly() -> None:
     wide = certificate(organization=B, tn_auth_list=TnAuthList(spcs=("spc-2",)))
     assert ledger.block(submission(wide, B)) == ["ok"]
     signer = trusted(ledger, wide)
-    assert code_of(replace(signer, allotment=signer.allotment.told(PORTED, holds=True)), PORTED) is None
-    assert code_of(replace(signer, allotment=signer.allotment.told(PORTED, holds=None)), PORTED) is (
+    assert code_of(replace(signer, allotment=signer.allotment.with_number(PORTED, holds=True)), PORTED) is None
+    assert code_of(replace(signer, allotment=signer.allotment.with_number(PORTED, holds=None)), PORTED) is (
         Distrust.AUTHORITY
     )
 
@@ -463,7 +463,7 @@ def test_a_number_is_asked_for_as_people_write_it() -> None:
 
 def test_who_holds_nothing_is_told_nothing_of_a_number() -> None:
     gone = replace(holding_of(member(A, 1)), allotment=None)
-    assert told_of(gone, PORTED, NumberHolder(B, 0)) == told_of(gone, PORTED, None) == gone
+    assert with_number(gone, PORTED, NumberHolder(B, 0)) == with_number(gone, PORTED, None) == gone
 
 
 def test_that_a_member_takes_numbers_counts_in_its_hour() -> None:

@@ -8,7 +8,7 @@ import pytest
 from voice_dpki.ledger.held_numbers import NumberHolder
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.ledger.records import RECORDED, CertRecord, CertStatus
-from voice_dpki.ledger.standing import recorded_as, status_of, told_of
+from voice_dpki.ledger.standing import recorded_as, status_of, with_number
 from voice_dpki.names import CertDigest, Height, Tn
 from voice_dpki.x509.recorded import CertificateRefused, RecordedCertificate, check_standing
 
@@ -71,6 +71,6 @@ def test_a_number_s_leaf_speaks_of_the_member_that_was_admitted_in_that_block(
     holder: NumberHolder | None, singles: set[Tn], gone: set[Tn]
 ) -> None:
     recorded = recorded_as(DIGEST, CertStatus.VALID, RECORD, MEMBER, Height(9), None)
-    found = told_of(recorded, NUMBER, holder).allotment
+    found = with_number(recorded, NUMBER, holder).allotment
     assert found is not None
     assert [set(each) for each in (found.singles, found.gone, found.asked)] == [singles, gone, {NUMBER}]

@@ -272,6 +272,17 @@ def test_an_interrupt_while_a_program_is_loaded_is_a_line(tmp_path: Path, number
     assert (process.returncode, err) == (130, "-c: interrupted before anything was started\n")
 
 
+def test_a_program_can_be_loaded_in_another_thread() -> None:
+    """Python handles signals in the main thread only, and refuses to set them in another one."""
+    lines = (
+        "import asyncio; from voice_dpki.shell.entry import loading\n"
+        "def load():\n    with loading():\n        print('loaded')\n"
+        "asyncio.run(asyncio.to_thread(load))"
+    )
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "loaded\n", "")
+
+
 def test_what_a_terminal_cannot_show_is_written_otherwise() -> None:
     line = "from voice_dpki.shell.ending import guarded; guarded(lambda: print('→ Café', flush=True))"
     done = subprocess.run(

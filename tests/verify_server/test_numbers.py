@@ -11,7 +11,7 @@ from verify_server.service import VerifyService
 from voice_dpki.codec import base64url
 from voice_dpki.effects import SystemClock
 from voice_dpki.ledger.held_numbers import NumberHolder
-from voice_dpki.ledger.standing import told_of
+from voice_dpki.ledger.standing import with_number
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.examine import Policy
@@ -60,7 +60,7 @@ class Ledger:
 
     def _told(self, recorded: RecordedCertificate, numbers: Collection[Tn]) -> RecordedCertificate:
         for tn in numbers:
-            recorded = told_of(recorded, tn, self.holder)
+            recorded = with_number(recorded, tn, self.holder)
         return recorded
 
 
@@ -141,7 +141,7 @@ class PortedSite(Site):
         allotment = recorded.allotment
         for tn in numbers:
             if allotment is not None and tn == CALLED:
-                allotment = allotment.told(tn, holds=recorded.organization == self.holder)
+                allotment = allotment.with_number(tn, holds=recorded.organization == self.holder)
         return replace(recorded, allotment=allotment)
 
 

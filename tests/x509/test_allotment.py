@@ -74,8 +74,8 @@ def test_ranges_count_alone_unless_the_ledger_may_say_more_of_a_number() -> None
     by_number = replace(HELD, by_number=True)
     assert HELD.is_settled(ONE)
     assert not by_number.is_settled(ONE)
-    assert by_number.told(ONE, holds=True).is_settled(ONE)
-    assert not by_number.told(ONE, holds=True).is_settled(OTHER)
+    assert by_number.with_number(ONE, holds=True).is_settled(ONE)
+    assert not by_number.with_number(ONE, holds=True).is_settled(OTHER)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_the_ledger_says_of_a_number_goes_before_its_range(holds: bool | No
     for earlier in (True, False, None):
         told = HELD
         for number in (ONE, OTHER):
-            told = told.told(number, holds=earlier).told(number, holds=holds)
+            told = told.with_number(number, holds=earlier).with_number(number, holds=holds)
         assert (told.holds_number(ONE), told.holds_number(OTHER)) == (one, other)
         assert told.asked == {ONE, OTHER}
-    assert HELD.told(OTHER, holds=True).holds_number(ONE), "other numbers stay as they are"
+    assert HELD.with_number(OTHER, holds=True).holds_number(ONE), "other numbers stay as they are"

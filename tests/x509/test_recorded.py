@@ -401,12 +401,12 @@ BY_NUMBER = replace(HELD, by_number=True)
         (TnAuthList(("709J",)), HELD, NUMBER, None),
         (TnAuthList(("709J",)), HELD, OUTSIDE, Distrust.AUTHORITY),
         (TnAuthList(ranges=(RANGE,)), BY_NUMBER, NUMBER, Distrust.NOT_ASKED),
-        (TnAuthList(ranges=(RANGE,)), BY_NUMBER.told(NUMBER, holds=None), NUMBER, None),
-        (TnAuthList(ranges=(RANGE,)), BY_NUMBER.told(NUMBER, holds=False), NUMBER, Distrust.AUTHORITY),
+        (TnAuthList(ranges=(RANGE,)), BY_NUMBER.with_number(NUMBER, holds=None), NUMBER, None),
+        (TnAuthList(ranges=(RANGE,)), BY_NUMBER.with_number(NUMBER, holds=False), NUMBER, Distrust.AUTHORITY),
         (TnAuthList(tns=(NUMBER,)), BY_NUMBER, NUMBER, None),
-        (TnAuthList(tns=(NUMBER,)), BY_NUMBER.told(NUMBER, holds=False), NUMBER, Distrust.AUTHORITY),
-        (TnAuthList(("709J",)), BY_NUMBER.told(OUTSIDE, holds=True), OUTSIDE, None),
-        (TnAuthList(ranges=(RANGE,)), BY_NUMBER.told(OUTSIDE, holds=True), OUTSIDE, Distrust.AUTHORITY),
+        (TnAuthList(tns=(NUMBER,)), BY_NUMBER.with_number(NUMBER, holds=False), NUMBER, Distrust.AUTHORITY),
+        (TnAuthList(("709J",)), BY_NUMBER.with_number(OUTSIDE, holds=True), OUTSIDE, None),
+        (TnAuthList(ranges=(RANGE,)), BY_NUMBER.with_number(OUTSIDE, holds=True), OUTSIDE, Distrust.AUTHORITY),
     ],
 )
 def test_authority_over_a_number_is_the_certificates_and_its_organisations(

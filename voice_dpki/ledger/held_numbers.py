@@ -157,7 +157,7 @@ def allotment_for(view: StateView, member: Member, profile: CertificateProfile) 
         return found
     for tn in sorted(numbers_in(profile)):
         named = _named(view, tn)
-        found = found.told(tn, holds=None if named is None else named.is_of(member))
+        found = found.with_number(tn, holds=None if named is None else named.is_of(member))
     if len(found.singles) > MAX_NUMBERS:
         raise Refused(Refusal.MANY_NUMBERS)
     return found

@@ -54,7 +54,7 @@ def recorded_as(
 
 
 def holding_of(member: Member) -> RecordedCertificate:
-    """Return a member's allotment as `told_of` takes it, without a certificate."""
+    """Return a member's allotment as `with_number` takes it, without a certificate."""
     return RecordedCertificate(
         digest=CertDigest(b""),
         status=CertStatus.UNKNOWN,
@@ -64,7 +64,7 @@ def holding_of(member: Member) -> RecordedCertificate:
     )
 
 
-def told_of(recorded: RecordedCertificate, tn: Tn, holder: NumberHolder | None) -> RecordedCertificate:
+def with_number(recorded: RecordedCertificate, tn: Tn, holder: NumberHolder | None) -> RecordedCertificate:
     """Return `recorded` with its allotment adjusted by the leaf of a number, which names `holder`.
 
     None stands for a number without a leaf. For relying parties, a leaf that names a former member gives authority
@@ -73,7 +73,8 @@ def told_of(recorded: RecordedCertificate, tn: Tn, holder: NumberHolder | None) 
     if recorded.allotment is None:
         return recorded
     own = NumberHolder(recorded.organization, recorded.admitted_height)
-    return replace(recorded, allotment=recorded.allotment.told(tn, holds=None if holder is None else holder == own))
+    holds = None if holder is None else holder == own
+    return replace(recorded, allotment=recorded.allotment.with_number(tn, holds=holds))
 
 
 def _allotment_of(record: CertRecord | None, member: Member | None) -> Allotment | None:

@@ -8,6 +8,7 @@ little.
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -29,7 +30,13 @@ def enter(module: str) -> int:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """End the process at once if it is told to end inside; signals that are ignored or handled stay so."""
+    """End the process at once if it is told to end inside; signals that are ignored or handled stay so.
+
+    Outside the main thread this does nothing, for Python handles signals in the main thread only.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: signal.getsignal(number) for number in _ENDING}
     taken = [number for number in _ENDING if before[number] in (signal.default_int_handler, signal.SIG_DFL)]
     for number in taken:

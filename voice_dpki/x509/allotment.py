@@ -81,9 +81,9 @@ class Allotment:
     gone: frozenset[Tn] = frozenset()
     """Numbers in its ranges that are known to be another member's."""
     asked: frozenset[Tn] = frozenset()
-    """Numbers about which the ledger was asked; `told` keeps the three sets consistent."""
+    """Numbers about which the ledger was asked; `with_number` keeps the three sets consistent."""
 
-    def told(self, tn: Tn, *, holds: bool | None) -> "Allotment":
+    def with_number(self, tn: Tn, *, holds: bool | None) -> "Allotment":
         """Return a copy with the ledger's answer about one number; `holds` is None if the ranges decide."""
         singles = self.singles | {tn} if holds else self.singles - {tn}
         gone = self.gone | {tn} if holds is False else self.gone - {tn}

@@ -15,7 +15,7 @@ from ledger_node.command.session import CONSOLE
 from voice_dpki.errors import LocalError
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.wire.ledger.client import LedgerClient
-from voice_dpki.wire.ledger.numbers import with_holder
+from voice_dpki.wire.ledger.numbers import ask_number
 from voice_dpki.wire.ledger.subscription import Subscription
 from voice_dpki.x509.profile import digest_of
 from voice_dpki.x509.recorded import CertificateRefused, Distrust, RecordedCertificate, Use, judge
@@ -123,8 +123,8 @@ async def looked_up(subscription: Subscription, digest: CertDigest) -> RecordedC
 
 async def held(subscription: Subscription, recorded: RecordedCertificate, number: Tn) -> None:
     """Ask for a number until the answer is held."""
-    while subscription.told(recorded, [number]) is None:
-        await subscription.tell(recorded, [number])
+    while subscription.with_numbers(recorded, [number]) is None:
+        await subscription.ask_numbers(recorded, [number])
         await asyncio.sleep(0.05)
 
 
@@ -136,21 +136,21 @@ async def test_relying_parties_ask_for_the_callers_number(terminal: Terminal, tm
         await sender.send(terminal.network.submission_of(wide))
     async with subscribed(terminal, 0) as (client, subscription):
         recorded = await looked_up(subscription, digest_of(wide))
-        assert subscription.told(recorded, [PORTED]) is recorded, "nobody holds numbers one by one"
+        assert subscription.with_numbers(recorded, [PORTED]) is recorded, "nobody holds numbers one by one"
         assert authority(recorded, PORTED) is None
         await asyncio.to_thread(terminal, "numbers", "take", by=B)
         await asyncio.to_thread(terminal, "numbers", "give", listed(tmp_path, PORTED), "--to", B, by=A)
         recorded = (await client.resolve(digest_of(wide))).recorded
         assert authority(recorded, PORTED) is authority(recorded, STAYS) is Distrust.NOT_ASKED
-        told = await subscription.tell(recorded, [PORTED, STAYS])
+        told = await subscription.ask_numbers(recorded, [PORTED, STAYS])
         assert (authority(told, PORTED), authority(told, STAYS)) == (Distrust.AUTHORITY, None)
-        alone = await with_holder(client, recorded, PORTED)
+        alone = await ask_number(client, recorded, PORTED)
         assert authority(alone, PORTED) is Distrust.AUTHORITY
         await held(subscription, recorded, PORTED)
         await asyncio.to_thread(terminal, "numbers", "give", listed(tmp_path, PORTED), "--to", A, by=B)
-        while subscription.told(recorded, [PORTED]) is not None:
+        while subscription.with_numbers(recorded, [PORTED]) is not None:
             await asyncio.sleep(0.05)
-        told = await subscription.tell(recorded, [PORTED])
+        told = await subscription.ask_numbers(recorded, [PORTED])
         assert authority(told, PORTED) is None
 
 

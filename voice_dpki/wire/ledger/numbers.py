@@ -1,7 +1,7 @@
 """Lookup of the holder of a number that is allotted singly."""
 
 from voice_dpki.ledger.held_numbers import NUMBER_LEAF, NumberHolder, number_key
-from voice_dpki.ledger.standing import told_of
+from voice_dpki.ledger.standing import with_number
 from voice_dpki.names import Tn
 from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.recorded import RecordedCertificate
@@ -13,8 +13,8 @@ async def holder_of(client: LedgerClient, tn: Tn) -> NumberHolder | None:
     return holder
 
 
-async def with_holder(client: LedgerClient, recorded: RecordedCertificate, tn: Tn) -> RecordedCertificate:
+async def ask_number(client: LedgerClient, recorded: RecordedCertificate, tn: Tn) -> RecordedCertificate:
     """Return a certificate with the number's holder added, looked up if it is needed; raises InquiryError."""
     if recorded.allotment is None or recorded.allotment.is_settled(tn):
         return recorded
-    return told_of(recorded, tn, await holder_of(client, tn))
+    return with_number(recorded, tn, await holder_of(client, tn))

@@ -19,7 +19,7 @@ from voice_dpki.ledger.changes import Holdings
 from voice_dpki.ledger.clock import ClockError
 from voice_dpki.ledger.held_leaves import HeldLeaves
 from voice_dpki.ledger.held_numbers import NUMBER_LEAF, number_key
-from voice_dpki.ledger.standing import told_of
+from voice_dpki.ledger.standing import with_number
 from voice_dpki.names import CertDigest, Height, Tn
 from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.wire.seldom import Seldom
@@ -121,7 +121,7 @@ class Subscription:
             return None
         return self._holdings.recorded(digest, now_s, self._client.max_age_s)
 
-    def told(self, recorded: RecordedCertificate, numbers: Iterable[Tn]) -> RecordedCertificate | None:
+    def with_numbers(self, recorded: RecordedCertificate, numbers: Iterable[Tn]) -> RecordedCertificate | None:
         """Return a certificate with the cached holders of numbers that its member may hold singly.
 
         Returns None if the node must be asked for one of them.
@@ -132,25 +132,25 @@ class Subscription:
             held = self._leaves.get(number_key(tn))
             if held is None:
                 return None
-            recorded = self._told_of(recorded, tn, held.value)
+            recorded = self._with_number(recorded, tn, held.value)
         return recorded
 
-    async def tell(self, recorded: RecordedCertificate, numbers: Iterable[Tn]) -> RecordedCertificate:
-        """Return the result of `told`, with an inquiry at the node if it is needed; raises InquiryError."""
+    async def ask_numbers(self, recorded: RecordedCertificate, numbers: Iterable[Tn]) -> RecordedCertificate:
+        """Return the result of `with_numbers`, with an inquiry at the node if it is needed; raises InquiryError."""
         waiting = _unsettled(recorded, numbers)
-        known = self.told(recorded, waiting)
+        known = self.with_numbers(recorded, waiting)
         if known is not None:
             return known
         keys = [number_key(tn) for tn in waiting]
         values, height = await self._client.proved_leaves(keys)
         for tn, key, value in zip(waiting, keys, values, strict=True):
-            recorded = self._told_of(recorded, tn, value)
+            recorded = self._with_number(recorded, tn, value)
             self._leaves.put(key, value, height)
         return recorded
 
-    def _told_of(self, recorded: RecordedCertificate, tn: Tn, value: bytes | None) -> RecordedCertificate:
+    def _with_number(self, recorded: RecordedCertificate, tn: Tn, value: bytes | None) -> RecordedCertificate:
         holder = None if value is None else self._client.parsed(NUMBER_LEAF, value)
-        return told_of(recorded, tn, holder)
+        return with_number(recorded, tn, holder)
 
     def _is_fresh(self) -> bool:
         """Tell whether the cache can be used: the newest header is recent, and there is no fork or wrong clock."""
