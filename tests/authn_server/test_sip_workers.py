@@ -1,6 +1,8 @@
 """SIP of a service with several workers, which are replaced while it is asked."""
 
+import os
 import re
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -132,6 +134,19 @@ def test_a_worker_that_has_replaced_another_serves_all_of_sip(server: SipPool) -
         asking.send("INVITE", "twice")
         assert asking.answer("twice") == asking.answer("twice")
         asking.send("ACK", "twice")
+
+
+def test_sip_is_served_again_after_its_worker_was_killed(server: SipPool) -> None:
+    ready = server.ready
+    for pid in server.pids:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: server.ready == ready + 2)
+    assert server.ask_over_tcp("OPTIONS", "killed") == "SIP/2.0 200 OK"
+    asking = Asking(server.sip_port)
+    with asking._socket:
+        asking.send("INVITE", "killed")
+        assert asking.answer("killed").startswith("SIP/2.0 302 ")
+        asking.send("ACK", "killed")
 
 
 @pytest.mark.parametrize(
