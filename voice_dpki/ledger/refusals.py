@@ -284,12 +284,16 @@ class Refusal(Enum):
         "too-much-power",
         "The change would give one operator too large a share of the validators.",
     )
-    SEQUENCE = (350, "wrong-sequence", "The member has made another count of transactions about numbers before.")
+    SEQUENCE = (
+        350,
+        "wrong-sequence",
+        "The sequence number is not the count of the member's earlier transactions about numbers.",
+    )
     RECIPIENT = (
         351,
         "no-recipient",
-        "The member that is to have the numbers is none, is suspended, is not marked as one that takes any, or "
-        "says that it does and is marked already.",
+        "The recipient is no member, is suspended or takes no numbers, or it declares for the second time that it "
+        "takes numbers.",
     )
     NOT_HELD = (352, "number-not-held", "The member does not hold one of the numbers.")
     NUMBERS_ROOM = (
