@@ -205,6 +205,19 @@ def test_one_server_of_two_is_enough(tmp_path: Path, asks: str) -> None:
         operators.stop()
 
 
+def test_a_server_is_asked_again_before_it_is_given_up(tmp_path: Path) -> None:
+    """A datagram may be lost. The times are so long that a busy machine keeps to them."""
+    times = {"STIR_TIMEOUT_MS 500": "STIR_TIMEOUT_MS 60000", "STIR_AGAIN_MS 150": "STIR_AGAIN_MS 3000"}
+    operators = Operators(tmp_path, local_a=times, local_b=times, loses=True)
+    try:
+        assert operators.call().headers("P-Asserted-Identity") == [PASSED]
+        for losing in operators.losing.values():
+            ((lost_s, again_s, *_),) = losing.sent_s.values()
+            assert again_s - lost_s > 1.5, "Kamailio's own time is half a second"
+    finally:
+        operators.stop()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("asks", ASKS)
 def test_a_call_that_is_given_up_while_a_server_is_asked(tmp_path: Path, asks: str) -> None:

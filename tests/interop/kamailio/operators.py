@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -257,6 +258,40 @@ class Servers:
         self.ledger.stop()
 
 
+class Losing(threading.Thread):
+    """A path to a server over UDP on which each request is lost once.
+
+    It sends from a proxy's host, so the server takes it for that proxy, and answers that at once.
+    """
+
+    def __init__(self, host: str, target: str) -> None:
+        super().__init__(daemon=True)
+        self.sent_s: dict[str, list[float]] = {}
+        """When each INVITE came, by the branch of its transaction."""
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((host, 0))
+        self.address = "{}:{}".format(*self._socket.getsockname())
+        to, port = target.rsplit(":", 1)
+        self._target = (to, int(port))
+        self._lost: set[str] = set()
+        self.start()
+
+    def run(self) -> None:
+        while data := self._socket.recv(65_535):
+            method, branch = data.split(b" ", 1)[0].decode(), re.findall(rb"branch=([^;\s]+)", data)[0].decode()
+            if method == "INVITE":
+                self.sent_s.setdefault(branch, []).append(time.monotonic())
+            if f"{method} {branch}" in self._lost:
+                self._socket.sendto(data, self._target)
+            self._lost.add(f"{method} {branch}")
+
+    def stop(self) -> None:
+        """Have it end: an empty datagram says so."""
+        self._socket.sendto(b"", self._socket.getsockname())
+        self.join()
+        self._socket.close()
+
+
 class Operators:
     """Both operators; `local_a` and `local_b` change their local.cfg, and `files` are others than the pages'."""
 
@@ -275,8 +310,12 @@ class Operators:
         files: Mapping[str, str] | None = None,
         callee: str = "",
         program: Program = kamailio,
+        loses: bool = False,
     ) -> None:
-        """`callee` is the text of the callee's scenario, if it is another than docs/kamailio/callee.xml."""
+        """`callee` is the text of the callee's scenario, if it is another than docs/kamailio/callee.xml.
+
+        With `loses`, each request to a server is lost when it is sent for the first time.
+        """
         self._program = program
         if program is kamailio:
             demand_modules(MODULES if asks != "SIP" else TLS_MODULES if tls else ())
@@ -288,6 +327,13 @@ class Operators:
                 self.servers.start_authn(name, rules=attestation)
             for name in verify:
                 self.servers.start_verify(name, rules=rules)
+            self.losing = {
+                name: Losing(self.hosts[proxy], self.servers.sip(name))
+                for name, proxy in {**dict.fromkeys(authn, "proxy-a"), **dict.fromkeys(verify, "proxy-b")}.items()
+                if loses
+            }
+            for each in self.losing.values():
+                stack.callback(each.stop)
             ways = self._ways(asks, authn, verify) | (self._over_tls(asks) if tls else {})
             self.a = self._kamailio("a", "proxy-b", "caller", 1, authn, ways | dict(local_a or {}))
             stack.callback(self.a.stop)
@@ -297,12 +343,16 @@ class Operators:
             stack.callback(self._end_callee)
             self._running = stack.pop_all()
 
+    def _asked(self, name: str) -> str:
+        """Return the address at which a server is asked over SIP."""
+        return self.losing[name].address if name in self.losing else self.servers.sip(name)
+
     def _ways(self, asks: str, authn: Sequence[str], verify: Sequence[str]) -> dict[str, str]:
         urls = {name: self.servers.url(name) for name in (*authn, *verify)}
         return {
             "#!define ASK_SIP": f"#!define ASK_{asks}",
-            "sip:127.0.0.1:5070": f"sip:{self.servers.sip(authn[0])}",
-            "sip:127.0.0.1:5071": f"sip:{self.servers.sip(verify[0])}",
+            "sip:127.0.0.1:5070": f"sip:{self._asked(authn[0])}",
+            "sip:127.0.0.1:5071": f"sip:{self._asked(verify[0])}",
             "http://127.0.0.1:8091": urls[authn[0]],
             "http://127.0.0.1:8093": urls[authn[-1]],
             "http://127.0.0.1:8092": urls[verify[0]],
@@ -328,7 +378,7 @@ class Operators:
         addresses = f"1 {hosts[own]} 32 0 {own}\n"
         others = ("proxy-a", "foreign") if letter == "b" else ("proxy-b",)
         addresses += "".join(f"2 {hosts[name]} 32 0 {name}\n" for name in others)
-        dispatcher = "".join(f"{number} sip:{self.servers.sip(name)}\n" for name in servers)
+        dispatcher = "".join(f"{number} sip:{self._asked(name)}\n" for name in servers)
         inner = {"##!define INNER_UDP": "#!define INNER_UDP", "10.0.0.10": hosts[f"inner-{letter}"]}
         own_side = {"192.0.2.11:5060;transport=tcp": f"{hosts[own]}:5060;transport=udp"}
         changes = {"198.51.100.20": hosts[other], **own_side, **inner, **local}
