@@ -1,7 +1,6 @@
 """Wall clocks that can be set, beside monotonic ones that cannot, for tests."""
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -101,12 +100,6 @@ def until(condition: Callable[[], object], what: str, timeout_s: float = 60) -> 
 def health(address: object) -> tuple[int, Any]:
     answer = httpx.get(f"http://{address}/healthz", timeout=60, trust_env=False)
     return answer.status_code, answer.json()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def said(log: Path, text: str) -> int:

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 
 from authn_server.config import EXAMPLE
-from tests.clocks import free_port
 from tests.one_operator import Service, until
+from tests.ports import free_port
 from voice_dpki.stage.events import ReadyEvent
 from voice_dpki.stage.patience import children
 

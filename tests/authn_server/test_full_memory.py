@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from authn_server.config import EXAMPLE
-from tests.clocks import free_port
 from tests.disks import fill
 from tests.one_operator import Service, until
+from tests.ports import free_port
 from voice_dpki.metrics import COUNTS_AS
 from voice_dpki.shell.worker_counts import METRICS_FOLDER, RESERVED_BYTES
 from voice_dpki.stage.events import ReadyEvent

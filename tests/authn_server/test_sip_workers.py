@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.clocks import free_port
 from tests.one_operator import PATIENCE_S, until
+from tests.ports import free_port
 from voice_dpki.shell.tls import make_certificate
 
 from .conftest import Site

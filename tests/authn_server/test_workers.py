@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from authn_server.config import EXAMPLE, load_setup
-from tests.clocks import free_port
 from tests.descriptors import open_files
 from tests.one_operator import until
+from tests.ports import free_port
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 

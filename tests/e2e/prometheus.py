@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from tests.clocks import free_port
+from tests.ports import free_port
 from voice_dpki.stage.patience import Patience, Watched, children
 
 FOLDER = Path(__file__).parents[2] / "docs" / "monitoring"

@@ -14,9 +14,10 @@ import pytest
 
 from authn_server.config import EXAMPLE
 from tests.authn_server.conftest import Site
-from tests.clocks import free_port, hurried
+from tests.clocks import hurried
 from tests.disks import fill
 from tests.one_operator import TRACE, OneOperator, Service, make_ledger
+from tests.ports import free_port
 from voice_dpki.shell.tls import make_certificate
 
 from .one_site import CALLER, Operator

@@ -16,6 +16,7 @@ from sip_testbed.network import Testbed
 from sip_testbed.placing import CallOptions, PlacedCall, place_call
 from sip_testbed.scenarios import DEFAULT, SCENARIOS
 from tests.e2e.collector import NAME, PAYLOAD, TYPE, Collector, Told, write_capture
+from tests.ports import free_port
 from voice_dpki.codec.hep import LOG, SIP
 from voice_dpki.shell.hep import HepTarget
 
@@ -128,9 +129,7 @@ def test_sngrep_is_told_of_each_message(told: tuple[PlacedCall, str, list[Told]]
     _, call_id, packets = told
     messages = [each[PAYLOAD] for each in packets if each[TYPE] == bytes([SIP])]
     saved = tmp_path / "sngrep.pcap"
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = ["sngrep", "-N", "-q", "-L", f"udp:127.0.0.1:{port}", "-O", str(saved)]
     collector = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:

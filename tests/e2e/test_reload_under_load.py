@@ -15,8 +15,8 @@ import pytest
 
 from authn_server import config as authn
 from tests.authn_server.conftest import Site
-from tests.clocks import free_port
 from tests.one_operator import OneOperator, Service, until
+from tests.ports import free_port
 from verify_server import config as verify
 from voice_dpki.stage.events import ReadyEvent
 from voice_dpki.wire.http_client import HttpClient, HttpError

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from segw_agent import main
+from tests.ports import free_port
 from voice_dpki.ledger.records import CertStatus
 
 from .strongswan.charon import ROOT, link
 from .strongswan.stock import StockCharon, demand
-from .strongswan.world import Identity, Ledger, Process, folder, forwarded, free_port
+from .strongswan.world import Identity, Ledger, Process, folder, forwarded
 
 pytestmark = [pytest.mark.netns, pytest.mark.peer("openssl"), pytest.mark.peer("swanctl")]
 

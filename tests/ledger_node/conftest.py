@@ -1,7 +1,6 @@
 """Real nodes as processes: a ledger made by `ledger-node init`, an engine, and nodes that follow it."""
 
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 from ledger_node.command.config import read_validator_key
 from ledger_node.make.initialise import initialise
 from ledger_node.order.engine import signers_of
+from tests.ports import free_port
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.ledger.block import NextBlock
 from voice_dpki.ledger.genesis import Genesis, load_genesis
@@ -242,13 +242,6 @@ class Maker:
     def steps(self, *blocks: Sequence[bytes]) -> list[Step]:
         """Make and take a block for each list of transactions, and an empty one after them."""
         return [self.take(self.block(*transactions)) for transactions in (*blocks, ())]
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Any, what: str) -> None:

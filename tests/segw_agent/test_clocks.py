@@ -12,7 +12,8 @@ import pytest
 
 from segw_agent.attachment.network import BOUND_S, Testbed
 from segw_agent.attachment.site import GATEWAY_NAME, OPERATOR, OTHER_VENDOR, VENDOR
-from tests.clocks import FakeTime, by_step, free_port, health, said, until
+from tests.clocks import FakeTime, by_step, health, said, until
+from tests.ports import free_port
 from tests.segw_agent.bridge.test_bridge import Bridge, Failure, Status
 from tests.segw_agent.test_agent import Agent
 from voice_dpki.ledger.records import CertStatus

@@ -18,7 +18,7 @@ from segw_agent.policy import Question, Side
 from segw_agent.rules import PeerRefusedError
 from segw_agent.tracer import IkeTracer
 from segw_agent.watch import Watch
-from tests.clocks import free_port
+from tests.ports import free_port
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.ikev2.events import SaName
 from voice_dpki.ledger.clock import LedgerClock

@@ -2,13 +2,13 @@
 
 import asyncio
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from voice_dpki.errors import LocalError
 from voice_dpki.shell import workers
 from voice_dpki.shell.config import Listen
@@ -43,12 +43,6 @@ class Supervised:
     async def end(self) -> int:
         self.stop.set()
         return await self.running
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def until(holds: Callable[[], bool]) -> None:

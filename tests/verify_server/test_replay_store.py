@@ -13,7 +13,8 @@ from typing import Any, Literal
 import pytest
 import pytest_asyncio
 
-from tests.clocks import SettableClock, free_port
+from tests.clocks import SettableClock
+from tests.ports import free_port
 from tests.present import present
 from tests.recorded import RangesAlone, recorded
 from verify_server import replay_store

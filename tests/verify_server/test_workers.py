@@ -1,12 +1,12 @@
 """Several workers of one verification server know what the others have seen."""
 
-import socket
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.one_operator import OneOperator, Service, until
+from tests.ports import free_port
 from verify_server.config import EXAMPLE, load_setup
 from voice_dpki.errors import LocalError
 from voice_dpki.stage.events import ReadyEvent
@@ -23,9 +23,7 @@ def several(text: str) -> str:
 
 def test_a_replay_is_told_by_whichever_worker_gets_it(tmp_path: Path) -> None:
     ledger, caller = OneOperator(tmp_path), Caller()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     config = several(EXAMPLE).replace("http://127.0.0.1:26680", ledger.url).replace("port = 8092", f"port = {port}")
     config = config.replace("genesis.json", "net/genesis.json")
     config += f'\n[replay.store]\nurl = "file://{tmp_path}"\n[trace]\nfile = "verify-b.jsonl"\n'

@@ -1,7 +1,6 @@
 """The HTTP client over real sockets: against our own server, and against servers that do wrong."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from typing import cast
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.ports import free_port
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, serve
@@ -154,10 +154,7 @@ async def test_a_server_that_is_slow_or_away() -> None:
     async with server(b"HTTP/1.1 200 OK\r\n") as (port, _), client_of(port, timeout_s=0.05) as client:
         with pytest.raises(HttpTimeoutError):
             await client.request("GET", "/")
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    async with client_of(port) as client:
+    async with client_of(free_port()) as client:
         with pytest.raises(HttpUnreachableError):
             await client.request("GET", "/")
 

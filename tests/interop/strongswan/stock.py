@@ -12,9 +12,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from segw_agent import main
+from tests.ports import free_port
 
 from .charon import CHARON, PLUGINS, Charon, device_connection, gateway_connection, link, wait_until
-from .world import Identity, Ledger, Process, folder, forwarded, free_port
+from .world import Identity, Ledger, Process, folder, forwarded
 
 GATEWAY = "segw.a.example"
 VALIDITY_S = 1

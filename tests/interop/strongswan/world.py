@@ -10,13 +10,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import httpx
 
 from ledger_node.make.initialise import initialise
+from tests.ports import free_port
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.ledger.genesis import Genesis, load_genesis
 from voice_dpki.ledger.records import CertStatus
@@ -111,7 +112,7 @@ class Process:
 
     def says(self, text: str) -> None:
         """Wait until the log has a text."""
-        wait_until(lambda: text in self.log() or self._ended(), f"{self.log_path.stem} says {text!r}")
+        wait_until(lambda: text in self.log() or not self.runs, f"{self.log_path.stem} says {text!r}")
         assert text in self.log(), self.log()
 
     def wait(self) -> int:
@@ -130,8 +131,10 @@ class Process:
         self._process.terminate()
         self.wait()
 
-    def _ended(self) -> bool:
-        return self._process.poll() is not None
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
 
 
 class Identity:
@@ -179,7 +182,11 @@ class Ledger:
         )
         self.process = Process(path / "node.log", "ledger_node", "start", "--config", self.folder / "node.toml")
         self._http = httpx.Client(base_url=self.url, trust_env=False)
-        wait_until(self._answers, "the ledger node answers")
+        try:
+            wait_until(self._answers, "the ledger node answers")
+        except BaseException:
+            self.end()
+            raise
 
     def record(self, *identities: Identity) -> None:
         """Record certificates under their organisations."""
@@ -223,6 +230,7 @@ class Ledger:
         return f'[ledger]\nurls = ["{self.url}"]\ngenesis = "{genesis}"\nbound_s = {BOUND_S}\nmax_age_s = 5\n'
 
     def _answers(self) -> bool:
+        assert self.process.runs, self.process.log()
         try:
             return self._http.get("/ledger/v1/node").is_success
         except httpx.HTTPError:
@@ -243,12 +251,6 @@ def start_agent(path: Path, top: Mapping[str, str], sections: str) -> Process:
     agent = Process(log, "segw_agent.main", "start", "--config", path.with_suffix(".toml"))
     agent.says('"ready"')
     return agent
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,8 @@ def test_a_store_in_use_is_left_alone(network: Any, ledger_node: Any) -> None:
     assert shown.returncode == 2
     assert "another ledger-node is running" in shown.stderr
     engine.stop()
-    assert ledger_node("check", "--config", engine.config).stdout.startswith("height 1: looked at 1 blocks")
+    shown = ledger_node("check", "--config", engine.config)
+    assert re.match(r"height (\d+): looked at \1 blocks", shown.stdout)
 
 
 def test_it_stops_in_order(network: Any) -> None:

@@ -1,7 +1,6 @@
 """The client over real sockets: what fails on the way is an error with its code, never an answer."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from tests.present import present
 from voice_dpki.ledger.answer_forms import MAX_ANSWER_BYTES
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
@@ -78,9 +78,7 @@ async def test_failures_of_an_inquiry(federation: Any, handler: Any, code: Inqui
 
 
 async def test_nobody_there(federation: Any) -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     async with LedgerClient.of_genesis(url, federation.genesis) as client:
         assert await inquiry_code(client) is InquiryCode.UNREACHABLE
         with pytest.raises(SubmissionError, match="does not answer") as caught:
