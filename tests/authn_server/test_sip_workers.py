@@ -152,13 +152,13 @@ def test_sip_is_served_again_after_its_worker_was_killed(server: SipPool) -> Non
 @pytest.mark.parametrize(
     ("pattern", "replacement", "reason"),
     [
-        (r"(?s)\n\[sip\]\n.*", "\n", "sip: a service that has served SIP before needs a restart to serve none"),
+        (r"(?s)\n\[sip\]\n.*", "\n", "sip: removing it needs a restart"),
         (
             r"(\[sip\]\nlisten = \{ port = )\d+",
             r"\g<1>1",
             r"sip.listen: this service is at .*:1 needs a restart",
         ),
-        (r"(\[sip\]\n)", r"\1@TLS@", "sip.tls: to come or to go, it needs a restart"),
+        (r"(\[sip\]\n)", r"\1@TLS@", "sip.tls: adding or removing it needs a restart"),
     ],
 )
 def test_other_sockets_for_sip_need_a_restart(server: SipPool, pattern: str, replacement: str, reason: str) -> None:
@@ -178,7 +178,7 @@ def test_sip_that_comes_needs_a_restart(tmp_path: Path) -> None:
     try:
         server.site.config.write_text(server.site.config.read_text() + server.sip)
         said = server.replace("a worker is not replaced")
-        assert "sip: a service that has not served SIP before needs a restart" in said
+        assert "sip: adding it needs a restart" in said
         assert httpx.get(f"{server.service.url}/healthz", trust_env=False).status_code == 200
     finally:
         assert server.service.stop() == 0

@@ -34,9 +34,9 @@ def sip_sockets(host: str, port: int, tls_port: int | None) -> Sockets | None:
         for each in handed:
             failed.callback(each.close)
         if not handed:
-            raise LocalError("sip: a service that has not served SIP before needs a restart")
+            raise LocalError("sip: adding it needs a restart")
         if (len(handed) == 3) is not (tls_port is not None):
-            raise LocalError("sip.tls: to come or to go, it needs a restart")
+            raise LocalError("sip.tls: adding or removing it needs a restart")
         sockets = Sockets(handed[0], handed[1], handed[2] if len(handed) == 3 else None)
         check_handed(sockets.udp, "sip.listen", host, port)
         if sockets.tls is not None and tls_port is not None:
@@ -51,7 +51,7 @@ def check_no_sip() -> None:
     for each in handed:
         each.close()
     if handed:
-        raise LocalError("sip: a service that has served SIP before needs a restart to serve none")
+        raise LocalError("sip: removing it needs a restart")
 
 
 def _is_at(sock: socket.socket, host: str, port: int) -> bool:
