@@ -34,9 +34,9 @@ def sockets_open() -> int:
     return sum(target.startswith("socket:") for target in open_files())
 
 
-def open_files(pid: int | None = None) -> list[str]:
+def open_files(process: int | str = "self") -> list[str]:
     """Return what a process, by default this one, has open: paths, and names such as "socket:[4711]"."""
-    folder = f"/proc/{'self' if pid is None else pid}/fd"
+    folder = f"/proc/{process}/fd"
     targets = []
     for name in os.listdir(folder):
         with suppress(FileNotFoundError):  # closed since it was listed

@@ -56,10 +56,10 @@ class SipPool(Pool):
         """The configuration of SIP."""
         return SIP.format(port=self.sip_port)
 
-    def ask_over_tcp(self, method: str, number: str) -> str:
-        """Ask over a connection of its own; return the status line."""
+    def ask_over_tcp(self, number: str) -> str:
+        """Ask for its health over a connection of its own; return the status line."""
         with socket.create_connection(("127.0.0.1", self.sip_port), PATIENCE_S) as connection:
-            request = REQUEST.format(method=method, transport="TCP", port=self.sip_port, number=number)
+            request = REQUEST.format(method="OPTIONS", transport="TCP", port=self.sip_port, number=number)
             connection.sendall(request.encode())
             return connection.recv(65_535).decode().partition("\r\n")[0]
 
@@ -128,7 +128,7 @@ def test_no_request_over_udp_is_lost_while_workers_are_replaced(server: SipPool)
 def test_a_worker_that_has_replaced_another_serves_all_of_sip(server: SipPool) -> None:
     """TCP, and the timers of transactions: an answer is sent again until its ACK."""
     server.replace(REPLACED)
-    assert server.ask_over_tcp("OPTIONS", "tcp") == "SIP/2.0 200 OK"
+    assert server.ask_over_tcp("tcp") == "SIP/2.0 200 OK"
     asking = Asking(server.sip_port)
     with asking._socket:
         asking.send("INVITE", "twice")
@@ -141,7 +141,7 @@ def test_sip_is_served_again_after_its_worker_was_killed(server: SipPool) -> Non
     for pid in server.pids:
         os.kill(pid, signal.SIGKILL)
     until(lambda: server.ready == ready + 2)
-    assert server.ask_over_tcp("OPTIONS", "killed") == "SIP/2.0 200 OK"
+    assert server.ask_over_tcp("killed") == "SIP/2.0 200 OK"
     asking = Asking(server.sip_port)
     with asking._socket:
         asking.send("INVITE", "killed")
@@ -170,7 +170,7 @@ def test_other_sockets_for_sip_need_a_restart(server: SipPool, pattern: str, rep
         assert re.search(reason, server.replace("a worker is not replaced"))
     finally:
         server.site.config.write_text(text)
-    assert server.ask_over_tcp("OPTIONS", "refused") == "SIP/2.0 200 OK"
+    assert server.ask_over_tcp("refused") == "SIP/2.0 200 OK"
 
 
 def test_sip_that_comes_needs_a_restart(tmp_path: Path) -> None:

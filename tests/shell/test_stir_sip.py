@@ -199,8 +199,7 @@ async def test_a_call_can_be_cancelled_by_its_own_sender_alone() -> None:
         async with asking(server) as peer, asking(server, "127.0.0.2", peer.port) as other:
             for branch in "12":
                 peer.send(branch=branch)
-            while len(service.asked) < 2:
-                await asyncio.sleep(0.01)
+            await until_asked(service, 2)
             other.host = peer.host  # as the Via says; the answer goes to where the request came from
             assert (await other.ask("CANCEL", "1")).startswith("SIP/2.0 481 ")
             told = sorted([await peer.ask("CANCEL", "2"), await peer.answer()])
@@ -307,9 +306,9 @@ async def test_a_server_that_ends_waits_only_so_long(monkeypatch: pytest.MonkeyP
         assert peer.answers.empty()
 
 
-async def until_asked(service: Service) -> None:
+async def until_asked(service: Service, count: int = 1) -> None:
     async with asyncio.timeout(60):
-        while not service.asked:
+        while len(service.asked) < count:
             await asyncio.sleep(0.002)
 
 

@@ -4,10 +4,9 @@ They have their addresses from the start of the service, whatever the configurat
 """
 
 import socket
-from contextlib import ExitStack
 
 from voice_dpki.errors import LocalError
-from voice_dpki.shell.worker import handed_sip_sockets, is_worker
+from voice_dpki.shell.worker import SIP_SOCKETS, handed_sockets, is_worker
 from voice_dpki.wire.sip.sockets import Sockets
 
 
@@ -29,25 +28,25 @@ def sip_sockets(host: str, port: int, tls_port: int | None) -> Sockets | None:
     """
     if not is_worker():
         return None
-    handed = handed_sip_sockets()
-    with ExitStack() as failed:
-        for each in handed:
-            failed.callback(each.close)
-        if not handed:
-            raise LocalError("sip: adding it needs a restart")
-        if (len(handed) == 3) is not (tls_port is not None):
+    handed = handed_sockets(SIP_SOCKETS)
+    if not handed:
+        raise LocalError("sip: adding it needs a restart")
+    sockets = Sockets.of(handed)
+    try:
+        if (sockets.tls is None) is not (tls_port is None):
             raise LocalError("sip.tls: adding or removing it needs a restart")
-        sockets = Sockets(handed[0], handed[1], handed[2] if len(handed) == 3 else None)
         check_handed(sockets.udp, "sip.listen", host, port)
         if sockets.tls is not None and tls_port is not None:
             check_handed(sockets.tls, "sip.tls", host, tls_port)
-        failed.pop_all()
+    except LocalError:
+        sockets.close()
+        raise
     return sockets
 
 
 def check_no_sip() -> None:
     """Check that no sockets for SIP were handed to this process, which serves none; raises LocalError."""
-    handed = handed_sip_sockets()
+    handed = handed_sockets(SIP_SOCKETS)
     for each in handed:
         each.close()
     if handed:

@@ -38,7 +38,7 @@ from voice_dpki.shell.limits import DISPLACED, FULL, SAID, UNREAD, Account, Door
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.tls import ServerSide
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.shell.worker import handed_socket, is_worker, retires
+from voice_dpki.shell.worker import SOCKET, handed_sockets, is_worker, retires
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.tasks import running
 
@@ -219,9 +219,10 @@ def _bind(listen: Listen) -> socket.socket:
 
     The supervisor's socket has the address from the start of the service, whatever the configuration says now.
     """
-    sock = handed_socket()
-    if sock is None:
+    handed = handed_sockets(SOCKET)
+    if not handed:
         return bind(listen, shared=is_worker())
+    (sock,) = handed
     check_handed(sock, "listen", listen.host, listen.port)
     return sock
 

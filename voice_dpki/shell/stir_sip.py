@@ -348,7 +348,7 @@ def sip_server(
     health: Callable[[], Health],
     hep: HepTarget | None = None,
 ) -> StirSip[P] | None:
-    """Return a service's server for SIP, if this process is the one that serves SIP; arguments as of StirSip.
+    """Return the server for SIP, None for a process that serves none; the arguments are those of StirSip.
 
     Raises LocalError if the service has served SIP before, and cannot stop that without a restart.
     """

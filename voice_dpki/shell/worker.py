@@ -11,7 +11,7 @@ WORKER: Final = "VOICE_DPKI_WORKER"
 SOCKET: Final = "VOICE_DPKI_SOCKET"
 """The environment variable with the descriptor of the bound socket on which a worker serves."""
 SIP_SOCKETS: Final = "VOICE_DPKI_SIP_SOCKETS"
-"""The environment variable with the descriptors of the bound sockets for SIP, separated by commas."""
+"""The environment variable with the descriptors of the bound sockets for SIP, in the order of `Sockets.all`."""
 SUCCESSOR: Final = "VOICE_DPKI_SUCCESSOR"
 """The environment variable of a successor: the descriptor of the pipe in which it reports that it serves."""
 
@@ -26,18 +26,10 @@ def is_first() -> bool:
     return os.environ.get(WORKER, "0") == "0"
 
 
-def handed_socket() -> socket.socket | None:
-    """Return the socket for HTTP that this worker was given, None without one."""
-    return _duplicate(os.environ[SOCKET]) if SOCKET in os.environ else None
-
-
-def handed_sip_sockets() -> tuple[socket.socket, ...]:
-    """Return the sockets for SIP that this worker was given: none, or UDP, TCP, and with TLS its own."""
-    return tuple(map(_duplicate, filter(None, os.environ.get(SIP_SOCKETS, "").split(","))))
-
-
-def _duplicate(descriptor: str) -> socket.socket:
-    return socket.socket(fileno=os.dup(int(descriptor)))
+def handed_sockets(variable: str) -> list[socket.socket]:
+    """Return the sockets that this worker was given in SOCKET or SIP_SOCKETS; empty without any."""
+    descriptors = os.environ.get(variable, "").split(",")
+    return [socket.socket(fileno=os.dup(int(each))) for each in descriptors if each]
 
 
 def take_over() -> None:

@@ -108,9 +108,9 @@ class _Slot:
     def __init__(self, number: int, listen: Listen, sip: SipSection | None) -> None:
         """Bind the sockets; raises LocalError."""
         self.number = number
-        self._listen, self._sip_section = listen, sip
-        self._http: socket.socket | None = None
-        self._sip: Sockets | None = None
+        self._listen, self._sip = listen, sip
+        self._held: dict[str, Sequence[socket.socket]] = {}
+        """By the environment variable that names them to a worker."""
         self.hold()
         self.process: Process | None = None
         """The process that serves here."""
@@ -121,9 +121,7 @@ class _Slot:
     @property
     def descriptors(self) -> dict[str, tuple[int, ...]]:
         """Descriptors of the bound sockets, by the environment variable that names them to a worker."""
-        http = () if self._http is None else (self._http.fileno(),)
-        sip = () if self._sip is None else tuple(each.fileno() for each in self._sip.all)
-        return {SOCKET: http, SIP_SOCKETS: sip}
+        return {name: tuple(each.fileno() for each in sockets) for name, sockets in self._held.items()}
 
     def take(self, process: Process) -> None:
         """Have a process serve here from now on."""
@@ -136,19 +134,18 @@ class _Slot:
 
     def hold(self) -> None:
         """Bind the sockets unless they are bound; raises LocalError."""
-        if self._http is None:
-            self._http = bind(self._listen, shared=True)
-        if self._sip is None and (section := self._sip_section) is not None:
-            tls_port = section.tls.port if section.tls else None
-            self._sip = Sockets.bind(section.listen.host, section.listen.port, tls_port)
+        if SOCKET not in self._held:
+            self._held[SOCKET] = [bind(self._listen, shared=True)]
+        if SIP_SOCKETS not in self._held and (sip := self._sip) is not None:
+            tls_port = sip.tls.port if sip.tls else None
+            self._held[SIP_SOCKETS] = Sockets.bind(sip.listen.host, sip.listen.port, tls_port).all
 
     def close(self) -> None:
         """Close the sockets."""
-        if self._http is not None:
-            self._http.close()
-        if self._sip is not None:
-            self._sip.close()
-        self._http = self._sip = None
+        for sockets in self._held.values():
+            for each in sockets:
+                each.close()
+        self._held.clear()
 
 
 class _Workers:

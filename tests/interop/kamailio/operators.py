@@ -327,13 +327,11 @@ class Operators:
                 self.servers.start_authn(name, rules=attestation)
             for name in verify:
                 self.servers.start_verify(name, rules=rules)
-            self.losing = {
-                name: Losing(self.hosts[proxy], self.servers.sip(name))
-                for name, proxy in {**dict.fromkeys(authn, "proxy-a"), **dict.fromkeys(verify, "proxy-b")}.items()
-                if loses
-            }
-            for each in self.losing.values():
-                stack.callback(each.stop)
+            self.losing: dict[str, Losing] = {}
+            for name in (*authn, *verify) if loses else ():
+                proxy = "proxy-a" if name in authn else "proxy-b"
+                self.losing[name] = Losing(self.hosts[proxy], self.servers.sip(name))
+                stack.callback(self.losing[name].stop)
             ways = self._ways(asks, authn, verify) | (self._over_tls(asks) if tls else {})
             self.a = self._kamailio("a", "proxy-b", "caller", 1, authn, ways | dict(local_a or {}))
             stack.callback(self.a.stop)

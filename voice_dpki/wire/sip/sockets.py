@@ -5,6 +5,8 @@ what arrives meanwhile waits in the sockets.
 """
 
 import socket
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,7 +30,11 @@ class Sockets:
 
         Raises LocalError.
         """
-        udp, tcp = _bind_both(host, port)
+        try:
+            udp, tcp = _bind_both(host, port)
+        except OSError as error:
+            where = Hop("udp", host, port).address
+            raise LocalError(f"cannot listen for SIP on {where}: {error.strerror}") from None
         try:
             tls = None if tls_port is None else _bind(host, tls_port, socket.SOCK_STREAM)
         except OSError as error:
@@ -37,6 +43,12 @@ class Sockets:
             where = Hop("tls", host, tls_port or 0).address
             raise LocalError(f"cannot listen for SIP over TLS on {where}: {error.strerror}") from None
         return cls(udp, tcp, tls)
+
+    @classmethod
+    def of(cls, sockets: Sequence[socket.socket]) -> "Sockets":
+        """Return the sockets of which `all` has given these."""
+        udp, tcp, *tls = sockets
+        return cls(udp, tcp, tls[0] if tls else None)
 
     @property
     def all(self) -> tuple[socket.socket, ...]:
@@ -50,20 +62,20 @@ class Sockets:
 
 
 def _bind_both(host: str, port: int) -> tuple[socket.socket, socket.socket]:
-    """Bind UDP and TCP to the same port, which for port 0 may take several tries; raises LocalError."""
-    for left in reversed(range(_BIND_TRIES)):
-        try:
-            udp = _bind(host, port, socket.SOCK_DGRAM)
-            try:
-                return udp, _bind(host, udp.getsockname()[1], socket.SOCK_STREAM)
-            except OSError:
-                udp.close()
-                raise
-        except OSError as error:
-            if port or not left:
-                where = Hop("udp", host, port).address
-                raise LocalError(f"cannot listen for SIP on {where}: {error.strerror or error}") from None
-    raise AssertionError("the last try returns or raises")
+    """Bind UDP and TCP to the same port, which for port 0 may take several tries; raises OSError."""
+    for _ in range(0 if port else _BIND_TRIES - 1):
+        with suppress(OSError):
+            return _bind_pair(host, port)
+    return _bind_pair(host, port)
+
+
+def _bind_pair(host: str, port: int) -> tuple[socket.socket, socket.socket]:
+    udp = _bind(host, port, socket.SOCK_DGRAM)
+    try:
+        return udp, _bind(host, udp.getsockname()[1], socket.SOCK_STREAM)
+    except OSError:
+        udp.close()
+        raise
 
 
 def _bind(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
