@@ -155,14 +155,17 @@ class Transport:
 
         What was received is passed on before this returns. Messages can be sent, and open connections stay.
         """
+        await self._stop_listening()
+        if self._ingress is not None:
+            await self._ingress.emptied()
+
+    async def _stop_listening(self) -> None:
         if self._udp is not None:
             self._udp.deafen()
         if self._server is not None:
             self._server.close()
         if self._tls_listener is not None:
             await self._tls_listener.close()
-        if self._ingress is not None:
-            await self._ingress.emptied()
 
     async def close(self) -> None:
         """Stop listening and close every connection."""
@@ -170,16 +173,14 @@ class Transport:
         if self._sweeper is not None:
             self._sweeper.cancel()
         await self._background.close()
-        if self._udp is not None:
-            self._udp.close()
         if self._ingress is not None:
             self._ingress.close()
-        if self._tls_listener is not None:
-            await self._tls_listener.close()
+        await self._stop_listening()
+        if self._udp is not None:
+            self._udp.close()
         for connection in self._pool.all:
             connection.close()
         if self._server is not None:
-            self._server.close()
             await self._server.wait_closed()
         await asyncio.sleep(0)  # lets the loop finish closing the sockets
 
